@@ -12,6 +12,7 @@ from dataclasses import replace
 from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, look_ups, named_files, ordering
+from tunesmith.agent.driver.choosing import on_the_better
 from tunesmith.agent.driver.follow_ups import follow_up, remember_call, remember_standing
 from tunesmith.agent.driver.interview import interviewed
 from tunesmith.agent.driver.look_ups import (
@@ -29,15 +30,16 @@ from tunesmith.agent.driver.restated import restated
 from tunesmith.agent.driver.standing import standing, while_it_runs
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.worries import worry
-from tunesmith.agent.queries.answer import ordinary
+from tunesmith.agent.queries.answer import find, ordinary
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.comparisons import CompareQuery, CompareRunsQuery
-from tunesmith.agent.queries.following import forecast_of, next_stages
+from tunesmith.agent.queries.following import forecast_of, lacking_before, next_stages
 from tunesmith.agent.queries.machine import JobsQuery, at_work
 from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.queries.registry import answer as query_answer
 from tunesmith.agent.queries.scores import arms_measured, passed_by
 from tunesmith.agent.queries.settings import SettingsQuery
+from tunesmith.agent.words.acts import Order
 from tunesmith.agent.words.edits import edits_of
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.reading import LONGEST, Reading, read, reader
@@ -61,6 +63,8 @@ _TOO_LONG = (
 _PERHAPS = 0.3
 """From which probability a question is answered beside where things stand: of strangers' sentences between it and
 GUESSED half are read rightly."""
+_ACTS = ("go_on", "accept")
+"""Kinds of words that come to a step and name none."""
 _NUMBERS = ("1", "2", "3")
 """Of questions that are offered."""
 _NOT_UNDERSTOOD = "I did not understand that; nothing was changed or begun."
@@ -111,6 +115,8 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
         return ordering.accepted(deps, reading.slots)
     if deps.most_lines and not reading.sure and is_part(reading):
         reading = replace(reading, sure=True)
+    elif deps.most_lines and not reading.sure and (likely := _guessed_part(deps, reading)) is not None:
+        return likely
     deps.nearest = tuple(one for one in reading.nearest if _there_for(deps, one))[: len(_NUMBERS)]
     deps.unsure = None if reading.sure else reading
     if deps.draft is None and named_files.means_a_file(deps, reading):
@@ -120,7 +126,14 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
         outcome = answered(deps, reading) if reading.sure else None
     if isinstance(outcome, Call):
         remember_call(deps, outcome)
-    return _with_what_is_left(deps, outcome)
+    return _with_what_is_left(deps, outcome, acts=reading.order is not None or reading.kind in _ACTS)
+
+
+def _guessed_part(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
+    """The answer to what a part of a sentence most likely asks, called a guess; None where it is too unlikely."""
+    answer = _unsure_answer(deps, reading) if reading.probability >= GUESSED else None
+    unsure = f"(I read “{deps.prompt}” with little certainty.)"
+    return None if answer is None else replace(answer, text=f"{answer.text}\n{unsure}")
 
 
 def _agrees_to_a_proposal(deps: TurnDeps, reading: Reading) -> bool:
@@ -132,14 +145,17 @@ def _agrees_to_a_proposal(deps: TurnDeps, reading: Reading) -> bool:
     return answer is not None and answer.yes and not answer.reason
 
 
-def _with_what_is_left(deps: TurnDeps, outcome: TurnAnswer | Call | None) -> TurnAnswer | Call | None:
+def _with_what_is_left(deps: TurnDeps, outcome: TurnAnswer | Call | None, *, acts: bool) -> TurnAnswer | Call | None:
     """What comes of the words, with what else they ask for: before a price where that is an order, behind an answer."""
-    if deps.later and isinstance(outcome, Call):
-        deps.show(prose(f"(First {outcome.tool}; “{deps.later}” comes after it: say it again once that is done.)"))
-    elif deps.later and isinstance(outcome, TurnAnswer):
-        outcome = replace(outcome, text=f"{outcome.text}\n(“{deps.later}” was not begun either.)")
+    later = " and ".join(f"“{one}”" for one in deps.later)
+    if later and isinstance(outcome, Call):
+        deps.show(prose(f"(First {outcome.tool}; {later} comes after it, at a price of its own.)"))
+    elif later and isinstance(outcome, TurnAnswer) and acts:
+        deps.later, outcome = (), replace(outcome, text=f"{outcome.text}\n({later} was not begun either.)")
+    elif deps.rest and isinstance(outcome, Call):
+        deps.show(prose(_unsure_of(deps, deps.rest)))
     elif deps.rest and isinstance(outcome, TurnAnswer):
-        outcome = _naming(outcome, deps.rest)
+        outcome = _naming(deps, outcome, deps.rest)
     return outcome
 
 
@@ -157,9 +173,20 @@ def _picked(deps: TurnDeps, words: str, label: str) -> TurnAnswer | Call:
     return answered(deps, meant) or TurnAnswer(f"Say it so: “{offered}”.")
 
 
-def _naming(answer: TurnAnswer, rest: str) -> TurnAnswer:
+def _naming(deps: TurnDeps, answer: TurnAnswer, rest: str) -> TurnAnswer:
     """An answer that names what of two things it leaves open."""
-    return replace(answer, text=f"{answer.text}\n(What “{rest}” asks I am not sure of; ask it by itself.)")
+    return replace(answer, text=f"{answer.text}\n{_unsure_of(deps, rest)}")
+
+
+def _unsure_of(deps: TurnDeps, rest: str) -> str:
+    """What is said of a part that nobody understood, with what it may mean."""
+    understood = read(rest, turn_context(deps))
+    nearest, slots = understood.nearest, understood.slots
+    if slots.all("model") and "train" in (*slots.values("stage"), *slots.values("work")):
+        return (f"(“{rest}” was not begun. “train” trains the run's own base; another one is fetched by its whole name "
+                f"on the hub: “fetch OWNER/NAME” prices it.)")  # fmt: skip
+    meant = f"; did you mean {_numbered(deps, nearest, rest)}? Type its number" if nearest else "; ask it by itself"
+    return f"(What “{rest}” asks I am not sure of{meant}.)"
 
 
 def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
@@ -244,7 +271,29 @@ def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | Non
         return ordering.stop(deps, reading)
     if act == "report":
         return ordering.report(deps, reading.slots.first("run"))
-    return ordering.call_of(deps, reading.order) if reading.order is not None else None
+    chosen = on_the_better(deps, reading)
+    if isinstance(chosen, TurnAnswer):
+        return chosen
+    if chosen.order is None:
+        return None
+    return _after_what_runs(deps, chosen.order) or ordering.call_of(deps, chosen.order)
+
+
+def _after_what_runs(deps: TurnDeps, order: Order) -> TurnAnswer | None:
+    """An order that needs what a step at work is making is taken up once that has ended; None for others."""
+    run = find(deps.store, order.run) if order.run else deps.current_run()
+    if deps.end is None or run is None or order.unread or order.denied or order.fields.get("rollback"):
+        return None
+    lacking, before = lacking_before(deps.store, run, order.stage, str(order.fields.get("arm", "")))
+    makes = {stage.split()[0] for stage in before}
+    running = next((step for step in deps.store.steps(run.id, status=RUNNING) if step.stage in makes), None)
+    if not lacking or running is None or len(makes) > 1:
+        return None
+    deps.kept[running.id] = (*deps.kept.get(running.id, ()), deps.prompt)
+    return TurnAnswer(
+        f"{order.stage} needs what {running.stage} ({running.id}) is making. Once that has ended its price is shown by "
+        f"itself, and asked about; nothing was begun."
+    )
 
 
 def _nothing_waits(deps: TurnDeps) -> TurnAnswer:
@@ -324,11 +373,11 @@ def guessed(deps: TurnDeps, *, doubted: bool = False) -> TurnAnswer | None:
     return replace(guess, text=f"{guess.text}\n(I read that with little certainty{others}.)")
 
 
-def _numbered(deps: TurnDeps, questions: Sequence[str]) -> str:
+def _numbered(deps: TurnDeps, questions: Sequence[str], words: str = "") -> str:
     """Questions with numbers, and the price of what they order; a number alone, in the next turn, means the words of
     this one so."""
     labels = tuple(reader().head.label_of(question) for question in questions)
-    deps.offered = (deps.prompt, labels)
+    deps.offered = (words or deps.prompt, labels)
     return ", ".join(
         f"{number} “{question}”{_price_beside(deps, label)}"
         for number, question, label in zip(_NUMBERS, questions, labels, strict=False)  # fewer questions than numbers
@@ -372,7 +421,7 @@ def _half(deps: TurnDeps) -> TurnAnswer | None:
     for parts in parted(deps.prompt, turn_context(deps)):
         sure = [one for one in parts if one.reading.sure and one.reading.request]
         if len(sure) == 1 and (answer := answer_to(deps, sure[0].reading)) is not None:
-            return _naming(answer, next(one.text for one in parts if one is not sure[0]))
+            return _naming(deps, answer, next(one.text for one in parts if one is not sure[0]))
     return None
 
 

@@ -31,7 +31,7 @@ from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.history import is_prompt, summed_up
 from tunesmith.agent.driver.ordering import run_stage
 from tunesmith.agent.driver.parts import steps_of
-from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
+from tunesmith.agent.driver.turn_deps import Call, Declined, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.voice import Reply, Say, Voice
 from tunesmith.memory.conversations import Conversations, Waiting
 from tunesmith.memory.errors import ApprovalPending, NotFound, StepFailed, TunesmithError
@@ -298,8 +298,11 @@ class Chat:
             raise
         except TunesmithError as error:
             deps.went_wrong(call.tool, error)
+            deps.later = deps.later if isinstance(error, Declined) else ()
             return TurnAnswer(" ".join(str(error).split()))
         text, deps.say_next = deps.say_next, ""
+        if deps.later and isinstance(facts, dict) and "started" in facts:
+            deps.kept[str(facts["step"])], deps.later = deps.later, ()
         result = json.dumps(facts, ensure_ascii=False, default=str)
         deps.ws.emit("tool.returned", tool=call.tool, result=result, stage="")
         return TurnAnswer(text or f"{call.tool} is done.", result)
@@ -312,7 +315,8 @@ class Chat:
         steps = await asyncio.to_thread(steps_of, self.deps)
         answers: list[TurnAnswer] = []
         try:
-            for self.deps.prompt in steps:
+            while steps:
+                self.deps.prompt = steps.pop(0)
                 answer = await self._one_step(say)
                 if answer is None and not answers:
                     return None
@@ -320,12 +324,20 @@ class Chat:
                     say(left := f"(What “{self.deps.prompt}” asks I am not sure of; ask it by itself.)")
                     answer = TurnAnswer(left)
                 answers.append(answer)
+                if not steps and (then := self._then()):
+                    say(f"You also wanted: “{then}”.")
+                    steps.append(then)
         finally:
             self.deps.prompt = whole
         if len(answers) == 1:
             return answers[0]
         for_model = [one.for_model or one.text for one in answers]
         return TurnAnswer("\n".join(one.text for one in answers), "\n".join(for_model))
+
+    def _then(self) -> str:
+        """What was wanted with an order that has ended or was declined; empty where nothing was."""
+        then, self.deps.later = self.deps.later[:1], self.deps.later[1:]
+        return "".join(then)
 
     async def _one_step(self, say: Say) -> TurnAnswer | None:
         outcome: TurnAnswer | Call | None = await asyncio.to_thread(decide, self.deps)

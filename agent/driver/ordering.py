@@ -13,7 +13,7 @@ from tunesmith.agent.driver import describing, named_files, plan_questions, plan
 from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.look_ups import GUESSED, looked_up
 from tunesmith.agent.driver.step_facts import brief, step_facts
-from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
+from tunesmith.agent.driver.turn_deps import Call, Declined, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import GOES_ON, Context, Proposed, cite, clip, find, reached
 from tunesmith.agent.queries.following import chain_ahead, lacking_before, next_stages
 from tunesmith.agent.queries.machine import MachineQuery, ServedQuery, at_work
@@ -23,7 +23,7 @@ from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slots, slots_of
-from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DECLINED, RUNNING, Step
 from tunesmith.tools.core.format import duration, listed
 from tunesmith.tools.pipeline import catalog
@@ -210,7 +210,7 @@ def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) ->
         outcome = run_step(deps.ws, checked(deps, entry, given), deps.approver, follow=deps.follow)
         if outcome.decision and outcome.declined:
             reason = f": {outcome.decision.reason}" if outcome.decision.reason else ""
-            raise StepFailed(
+            raise Declined(
                 f"{entry.name}: the user said no{reason}; nothing was started. “{entry.name}” shows its price again."
             )
         return started(deps, outcome.step)

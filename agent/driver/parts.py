@@ -1,9 +1,10 @@
 """Two things said at once: where a sentence parts, and what of it is done now.
 
-A sentence parts where it ends or a word such as `and` joins, if each part by itself is read as a request of another
-kind than the other. A question is answered before an order changes what it asks about; of two orders the first is
-carried out, since what the second is about is what the first makes, and the user is told that the second waits; so
-waits a question about the results of a test that is only ordered.
+A sentence parts where it ends, at a comma or where a word such as `and` joins, if each part by itself is read as a
+request of another kind than the other; so does each of the parts again. A question is answered before an order changes
+what it asks about; of two orders the first is carried out, since what the second is about is what the first makes, and
+the second is taken up by itself once the first has ended; so is a question about the results of a test that is only
+ordered. Of an act that is plain and words that nobody understood the act is done, and the words are named.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from itertools import islice, pairwise
 from typing import Literal
 
 from tunesmith.agent.driver import describing
+from tunesmith.agent.driver.choosing import leaves_it_to_results
 from tunesmith.agent.driver.look_ups import turn_context
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.encoder import NoEncoder
@@ -22,12 +24,15 @@ from tunesmith.agent.words.reading import LONGEST, Context, Reading, read, reade
 from tunesmith.agent.words.slots import Slot, slots_of
 from tunesmith.tools.pipeline import catalog
 
-_SENTENCE_ENDS, _STATED = "?.!;", (".", "!", ";")
-_FEWEST_WORDS, _MOST_CUTS = 2, 4
+_SENTENCE_ENDS, _STATED, _PAUSES = "?.!;", (".", "!", ";"), ",:"
+_FEWEST_WORDS, _MOST_CUTS, _MOST_PARTS = 2, 4, 3
 """Of each cut both parts are read, some 30 ms: a paste of many sentences is no order for two things."""
 _BOTH, _QUESTIONS = 0.65, 0.75
 """From which probability each of two parts is a request of its own; where both are questions. Of 557 examples for one
 thing that could part, 5 do; of 44 strangers' sentences for two things, 32."""
+_LEAST_ACT, _BESIDE_AN_ACT, _PLAIN = 0.5, 0.6, 0.9
+"""From which probability an order or a change all of whose words were read is a part, and what is read beside it; and
+from which such an act stands beside words that nobody understood, or a question and an order at a mere comma."""
 _CLAUSE = 3
 """Words at least of what stands behind a question and is told to be left."""
 _LINES_OF_ALL = 16
@@ -45,6 +50,8 @@ class Part:
 
     text: str
     reading: Reading
+    paused: bool = False
+    """Whether no more than a comma parts it from the other one."""
 
     @property
     def asks(self) -> Literal["question", "order", "edit", ""]:
@@ -60,11 +67,24 @@ class Part:
             return "edit"
         return "question" if one.kind in ("term", "talk", *_AFTER) else ""
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is an order or a change of which every word was read, and which its own rules let be acted on."""
+        one = self.reading
+        act = one.order if self.asks == "order" else one.edits if self.asks == "edit" else None
+        return one.sure and act is not None and not act.unread and not (one.order and one.order.denied)
+
+    @property
+    def weight(self) -> float:
+        """How certain it is; what is read whole is taken as it is where it stands alone."""
+        probability = self.reading.probability
+        return max(probability, _BOTH) if self.whole and probability >= _LEAST_ACT else probability
+
 
 def steps_of(deps: TurnDeps) -> list[str]:
     """The user's words, in the things that they ask for, in the order in which those are done; what is not done now is
     left in `deps.rest`, or in `deps.later` where it rests on what an order makes."""
-    deps.most_lines, deps.rest, deps.later = 0, "", ""
+    deps.most_lines, deps.rest, deps.later, deps.by_result = 0, "", (), False
     whole = [deps.prompt]
     if describing.open_interview(deps.store.home) or len(deps.prompt) > LONGEST:
         return whole
@@ -73,8 +93,11 @@ def steps_of(deps: TurnDeps) -> list[str]:
         slots = slots_of(deps.prompt)
         if reader().head.label_of(deps.prompt) or (slots.all("path") and slots.all("model")):
             return whole  # rows of a file for a base: the answer about the file tells of both
-        if (parts := _likeliest(deps.prompt, context)) is not None:
-            return _in_turn(deps, *parts) or whole
+        deps.by_result = leaves_it_to_results(slots.words)
+        if parts := _parts(deps.prompt, context):
+            return _in_turn(deps, parts) or whole
+        if (act := _act_alone(deps, context)) is not None:
+            return [act]
         if deps.draft is None:
             deps.rest = _left(deps.prompt, context)
     except NoEncoder:
@@ -82,38 +105,94 @@ def steps_of(deps: TurnDeps) -> list[str]:
     return whole
 
 
+def _parts(text: str, context: Context) -> list[Part]:
+    """The parts of a sentence, three at most; none where it asks for one thing."""
+    if (two := _likeliest(text, context)) is None:
+        return []
+    parts = [*two]
+    for at in (1, 0):
+        if len(parts) < _MOST_PARTS and (more := _likeliest(parts[at].text, context)) is not None:
+            parts[at : at + 1] = more
+    return parts
+
+
 def _likeliest(text: str, context: Context) -> tuple[Part, Part] | None:
     """The two parts of a sentence of which the less certain one is most certain; None where it asks for one thing."""
-    best, parts = _BOTH, None
+    best, parts = 0.0, None
     for one, two in parted(text, context):
-        least = min(one.reading.probability, two.reading.probability)
+        least = min(one.weight, two.weight)
+        enough = _PLAIN if one.paused else _BESIDE_AN_ACT if one.whole or two.whole else _BOTH
+        if one.paused and not (one.whole or two.whole):
+            continue  # `of r1 and r2, which needed the most memory`
+        if one.paused and "edit" in (one.asks, two.asks):
+            continue  # `and with rank 8, how long`
         if one.asks == two.asks == "question" and (least < _QUESTIONS or one.text.endswith(_STATED)):
             continue  # `my buddy has a 4090. could he train a 14b on it?` asks for one thing
-        if one.asks and two.asks and one.reading.kind != two.reading.kind and least >= best:
+        if one.asks and two.asks and one.reading.kind != two.reading.kind and least >= max(best, enough):
             best, parts = least, (one, two)
     return parts
 
 
-def _in_turn(deps: TurnDeps, one: Part, two: Part) -> list[str]:
-    """What of two parts is done, in its order; empty where both are one change of the plan, made or imagined, or an
+def _in_turn(deps: TurnDeps, parts: Sequence[Part]) -> list[str]:
+    """What of the parts is done, in its order; empty where all are one change of the plan, made or imagined, or an
     order stands beside an open plan, which its own answer tells."""
-    kinds = {one.asks, two.asks}
+    kinds = {one.asks for one in parts}
     if kinds == {"edit"} or (deps.draft is not None and "order" in kinds):
         return []
-    if kinds == {"edit", "question"}:
-        edit, question = (one, two) if one.asks == "edit" else (two, one)
-        if question.reading.label in _AFTER:
-            return [edit.text]
-    order = one.reading.order
-    tests = order is not None and bool(catalog.BY_NAME[order.stage].load().measures)
-    if kinds == {"order"} or (one.asks == "order" and tests and two.reading.kind in _OF_RESULTS):
-        deps.later = two.text
-        return [one.text]
-    deps.most_lines = _LINES_OF_ALL // 2
-    if order is not None and two.reading.request is not None and getattr(two.reading.request, "path", None) == "":
+    orders = [one for one in parts if one.asks == "order"]
+    first = orders[0].reading.order if orders else None
+    tests = first is not None and bool(catalog.BY_NAME[first.stage].load().measures)
+    behind = [one for one in parts[parts.index(orders[0]) + 1 :] if one.asks == "order" or
+              (tests and one.reading.kind in _OF_RESULTS)] if orders else []  # fmt: skip
+    deps.later = tuple(one.text for one in behind)
+    now = [one for one in parts if one not in behind and one not in orders]
+    if "edit" in kinds:
+        changed = ", ".join(one.text.rstrip(",;.!") for one in now if one.asks == "edit")
+        now = [one for one in now if one.asks == "edit" or one.reading.label not in _AFTER]
+        edit = next(one for one in now if one.asks == "edit")
+        texts = [changed if one is edit else one.text for one in now if one is edit or one.asks != "edit"]
+    else:
+        texts = [one.text for one in now]
+    deps.most_lines = _LINES_OF_ALL // (len(texts) + len(orders[:1])) if len(texts) + len(orders[:1]) > 1 else 0
+    request = now[0].reading.request if now else None
+    if first is not None and request is not None and getattr(request, "path", None) == "":
         # `import FILE and tell me if a row is twice in it`
-        deps.last_query = two.reading.request.model_copy(update={"path": str(order.fields.get("source", ""))})
-    return [two.text, one.text] if (one.asks, two.asks) == ("order", "question") else [one.text, two.text]
+        deps.last_query = request.model_copy(update={"path": str(first.fields.get("source", ""))})
+    return [*texts, *(one.text for one in orders[:1])]
+
+
+def _act_alone(deps: TurnDeps, context: Context) -> str | None:
+    """The order or the change that stands beside words which nobody understood, and which do not hold it back; those
+    are left in `deps.rest`. None where the sentence is read as one thing."""
+    whole = Part(deps.prompt, read(deps.prompt, context))
+    if whole.whole or (whole.reading.sure and whole.asks == "question"):
+        return None
+    for parts in parted(deps.prompt, context):
+        acts = [one for one in parts if one.whole and one.reading.probability >= _PLAIN]
+        other = next((one for one in parts if one not in acts), None)
+        if len(acts) != 1 or other is None or parts[0].paused or _holds_back(other):
+            continue
+        orders = acts[0].asks == "order"
+        another = other.reading.slots.asks or _begins_to_ask(other) or (orders and other.reading.slots.all("stage"))
+        if not another or (orders and deps.draft is not None):
+            continue
+        deps.rest = "" if deps.by_result and _begins_to_ask(other) and orders else other.text
+        return acts[0].text
+    return None
+
+
+def _begins_to_ask(part: Part) -> bool:
+    """Whether a part begins as a question or with such as `tell me`."""
+    return any(match.first == 0 for match in lexicon()["asking"].find(part.reading.slots.words))
+
+
+def _holds_back(part: Part) -> bool:
+    """Whether words may be a condition, a limit or an argument of the act beside them."""
+    slots = part.reading.slots
+    limits = any(slots.all(kind) for kind in ("not", "only", "instead", "until", "pair"))
+    first = slots.words[:1]
+    return bool(limits or lexicon()["conditions"].find(slots.words) or lexicon()["contrast"].find(slots.words)
+                or lexicon()["attaches"].find(first) or len(slots.words) < _CLAUSE)  # fmt: skip
 
 
 def _left(text: str, context: Context) -> str:
@@ -130,26 +209,34 @@ def _left(text: str, context: Context) -> str:
 
 def parted(text: str, context: Context) -> Iterator[tuple[Part, Part]]:
     """A sentence in two parts of two words at least, at each of the first places where it may part."""
-    for one, two in islice(_cut(text), _MOST_CUTS):
+    for one, two, paused in islice(_cut(text), _MOST_CUTS):
         if min(len(one.split()), len(two.split())) >= _FEWEST_WORDS:
-            first = Part(one, read(one, context))
+            first = Part(one, read(one, context), paused)
             yield first, Part(two, read(two, replace(context, before=first.reading.request)))
 
 
-def _cut(text: str) -> Iterator[tuple[str, str]]:
-    """A sentence in two, at each place where one ends or a word such as `and` joins two things said, that word left
-    out; not where it joins two that are named, as in `r1 and r2`."""
+def _cut(text: str) -> Iterator[tuple[str, str, bool]]:
+    """A sentence in two, at each place where one ends, pauses, or a word such as `and` joins two things said, that word
+    left out, and whether it only pauses; not where it joins two that are named, as in `r1 and r2`."""
     words, named = words_of(text), slots_of(text).named
     joining = {*lexicon()["joints"].words()}
     joints = {at for at, word in enumerate(words) if word.text in joining}
+    pauses = []
     for at, (one, two) in enumerate(pairwise(words)):
         between = text[one.end : two.start]
         ended = one.end + next((i + 1 for i, mark in enumerate(between) if mark in _SENTENCE_ENDS), 0)
         behind = next((word for i, word in enumerate(words) if i > at and i not in joints), None)
-        if ended > one.end and text[ended : ended + 1].isspace() and behind:
-            yield text[:ended], text[behind.start :]
-        elif at + 1 in joints and at not in joints and behind and not _of_one_kind(named, one.end, behind.start):
-            yield text[: one.end], text[behind.start :]
+        if behind is None or at in joints:
+            continue
+        if ended > one.end and text[ended : ended + 1].isspace():
+            yield text[:ended], text[behind.start :], False
+        elif _of_one_kind(named, one.end, behind.start):
+            continue
+        elif at + 1 in joints:
+            yield text[: one.end], text[behind.start :], False
+        elif any(mark + " " in between for mark in _PAUSES):
+            pauses.append((text[: one.end], text[behind.start :], True))
+    yield from pauses
 
 
 def _of_one_kind(named: Sequence[Slot], end: int, start: int) -> bool:

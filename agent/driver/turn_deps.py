@@ -56,6 +56,10 @@ class Call:
     arguments: Mapping[str, object]
 
 
+class Declined(StepFailed):
+    """The user said no to a price."""
+
+
 @dataclass(slots=True)
 class TurnDeps:
     """The deps of a turn."""
@@ -122,8 +126,12 @@ class TurnDeps:
     """At most so many lines of each answer, in a turn that asks for several things; 0: all."""
     rest: str = ""
     """A part of this turn's words that was read with too little certainty to be answered with the other one."""
-    later: str = ""
+    later: tuple[str, ...] = ()
     """What was said together with an order that is carried out first, and rests on what that makes."""
+    kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Step at work → the words that are taken up once it has ended."""
+    by_result: bool = False
+    """Whether this turn's words leave it to the results which run an order is about."""
     proposals: tuple[Proposed, ...] = ()
     """The steps that the last answer proposed."""
     last_answer: str = ""
@@ -177,6 +185,7 @@ class TurnDeps:
         self.last_query, self.page, self.proposals, self.offered, self.until = None, None, (), ("", ()), 0
         self.draft_before = None
         self.drafts_before.clear()
+        self.kept.clear()
 
     def change(self, plan: PipelinePlan) -> None:
         """Let the proposed plan be another one; the one before can be had back."""

@@ -182,7 +182,7 @@ def compare_runs(query: CompareRunsQuery, context: Context) -> Answer:
         seconds = {run.id: sum(step.seconds or 0 for step in store.steps(run.id)) for run in (one, two)}
         took = ", ".join(f"{run} {duration(seconds)}" for run, seconds in seconds.items())
         rest = [] if query.block else [f"  worked on in all, failed steps too: {took}", *lines]
-        better = which_is_better(store, one, two, query.block or PRIMARY_BLOCK)
+        _, better = better_run(store, one, two, query.block or PRIMARY_BLOCK)
         lines = [f"{named(one, 30)} and {named(two, 30)}: {better}", *_results(store, one, two, query.block), *rest]
     data = (*differing, *scores.of_run(store, one.id), *scores.of_run(store, two.id))
     return Answer(tuple(lines), data, lambda: _page(store, one, two, query, differing))
@@ -191,13 +191,10 @@ def compare_runs(query: CompareRunsQuery, context: Context) -> Answer:
 def _choice(store: Store, one: Run, two: Run) -> Answer:
     """Which of two runs to take: by the target cases that both were asked, where a test tells them apart; else what is
     left to choose by."""
-    first, second = (_passed(store, run, (PRIMARY_BLOCK,)) for run in (one, two))
-    both = [(first[case], second[case]) for case in first if case in second]
-    verdict = _told_apart(both, one, two, "is better")[0] if both else ""
-    better = which_is_better(store, one, two, PRIMARY_BLOCK)
+    winner, better = better_run(store, one, two, PRIMARY_BLOCK)
     forgot = forgot_more(store, one, two).lines[0]
-    if verdict.endswith("is better"):
-        return Answer((f"Rather {verdict.split()[0]}: {better}", forgot), run=verdict.split()[0])
+    if winner:
+        return Answer((f"Rather {winner}: {better}", forgot), run=winner)
     sizes = {run.id: {a.kind: a.bytes for a in store.artifacts(run.id)} for run in (one, two)}
     each = []
     for run in (one, two):
@@ -222,15 +219,16 @@ def _page(store: Store, one: Run, two: Run, query: CompareRunsQuery, differing: 
     return Group(render.rows_table(["block", "arm", one.id, two.id], results, exact=True), settings_table)
 
 
-def which_is_better(store: Store, one: Run, two: Run, block: str) -> str:
-    """Whether the newest model of one run passes more than the other's, by the cases of a block that both were asked in
-    the same words."""
+def better_run(store: Store, one: Run, two: Run, block: str) -> tuple[str, str]:
+    """The run whose newest model passes more of the cases of a block that both were asked in the same words, by an
+    exact paired test, and that in words; no run where the test tells none apart."""
     first, second = (_passed(store, run, (block,)) for run in (one, two))
     both = [(first[case], second[case]) for case in first if case in second]
     if not both:
-        return f"they were asked no {block} case in common, so no test tells which is better."
+        return "", f"{one.id} and {two.id} were asked no {block} case in common, so no test tells which is better."
     verdict, p = _told_apart(both, one, two, "is better")
-    return (
+    winner = next((run.id for run in (one, two) if verdict.startswith(f"{run.id} ")), "")
+    return winner, (
         f"of {count(len(both), f'{block} case')} that both were asked {one.id}'s newest model passes "
         f"{sum(a for a, _ in both)} and {two.id}'s {sum(b for _, b in both)}: {verdict} ({p_value(p)})."
     )

@@ -26,7 +26,7 @@ from tunesmith.agent.queries.answer import (
     within,
 )
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, Until
-from tunesmith.agent.queries.comparisons import which_is_better
+from tunesmith.agent.queries.comparisons import better_run
 from tunesmith.agent.queries.following import chain_ahead, forecast_of, left_of_plan, named_with_times
 from tunesmith.agent.queries.machine import at_work
 from tunesmith.agent.queries.prices import how_it_goes_on, inherited
@@ -161,7 +161,7 @@ def _best(store: Store, runs: list[Run]) -> Answer:
         if best.rate == second.rate:
             lines = [f"{one.id} and {two.id} do equally well: the {best.arm} model of {one.id} passes {best} target "
                      f"cases, the {second.arm} model of {two.id} {second}."]  # fmt: skip
-        lines.append(f"  {one.id} against {two.id}: {which_is_better(store, one, two, best.block)}")
+        lines.append(f"  {one.id} against {two.id}: {better_run(store, one, two, best.block)[1]}")
     lines += [f"  {other.id}, {one.arm}: {one}" for one, other in ranked[1:4]]  # the best few
     note = "Runs of different behaviours have different suites, so their rates are not comparable."
     return Answer((*lines, note), tuple(one for one, _ in ranked), run=run.id)

@@ -227,6 +227,11 @@ class Talk:
             return
         for line in state_summary.words(store, step):
             self._screen.say(line)
+        kept = " then ".join(chat.deps.kept.pop(step.id, ()))
+        if kept and step.status == DONE:
+            self._screen.enqueue(kept)
+        elif kept:
+            self._screen.say(f"“{kept}”, which you wanted after it, was not begun; say it again once that is mended.")
 
     def _endpoint(self) -> Endpoint:
         from tunesmith.agent.driver.chat import stop_if_cancelled

@@ -152,11 +152,13 @@ def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tu
             before = {word.text for word in [w for w in slots.words if w.end <= slot.start][-2:]}
             if not wants and before & _joining("indefinite"):
                 return "", False, [(slot.start, slot.end)]
-            if wants or slot.value != "rows":
+            if wants or slot.value not in _UNSAID:
                 return str(slot.value), bool(wants), [(slot.start, slot.end), *((s.start, s.end) for s in wants)]
     return "", False, []
 
 
+_UNSAID = ("rows", "port")
+"""Fields whose word names what a step makes or uses anyway: `put it on the port`."""
 _CAN_BE_NONE = ("warmup_ratio", "lora_dropout", "rehearsal_rows", "rehearsal_weight", "near_miss_rows", "thinking")
 """Fields that `without …` gives a value to: 0, or off."""
 _NO_FIELD_UNITS = ("bit", "gib", "params", "s", "min", "h", "day", "x")

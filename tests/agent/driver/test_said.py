@@ -155,7 +155,7 @@ def test_of_two_orders_the_first_is_priced_and_the_other_is_said_to_come_after_i
     alone: Alone, said: str, tool: str, later: str
 ) -> None:
     alone.deps.begin_turn(said)
-    assert len(parts.steps_of(alone.deps)) == 1 and alone.deps.later == later
+    assert len(parts.steps_of(alone.deps)) == 1 and alone.deps.later == (later,)
     steps, screen = len(alone.steps()), io.StringIO()
     alone.deps.show = Console(file=screen, width=160).print
     alone.hears(said)
@@ -537,7 +537,7 @@ def test_two_changes_of_the_plan_are_one(planned: Alone) -> None:
 def test_what_is_asked_of_a_test_that_is_only_ordered_comes_after_it(alone: Alone) -> None:
     alone.deps.begin_turn("evaluate the merged model and compare it with the base")
     assert parts.steps_of(alone.deps) == ["evaluate the merged model"]
-    assert alone.deps.later == "compare it with the base"
+    assert alone.deps.later == ("compare it with the base",)
 
 
 def test_a_part_that_nothing_answers_is_named_and_the_other_is_not_done_twice(planned: Alone) -> None:

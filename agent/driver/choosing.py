@@ -1,0 +1,58 @@
+"""A run that words leave to the results: `deploy whichever is better`, `which is better, and serve that one`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tunesmith.agent.commands.layout import prose
+from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
+from tunesmith.agent.queries.answer import find, ordinary
+from tunesmith.agent.queries.comparisons import CompareRunsQuery, better_run
+from tunesmith.agent.queries.scores import arms_measured
+from tunesmith.agent.words.lexicon import Word, lexicon
+from tunesmith.agent.words.reading import Reading
+from tunesmith.tools.suites.case import PRIMARY_BLOCK
+
+_TUNED = 2
+"""Arms that were measured where something beside the base was."""
+
+
+def leaves_it_to_results(words: tuple[Word, ...]) -> bool:
+    """Whether words such as `the better one` stand in them."""
+    return bool(lexicon()["better"].find(words))
+
+
+def on_the_better(deps: TurnDeps, reading: Reading) -> Reading | TurnAnswer:
+    """The order on the run whose newest model is better by an exact paired test, which is said; the words that ask back
+    where no test tells them apart. An order that names its run, or leaves nothing to the results, as it is."""
+    slots, order = reading.slots, reading.order
+    found = lexicon()["better"].find(slots.words)
+    meant = found or (deps.by_result and slots.all("pronoun"))
+    named = slots.values("run")
+    if order is None or not meant or len(named) == 1 or len(slots.values("arm")) > 1 or slots.values("artifact"):
+        return reading
+    runs = _candidates(deps, named)
+    if len(runs) != 2:  # a pair is compared
+        return reading
+    one, two = (find(deps.store, run) for run in runs)
+    winner, told = better_run(deps.store, one, two, slots.first("block") or PRIMARY_BLOCK)
+    told = f"{told[0].upper()}{told[1:]}"
+    if not winner:
+        return TurnAnswer(
+            f"{told} So the results choose neither, and nothing was begun: say “{order.stage} {one.id}” or "
+            f"“{order.stage} {two.id}”."
+        )
+    deps.show(prose(f"{told} So it is {winner}:"))
+    start = slots.words[found[0].first].start if found else len(slots.sentence)
+    unread = tuple(text for text in order.unread if slots.sentence.find(text) < start)
+    return replace(reading, order=replace(order, run=winner, unread=unread))
+
+
+def _candidates(deps: TurnDeps, named: list[str]) -> list[str]:
+    """The two runs that may be meant: those that are named, were compared last, or are the only ones with results."""
+    before = deps.last_query
+    if named:
+        return named
+    if isinstance(before, CompareRunsQuery) and before.run and before.other_run:
+        return [before.run, before.other_run]
+    return [run.id for run in ordinary(deps.store) if len(arms_measured(deps.store, run.id)) >= _TUNED]
