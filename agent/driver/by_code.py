@@ -147,9 +147,9 @@ def _agrees_to_a_proposal(deps: TurnDeps, reading: Reading) -> bool:
 
 def _with_what_is_left(deps: TurnDeps, outcome: TurnAnswer | Call | None, *, acts: bool) -> TurnAnswer | Call | None:
     """What comes of the words, with what else they ask for: before a price where that is an order, behind an answer."""
-    later = " and ".join(f"“{one}”" for one in deps.later)
+    later = " and ".join(f"“{one.rstrip('.!')}”" for one in deps.later)
     if later and isinstance(outcome, Call):
-        deps.show(prose(f"(First {outcome.tool}; {later} comes after it, at a price of its own.)"))
+        deps.show(prose(f"(First {outcome.tool}; {later} after it, at a price of its own.)"))
     elif later and isinstance(outcome, TurnAnswer) and acts:
         deps.later, outcome = (), replace(outcome, text=f"{outcome.text}\n({later} was not begun either.)")
     elif deps.rest and isinstance(outcome, Call):

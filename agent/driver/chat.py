@@ -325,7 +325,7 @@ class Chat:
                     answer = TurnAnswer(left)
                 answers.append(answer)
                 if not steps and (then := self._then()):
-                    say(f"You also wanted: “{then}”.")
+                    say(f"You also wanted: “{then.rstrip('.!')}”.")
                     steps.append(then)
         finally:
             self.deps.prompt = whole

@@ -11,6 +11,7 @@ from tunesmith.agent.queries.comparisons import CompareRunsQuery, better_run
 from tunesmith.agent.queries.scores import arms_measured
 from tunesmith.agent.words.lexicon import Word, lexicon
 from tunesmith.agent.words.reading import Reading
+from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.suites.case import PRIMARY_BLOCK
 
 _TUNED = 2
@@ -23,13 +24,17 @@ def leaves_it_to_results(words: tuple[Word, ...]) -> bool:
 
 
 def on_the_better(deps: TurnDeps, reading: Reading) -> Reading | TurnAnswer:
-    """The order on the run whose newest model is better by an exact paired test, which is said; the words that ask back
-    where no test tells them apart. An order that names its run, or leaves nothing to the results, as it is."""
+    """The order on the run whose newest model is better by an exact paired test, which is said; or words that ask back,
+    where no test tells them apart or arms are meant. An order that leaves nothing to the results stays as it is."""
     slots, order = reading.slots, reading.order
     found = lexicon()["better"].find(slots.words)
-    meant = found or (deps.by_result and slots.all("pronoun"))
     named = slots.values("run")
-    if order is None or not meant or len(named) == 1 or len(slots.values("arm")) > 1 or slots.values("artifact"):
+    if order is None or deps.by_result is None or not (found or slots.all("pronoun")) or slots.values("artifact"):
+        return reading
+    if len(deps.by_result) > 1 and "arm" in catalog.BY_NAME[order.stage].load().request.model_fields:
+        each = " or ".join(f"“{order.stage} the {arm} model”" for arm in deps.by_result)
+        return TurnAnswer(f"Which of them it is to be is yours to say, and nothing was begun: {each}.")
+    if len(named) == 1 or deps.by_result:
         return reading
     runs = _candidates(deps, named)
     if len(runs) != 2:  # a pair is compared

@@ -16,7 +16,7 @@ from typing import Literal
 
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.choosing import leaves_it_to_results
-from tunesmith.agent.driver.look_ups import turn_context
+from tunesmith.agent.driver.look_ups import GUESSED, turn_context
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.lexicon import lexicon, words_of
@@ -35,6 +35,8 @@ _LEAST_ACT, _BESIDE_AN_ACT, _PLAIN = 0.5, 0.6, 0.9
 from which such an act stands beside words that nobody understood, or a question and an order at a mere comma."""
 _CLAUSE = 3
 """Words at least of what stands behind a question and is told to be left."""
+_OF_STEPS = ("stage", "work", "made")
+"""Kinds of what names a step."""
 _LINES_OF_ALL = 16
 _AFTER = ("plan.cost", "plan.show")
 """What is asked of a plan and is told with each change of it."""
@@ -84,7 +86,7 @@ class Part:
 def steps_of(deps: TurnDeps) -> list[str]:
     """The user's words, in the things that they ask for, in the order in which those are done; what is not done now is
     left in `deps.rest`, or in `deps.later` where it rests on what an order makes."""
-    deps.most_lines, deps.rest, deps.later, deps.by_result = 0, "", (), False
+    deps.most_lines, deps.rest, deps.later, deps.by_result = 0, "", (), None
     whole = [deps.prompt]
     if describing.open_interview(deps.store.home) or len(deps.prompt) > LONGEST:
         return whole
@@ -93,11 +95,11 @@ def steps_of(deps: TurnDeps) -> list[str]:
         slots = slots_of(deps.prompt)
         if reader().head.label_of(deps.prompt) or (slots.all("path") and slots.all("model")):
             return whole  # rows of a file for a base: the answer about the file tells of both
-        deps.by_result = leaves_it_to_results(slots.words)
+        deps.by_result = tuple(slots.values("arm")) if leaves_it_to_results(slots.words) else None
         if parts := _parts(deps.prompt, context):
             return _in_turn(deps, parts) or whole
-        if (act := _act_alone(deps, context)) is not None:
-            return [act]
+        if act := _act_alone(deps, context):
+            return act
         if deps.draft is None:
             deps.rest = _left(deps.prompt, context)
     except NoEncoder:
@@ -124,6 +126,8 @@ def _likeliest(text: str, context: Context) -> tuple[Part, Part] | None:
         enough = _PLAIN if one.paused else _BESIDE_AN_ACT if one.whole or two.whole else _BOTH
         if one.paused and not (one.whole or two.whole):
             continue  # `of r1 and r2, which needed the most memory`
+        if any(len(part.text.split()) < _FEWEST_WORDS and part.asks != "order" for part in (one, two)):
+            continue
         if one.paused and "edit" in (one.asks, two.asks):
             continue  # `and with rank 8, how long`
         if one.asks == two.asks == "question" and (least < _QUESTIONS or one.text.endswith(_STATED)):
@@ -144,7 +148,8 @@ def _in_turn(deps: TurnDeps, parts: Sequence[Part]) -> list[str]:
     tests = first is not None and bool(catalog.BY_NAME[first.stage].load().measures)
     behind = [one for one in parts[parts.index(orders[0]) + 1 :] if one.asks == "order" or
               (tests and one.reading.kind in _OF_RESULTS)] if orders else []  # fmt: skip
-    deps.later = tuple(one.text for one in behind)
+    run = _run_of_all(deps, parts)
+    deps.later = tuple(_in_run(one, run) for one in behind)
     now = [one for one in parts if one not in behind and one not in orders]
     if "edit" in kinds:
         changed = ", ".join(one.text.rstrip(",;.!") for one in now if one.asks == "edit")
@@ -158,15 +163,28 @@ def _in_turn(deps: TurnDeps, parts: Sequence[Part]) -> list[str]:
     if first is not None and request is not None and getattr(request, "path", None) == "":
         # `import FILE and tell me if a row is twice in it`
         deps.last_query = request.model_copy(update={"path": str(first.fields.get("source", ""))})
-    return [*texts, *(one.text for one in orders[:1])]
+    return [*texts, *(_in_run(one, run) for one in orders[:1])]
 
 
-def _act_alone(deps: TurnDeps, context: Context) -> str | None:
-    """The order or the change that stands beside words which nobody understood, and which do not hold it back; those
-    are left in `deps.rest`. None where the sentence is read as one thing."""
+def _run_of_all(deps: TurnDeps, parts: Sequence[Part]) -> str:
+    """The only run that the parts name, where it is not the newest one, which is meant anyway; else empty."""
+    named = {run for one in parts for run in one.reading.slots.values("run")}
+    newest = deps.current_run()
+    return next(iter(named)) if len(named) == 1 and newest is not None and newest.id not in named else ""
+
+
+def _in_run(part: Part, run: str) -> str:
+    """The words of an order, with the run that was named beside it: `how did r1 do, and serve it`."""
+    orders = run and part.asks == "order" and not part.reading.slots.all("run")
+    return f"{part.text.rstrip('.!')} ({run})" if orders else part.text
+
+
+def _act_alone(deps: TurnDeps, context: Context) -> list[str]:
+    """The order or the change that stands beside words which were hardly understood and do not hold it back: they are
+    answered as they are most likely meant, or left in `deps.rest`. Empty where one thing is asked for."""
     whole = Part(deps.prompt, read(deps.prompt, context))
     if whole.whole or (whole.reading.sure and whole.asks == "question"):
-        return None
+        return []
     for parts in parted(deps.prompt, context):
         acts = [one for one in parts if one.whole and one.reading.probability >= _PLAIN]
         other = next((one for one in parts if one not in acts), None)
@@ -176,9 +194,14 @@ def _act_alone(deps: TurnDeps, context: Context) -> str | None:
         another = other.reading.slots.asks or _begins_to_ask(other) or (orders and other.reading.slots.all("stage"))
         if not another or (orders and deps.draft is not None):
             continue
-        deps.rest = "" if deps.by_result and _begins_to_ask(other) and orders else other.text
-        return acts[0].text
-    return None
+        if deps.by_result is not None and orders and _begins_to_ask(other):  # the choice is told with what it rests on
+            return [acts[0].text]
+        if other.asks == "question" and other.reading.probability >= GUESSED:
+            deps.most_lines = _LINES_OF_ALL // 2
+            return [other.text, acts[0].text]
+        deps.rest = other.text
+        return [acts[0].text]
+    return []
 
 
 def _begins_to_ask(part: Part) -> bool:
@@ -208,9 +231,9 @@ def _left(text: str, context: Context) -> str:
 
 
 def parted(text: str, context: Context) -> Iterator[tuple[Part, Part]]:
-    """A sentence in two parts of two words at least, at each of the first places where it may part."""
+    """A sentence in two parts, of two words or a step's name at least, at each of the first places to part it."""
     for one, two, paused in islice(_cut(text), _MOST_CUTS):
-        if min(len(one.split()), len(two.split())) >= _FEWEST_WORDS:
+        if all(len(text.split()) >= _FEWEST_WORDS or slots_of(text).all("stage") for text in (one, two)):
             first = Part(one, read(one, context), paused)
             yield first, Part(two, read(two, replace(context, before=first.reading.request)))
 
@@ -240,8 +263,10 @@ def _cut(text: str) -> Iterator[tuple[str, str, bool]]:
 
 
 def _of_one_kind(named: Sequence[Slot], end: int, start: int) -> bool:
-    """Whether what is named up to one place is of the kind of what is named from another on."""
-    return bool({slot.kind for slot in named if slot.end == end} & {slot.kind for slot in named if slot.start == start})
+    """Whether what is named up to one place is of the kind of what is named from another on; not of two steps, of which
+    the first begins the sentence: `quantize and deploy`."""
+    before = {slot.kind for slot in named if slot.end == end and not (slot.kind in _OF_STEPS and slot.start == 0)}
+    return bool(before & {slot.kind for slot in named if slot.start == start})
 
 
 def is_part(reading: Reading) -> bool:

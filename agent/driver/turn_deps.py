@@ -130,8 +130,8 @@ class TurnDeps:
     """What was said together with an order that is carried out first, and rests on what that makes."""
     kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Step at work → the words that are taken up once it has ended."""
-    by_result: bool = False
-    """Whether this turn's words leave it to the results which run an order is about."""
+    by_result: tuple[str, ...] | None = None
+    """Where this turn's words leave it to the results which run an order is about, or which of these arms."""
     proposals: tuple[Proposed, ...] = ()
     """The steps that the last answer proposed."""
     last_answer: str = ""

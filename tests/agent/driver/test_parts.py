@@ -1,0 +1,153 @@
+"""Several things said at once: each is done by the rules of a sentence of its own, and none vanishes without a word."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.agent.driver.test_said import Alone
+from tests.bench.strangers import Shell, shell_in
+from tests.driver.stranger_states import home_of_state
+from tests.fixtures.stored_runs import finished_run
+from tests.fixtures.tables import table
+from tunesmith.agent.driver import parts
+from tunesmith.memory.records import DONE, FAILED
+
+ONE = "r1 is trained and merged, not yet quantized"
+TWO = "at least two finished runs r1 and r2 with different settings, both tested"
+LESS = "r2 is tested and only partly learned or did not learn"
+RUNNING = "a training step is running now, partly done"
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Alone]:
+    finished_run(tmp_path / "home")[0].close()
+    one = Alone(tmp_path / "home")
+    yield one
+    one.chat.close()
+
+
+def parted(one: Alone, said: str) -> tuple[list[str], tuple[str, ...]]:
+    one.deps.begin_turn(said)
+    return parts.steps_of(one.deps), one.deps.later
+
+
+@table(
+    ("said", "now", "later"),
+    [
+        ("wie gut ist r1? exportier es als gguf", ["wie gut ist r1?", "exportier es als gguf"], ()),
+        ("mostrami i risultati: poi esporta il gguf", ["mostrami i risultati", "esporta il gguf"], ()),
+        ("serve the merged one, how big is it", ["how big is it", "serve the merged one"], ()),
+        ("evalúa el modelo fusionado y luego cuantízalo a 4 bits", ["evalúa el modelo fusionado"],
+         ("cuantízalo a 4 bits",)),
+        ("quantize and deploy", ["quantize"], ("deploy",)),
+        ("train again with rank 8 and then evaluate the adapter and deploy it", ["train again with rank 8"],
+         ("evaluate the adapter", "deploy it")),
+        ("show me what failed, then deploy the quantized one and export a gguf",
+         ["show me what failed", "deploy the quantized one"], ("export a gguf",)),
+        ("enséñame los fallos y haz más filas sobre eso", ["enséñame los fallos", "haz más filas sobre eso"], ()),
+    ],
+)  # fmt: skip
+def test_a_sentence_is_parted_into_what_each_part_says_by_itself(
+    alone: Alone, said: str, now: list[str], later: tuple[str, ...]
+) -> None:
+    assert parted(alone, said) == (now, later)
+
+
+@table(
+    "said",
+    [
+        "¿cuál es mejor, r1 o r3?", "which answers quicker, merged or quantized", "r1 against r2, what's the score",
+        "validation loss, all runs", "rank or alpha, how do they differ", "get me a base and measure it at 4 bits",
+        "deploy it and if it fails tell me", "don't quantize and deploy the merged one",
+        "deploy the merged one, not the quantized", "quantize it but only if the tests pass",
+    ],
+)  # fmt: skip
+def test_a_question_in_two_halves_and_a_condition_are_not_parted(alone: Alone, said: str) -> None:
+    assert parted(alone, said)[0] == [said] and not alone.deps.rest
+
+
+@table(
+    ("said", "act", "rest"),
+    [
+        ("roll back and tell me whats wrong with the new one", "roll back", "tell me whats wrong with the new one"),
+        ("import rows.jsonl and train llama 3.2 1b on it", "import rows.jsonl", "train llama 3.2 1b on it"),
+    ],
+)
+def test_an_order_beside_words_that_nobody_understood_is_done_and_the_words_are_named(
+    alone: Alone, said: str, act: str, rest: str
+) -> None:
+    assert parted(alone, said)[0] == [act] and alone.deps.rest == rest
+
+
+def screen_of(tmp_path: Path, state: str, *said: str, answers: tuple[str, ...] = ()) -> str:
+    with home_of_state(tmp_path / "home", state), shell_in(tmp_path / "home", [], None) as shell:
+        shell.answers.left = [*answers]
+        for line in said:
+            shell.type(line)
+        return shell.screen.getvalue()
+
+
+def test_of_two_orders_the_second_is_priced_by_itself_once_the_first_was_declined(tmp_path: Path) -> None:
+    screen = screen_of(tmp_path, ONE, "quantize r1 and put it on port 8081")
+    first, _, then = screen.partition("You also wanted: “put it on port 8081”")
+    assert "?? quantize: about" in first and "127.0.0.1:8081" in then and "?? deploy: about" in then
+
+
+@pytest.mark.parametrize(("status", "offered"), [(DONE, True), (FAILED, False)])
+def test_what_was_wanted_after_a_step_is_asked_about_once_that_has_ended(
+    tmp_path: Path, status: str, offered: bool
+) -> None:
+    with home_of_state(tmp_path / "home", RUNNING), shell_in(tmp_path / "home", [], None) as shell:
+        shell.type("how far along is it, and when it's done evaluate the adapter straight away")
+        assert "Once that has ended its price is shown by itself" in " ".join(shell.screen.getvalue().split())
+        (step,) = shell.talk.chat().deps.kept
+        ended(shell, step, status)
+        screen = shell.screen.getvalue()
+    assert ("now to your words" in screen) is offered and ("was not begun; say it again" in screen) is not offered
+    assert not shell.talk.chat().deps.kept
+
+
+def ended(shell: Shell, step: str, status: str) -> None:
+    with shell.store.write() as conn:
+        conn.execute("UPDATE steps SET status = ? WHERE step = ?", (status, step))
+    shell.talk.ended(shell.store.step(step))
+    shell.answer_questions()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "which is better and serve that one", "vergleich r1 und r2 und deploye den besseren",
+        "compare r1 and r2, then deploy whichever has the better target score",
+    ],
+)  # fmt: skip
+def test_a_choice_that_is_left_to_the_results_is_made_by_a_paired_test(tmp_path: Path, said: str) -> None:
+    tied = " ".join(screen_of(tmp_path / "a", TWO, said).split())
+    assert "no difference is shown" in tied and "So the results choose neither, and nothing was begun" in tied
+    assert "?? deploy" not in tied
+    clear = " ".join(screen_of(tmp_path / "b", LESS, said).split())
+    assert "r1 is better (p < 0.001). So it is r1:" in clear and "r1): serve the quantized model" in clear
+
+
+def test_which_of_two_arms_is_meant_is_asked_back(tmp_path: Path) -> None:
+    said = "compare base and adapter, tell me which is better and deploy it"
+    screen = screen_of(tmp_path, TWO, said)
+    assert "“deploy the adapter model”" in screen and "?? deploy" not in screen
+
+
+def test_an_order_beside_a_question_about_a_run_is_of_that_run(tmp_path: Path) -> None:
+    screen = screen_of(tmp_path, TWO, "how did r1 do and deploy the quantized one")
+    assert ", r1): serve the quantized model" in screen
+
+
+def test_a_base_that_is_named_beside_an_import_is_told_how_it_is_had(alone: Alone) -> None:
+    screen = io.StringIO()
+    alone.deps.show = Console(file=screen, width=160).print
+    said = alone.hears("import rows.jsonl and train llama 3.2 1b on it")
+    told = " ".join(f"{said} {screen.getvalue()}".split())
+    assert "“train llama 3.2 1b on it” was not begun" in told and "“fetch OWNER/NAME” prices it" in told
