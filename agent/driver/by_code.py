@@ -147,9 +147,10 @@ def _agrees_to_a_proposal(deps: TurnDeps, reading: Reading) -> bool:
 
 def _with_what_is_left(deps: TurnDeps, outcome: TurnAnswer | Call | None, *, acts: bool) -> TurnAnswer | Call | None:
     """What comes of the words, with what else they ask for: before a price where that is an order, behind an answer."""
-    later = " and ".join(f"“{one.rstrip('.!')}”" for one in deps.later)
+    later = " and ".join(f"“{one}”" for one in deps.later)
     if later and isinstance(outcome, Call):
-        deps.show(prose(f"(First {outcome.tool}; {later} after it, at a price of its own.)"))
+        come = "comes" if len(deps.later) == 1 else "come"
+        deps.show(prose(f"(First {outcome.tool}; {later} {come} after it, at a price of its own.)"))
     elif later and isinstance(outcome, TurnAnswer) and acts:
         deps.later, outcome = (), replace(outcome, text=f"{outcome.text}\n({later} was not begun either.)")
     elif deps.rest and isinstance(outcome, Call):
@@ -419,7 +420,7 @@ def _unsure_answer(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
 def _half(deps: TurnDeps) -> TurnAnswer | None:
     """The answer to that one of two questions which is read with certainty; the other is named."""
     for parts in parted(deps.prompt, turn_context(deps)):
-        sure = [one for one in parts if one.reading.sure and one.reading.request]
+        sure = [one for one in parts if one.reading.sure and one.reading.request and not parts[0].paused]
         if len(sure) == 1 and (answer := answer_to(deps, sure[0].reading)) is not None:
             return _naming(deps, answer, next(one.text for one in parts if one is not sure[0]))
     return None

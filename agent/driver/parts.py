@@ -223,7 +223,7 @@ def _left(text: str, context: Context) -> str:
     is read as that question too, nobody would answer it."""
     for one, two in parted(text, context):
         first, second = one.reading, two.reading
-        if first.sure and first.request and not second.sure and (second.request or second.order):
+        if first.sure and first.request and not one.paused and not second.sure and (second.request or second.order):
             other = first.kind != second.kind and len(second.slots.words) >= _CLAUSE
             if other and read(text, context).kind == first.kind:
                 return two.text
