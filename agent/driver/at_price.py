@@ -143,8 +143,9 @@ def _to_what(said: reading.Reading, words: str, waits: Waits) -> str:
     if not name or said.slots.numbers or as_edit(words, waits.stage):
         return ""
     now = waits.values.get(name)
-    numeric = isinstance(now, int | float) and not isinstance(now, bool) and now > 0
-    others = [*([now // 2 or 1, now * 2] if isinstance(now, int) else [now / 2, now * 2])] if numeric else ["…"]
+    others: list[object] = ["…"]
+    if isinstance(now, int | float) and not isinstance(now, bool) and now > 0:
+        others = [now // 2 or 1 if isinstance(now, int) else now / 2, now * 2]
     such = " or ".join(f"{name}={other}" for other in others if other != now)
     stands = f"{name} is {now} in this price" if now is not None else f"{name} has its usual value in this price"
     return f"{stands}, and nothing was started. To what? Type such as {such}, and it is priced anew."
