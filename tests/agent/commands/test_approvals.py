@@ -75,7 +75,7 @@ def test_enter_alone_is_no_answer(text: str) -> None:
 @table("text", ["let it run", "kick it off", "launch it", "niech leci"])
 def test_an_order_to_start_agrees_to_no_other_question(text: str) -> None:
     """`End it?`"""
-    assert read_answer(text, by="t") is None
+    assert read_answer(text, by="t") is None and read_answer(f"yes, {text}", by="t") is None
     answer = read_answer(text, by="t", stage="train")
     assert answer is not None and answer.yes
 

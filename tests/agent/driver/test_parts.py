@@ -65,6 +65,8 @@ def test_a_sentence_is_parted_into_what_each_part_says_by_itself(
         "validation loss, all runs", "rank or alpha, how do they differ", "get me a base and measure it at 4 bits",
         "deploy it and if it fails tell me", "don't quantize and deploy the merged one",
         "deploy the merged one, not the quantized", "quantize it but only if the tests pass",
+        "import rows.jsonl and train only if there are 500", "roll back and tell me if not everything passes",
+        "r1 against r2, what's the score then", "two runs r1 and r2, which needed the most memory",
     ],
 )  # fmt: skip
 def test_a_question_in_two_halves_and_a_condition_are_not_parted(alone: Alone, said: str) -> None:
