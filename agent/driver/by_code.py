@@ -6,68 +6,45 @@ the one way of all steps: price, approval, worker, record. What is read with les
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, look_ups, named_files, ordering
 from tunesmith.agent.driver.choosing import on_the_better
-from tunesmith.agent.driver.follow_ups import follow_up, remember_call, remember_standing
+from tunesmith.agent.driver.follow_ups import follow_up, remember_call
 from tunesmith.agent.driver.interview import interviewed
 from tunesmith.agent.driver.look_ups import (
-    CAN_ANSWER,
-    GUESSED,
     answer_to,
     looked_up,
-    moment,
     turn_context,
     why,
 )
-from tunesmith.agent.driver.parts import is_part, parted
+from tunesmith.agent.driver.parts import is_part
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
 from tunesmith.agent.driver.restated import restated
-from tunesmith.agent.driver.standing import standing, while_it_runs
+from tunesmith.agent.driver.standing import with_what_is_next
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
+from tunesmith.agent.driver.unsure import NUMBERS, did_you_mean, guessed_part, naming, there_for, unsure_of
 from tunesmith.agent.driver.worries import worry
-from tunesmith.agent.queries.answer import find, ordinary
-from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.comparisons import CompareQuery, CompareRunsQuery
-from tunesmith.agent.queries.following import forecast_of, lacking_before, next_stages
-from tunesmith.agent.queries.machine import JobsQuery, at_work
+from tunesmith.agent.queries.answer import find
+from tunesmith.agent.queries.following import lacking_before
 from tunesmith.agent.queries.prices import PriceQuery
-from tunesmith.agent.queries.registry import answer as query_answer
-from tunesmith.agent.queries.scores import arms_measured, passed_by
-from tunesmith.agent.queries.settings import SettingsQuery
 from tunesmith.agent.words.acts import Order
 from tunesmith.agent.words.edits import edits_of
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.reading import LONGEST, Reading, read, reader
-from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import PLANNED, RUNNING
-from tunesmith.tools.pipeline import catalog
-from tunesmith.tools.pipeline.plan_file import StepSpec
 
-_CHANGES_NOTHING = (
-    "plan.show", "plan.cost", "plan.why", "plan.what_if", "plan.wait", "plan.before", "setting.sensible",
-)  # fmt: skip
 _NO_TEXT = "talk.images"
 """What is asked by who wants a model of pictures or sound; beside a wish its likeliest other reading."""
-_BESIDE = 2
-"""The first lines of where somebody stands, and the last, are behind a general text that was only guessed."""
 _TOO_LONG = (
     "That is {:,} characters at once; I read sentences of up to {}. Say in one what you want; rows of your own come "
     "with `/import FILE`."
 )
-_PERHAPS = 0.3
-"""From which probability a question is answered beside where things stand: of strangers' sentences between it and
-GUESSED half are read rightly."""
 _ACTS = ("go_on", "accept")
 """Kinds of words that come to a step and name none."""
-_NUMBERS = ("1", "2", "3")
-"""Of questions that are offered."""
-_NOT_UNDERSTOOD = "I did not understand that; nothing was changed or begun."
 _NOTHING = "I did not catch that. Ask about a run, or say what a model should learn."
 
 
@@ -106,7 +83,7 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     if opened := describing.open_interview(deps.store.home):
         return interviewed(deps, opened)
     (words, labels), deps.offered = deps.offered, ("", ())
-    if label := dict(zip(_NUMBERS, labels, strict=False)).get(deps.prompt.strip()):  # fewer labels than numbers
+    if label := dict(zip(NUMBERS, labels, strict=False)).get(deps.prompt.strip()):  # fewer labels than numbers
         return _picked(deps, words, label)
     reading = read(deps.prompt[:LONGEST], turn_context(deps))
     if len(deps.prompt) > LONGEST and not (reading.sure and reading.kind == "want"):
@@ -115,9 +92,9 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
         return ordering.accepted(deps, reading.slots)
     if deps.most_lines and not reading.sure and is_part(reading):
         reading = replace(reading, sure=True)
-    elif deps.most_lines and not reading.sure and (likely := _guessed_part(deps, reading)) is not None:
+    elif deps.most_lines and not reading.sure and (likely := guessed_part(deps, reading)) is not None:
         return likely
-    deps.nearest = tuple(one for one in reading.nearest if _there_for(deps, one))[: len(_NUMBERS)]
+    deps.nearest = tuple(one for one in reading.nearest if there_for(deps, one))[: len(NUMBERS)]
     deps.unsure = None if reading.sure else reading
     if deps.draft is None and named_files.means_a_file(deps, reading):
         return named_files.told(deps, named_files.file_in(reading.slots), reading.slots)
@@ -127,13 +104,6 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     if isinstance(outcome, Call):
         remember_call(deps, outcome)
     return _with_what_is_left(deps, outcome, acts=reading.order is not None or reading.kind in _ACTS)
-
-
-def _guessed_part(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
-    """The answer to what a part of a sentence most likely asks, called a guess; None where it is too unlikely."""
-    answer = _unsure_answer(deps, reading) if reading.probability >= GUESSED else None
-    unsure = f"(I read “{deps.prompt}” with little certainty.)"
-    return None if answer is None else replace(answer, text=f"{answer.text}\n{unsure}")
 
 
 def _agrees_to_a_proposal(deps: TurnDeps, reading: Reading) -> bool:
@@ -154,9 +124,9 @@ def _with_what_is_left(deps: TurnDeps, outcome: TurnAnswer | Call | None, *, act
     elif later and isinstance(outcome, TurnAnswer) and acts:
         deps.later, outcome = (), replace(outcome, text=f"{outcome.text}\n({later} was not begun either.)")
     elif deps.rest and isinstance(outcome, Call):
-        deps.show(prose(_unsure_of(deps, deps.rest)))
+        deps.show(prose(unsure_of(deps, deps.rest)))
     elif deps.rest and isinstance(outcome, TurnAnswer):
-        outcome = _naming(deps, outcome, deps.rest)
+        outcome = naming(deps, outcome, deps.rest)
     return outcome
 
 
@@ -174,29 +144,13 @@ def _picked(deps: TurnDeps, words: str, label: str) -> TurnAnswer | Call:
     return answered(deps, meant) or TurnAnswer(f"Say it so: “{offered}”.")
 
 
-def _naming(deps: TurnDeps, answer: TurnAnswer, rest: str) -> TurnAnswer:
-    """An answer that names what of two things it leaves open."""
-    return replace(answer, text=f"{answer.text}\n{_unsure_of(deps, rest)}")
-
-
-def _unsure_of(deps: TurnDeps, rest: str) -> str:
-    """What is said of a part that nobody understood, with what it may mean."""
-    understood = read(rest, turn_context(deps))
-    nearest, slots = understood.nearest, understood.slots
-    if slots.all("model") and "train" in (*slots.values("stage"), *slots.values("work")):
-        return (f"(“{rest}” was not begun. “train” trains the run's own base; another one is fetched by its whole name "
-                f"on the hub: “fetch OWNER/NAME” prices it.)")  # fmt: skip
-    meant = f"; did you mean {_numbered(deps, nearest, rest)}? Type its number" if nearest else "; ask it by itself"
-    return f"(What “{rest}” asks I am not sure of{meant}.)"
-
-
 def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
     """What a reading comes to; None where code cannot carry it out. Raises NotFound, BadInput."""
     if deps.draft is not None and (turned := ordering.turn(deps, reading)) is not None:
         return turned
     if reading.request is not None:
         request = look_ups.of_its_base(deps, reading)
-        return _with_what_is_next(deps, reading.slots, request, looked_up(deps, request))
+        return with_what_is_next(deps, reading.slots, request, looked_up(deps, request))
     kind, _, name = reading.label.partition(".")
     if kind == "do":
         return _done(deps, reading, name)
@@ -224,44 +178,6 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
         case "remark":
             return TurnAnswer(did_you_mean(deps) if reading.nearest else look_ups.PLAIN[kind])
     return None
-
-
-def _with_what_is_next(deps: TurnDeps, slots: Slots, request: Query, answer: TurnAnswer) -> TurnAnswer:
-    """What is going on, where nothing is: what came last, and what is next; of results the test that still runs, and
-    of several models that are named those that were not tested."""
-    stands: list[str] = []
-    if request == JobsQuery() and moment(deps) not in ("running", "served"):
-        stands = [standing(deps)]
-    elif request.kind in _RESULTS:
-        tests = [step for step in deps.store.steps(status=RUNNING) if catalog.ENTRIES[step.stage].load().measures]
-        stands = [f"{at_work(step)} Its results are not among these." for step in tests]
-        run, named = deps.focused_run(), slots.values("arm")
-        measured = arms_measured(deps.store, run.id) if run and len(named) > 1 else named
-        stands += [f"{run.id} has no answers of the {arm} arm." for arm in named if run and arm not in measured]
-        if run and isinstance(request, CompareQuery) and len(named) > 2:  # two are compared
-            more = [arm for arm in named if arm in measured and f" {arm} " not in answer.text]
-            stands += [f"{arm}: {passed}." for arm in more if (passed := passed_by(deps.store, run.id, arm))]
-    stands += _of_other_runs(deps, slots, request)
-    return replace(answer, text="\n".join([answer.text, *filter(None, stands)]).strip())
-
-
-def _of_other_runs(deps: TurnDeps, slots: Slots, request: Query) -> list[str]:
-    """The same of the other runs that are named, where the question takes one; of settings in what they differ."""
-    runs, asked = slots.values("run"), getattr(request, "run", "")
-    if request.kind not in _OF_ONE_RUN or asked not in runs:
-        return []
-    others, context = [run for run in runs if run != asked], deps.records()
-    replies = [query_answer(request.model_copy(update={"run": run}), context).lines for run in others]
-    lines = [line for told in replies for line in told[: deps.most_lines or None]]
-    if isinstance(request, SettingsQuery) and len(others) == 1:
-        both = CompareRunsQuery(about="settings", run=asked, other_run=others[0])
-        lines += query_answer(both, context).lines[:1]
-    return [line for line in lines if line]
-
-
-_OF_ONE_RUN = ("settings", "setting", "result", "run", "step", "steps", "curve", "findings", "artifact", "disk_use")
-"""Questions about one run whose answers are short enough to stand below one another."""
-_RESULTS = ("result", "compare", "cases", "findings", "confusion")
 
 
 def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | None:
@@ -343,93 +259,3 @@ def _with_values(deps: TurnDeps, reading: Reading) -> str:
     if limits or edits.unread:
         lines.append(ordering.unread_notice((*limits, *edits.unread), "the plan goes without it"))
     return "\n".join(lines)
-
-
-def guessed(deps: TurnDeps, *, doubted: bool = False) -> TurnAnswer | None:
-    """The answer to the question that words most likely are, for a turn that no driver can answer; None for an act, and
-    where it is too unlikely. What else they may be is offered behind it, and what of two things was not read is named.
-    Where it is `doubted`, or hardly likely, it stands beside where things stand.
-    """
-    reading = deps.unsure
-    if reading is None:
-        return None
-    try:
-        if (half := _half(deps)) is not None:
-            return half
-        perhaps = reading.probability >= _PERHAPS and (reading.request is not None or reading.kind == "talk")
-        guess = _unsure_answer(deps, reading) if perhaps or reading.probability >= GUESSED else None
-    except TunesmithError:
-        return None
-    if guess is None:
-        return None
-    stands = standing(deps)
-    if (doubted or reading.probability < GUESSED) and stands not in guess.text:
-        guess = replace(guess, text=f"{stands}\nPerhaps you ask for this. {guess.text}")
-    else:
-        beside = while_it_runs(deps.store, guess.text)  # a guess may miss what matters now
-        if not beside and reading.label.startswith("talk.") and moment(deps) not in ("empty", "finished"):
-            beside = [*dict.fromkeys((*stands.splitlines()[:_BESIDE], *stands.splitlines()[-1:]))]
-        guess = replace(guess, text="\n".join([guess.text, *beside]))
-    others = f"; or did you mean {_numbered(deps, deps.nearest[1:])}? Type its number" if deps.nearest[1:] else ""
-    return replace(guess, text=f"{guess.text}\n(I read that with little certainty{others}.)")
-
-
-def _numbered(deps: TurnDeps, questions: Sequence[str], words: str = "") -> str:
-    """Questions with numbers, and the price of what they order; a number alone, in the next turn, means the words of
-    this one so."""
-    labels = tuple(reader().head.label_of(question) for question in questions)
-    deps.offered = (words or deps.prompt, labels)
-    return ", ".join(
-        f"{number} “{question}”{_price_beside(deps, label)}"
-        for number, question, label in zip(_NUMBERS, questions, labels, strict=False)  # fewer questions than numbers
-    )
-
-
-def _there_for(deps: TurnDeps, question: str) -> bool:
-    """Whether a question that may be offered orders nothing, or a step for which the run has what it needs."""
-    entry = catalog.ENTRIES.get(reader().head.label_of(question).removeprefix("do."))
-    if entry is None:
-        return True
-    run = deps.focused_run()
-    kinds = {artifact.kind for artifact in deps.store.artifacts(run.id)} if run else set()
-    return kinds.issuperset((*entry.needs, *entry.load().usually_after))
-
-
-def _price_beside(deps: TurnDeps, label: str) -> str:
-    """What a step that is offered will probably take, in brackets; empty where nobody can tell."""
-    stage, run = label.removeprefix("do."), deps.focused_run()
-    if stage == label or run is None or stage not in next_stages(deps.store, run):
-        return ""
-    try:
-        [ahead] = forecast_of(deps.records(), run, [StepSpec(stage=stage)])
-    except TunesmithError:
-        return ""
-    return f" (about {ahead.price})" if ahead.seconds is not None else ""
-
-
-def _unsure_answer(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
-    """The answer to what words most likely ask, of the open plan too; None where they may change something."""
-    if deps.draft is not None and reading.label in _CHANGES_NOTHING:
-        return ordering.turn(deps, reading)
-    answer = answer_to(deps, replace(reading, sure=reading.slots.words != ()))
-    if answer is None or reading.request is None:
-        return answer
-    return _with_what_is_next(deps, reading.slots, reading.request, answer)
-
-
-def _half(deps: TurnDeps) -> TurnAnswer | None:
-    """The answer to that one of two questions which is read with certainty; the other is named."""
-    for parts in parted(deps.prompt, turn_context(deps)):
-        sure = [one for one in parts if one.reading.sure and one.reading.request and not parts[0].paused]
-        if len(sure) == 1 and (answer := answer_to(deps, sure[0].reading)) is not None:
-            return _naming(deps, answer, next(one.text for one in parts if one is not sure[0]))
-    return None
-
-
-def did_you_mean(deps: TurnDeps) -> str:
-    """Where the user stands, and the questions that the words are nearest to, for a turn that nobody can answer."""
-    stands = f"{_NOT_UNDERSTOOD}\n{standing(deps)}".rstrip() + "\n"
-    remember_standing(deps, slots_of(deps.prompt, ordinary(deps.store)))
-    if not deps.nearest:
-        return f"{stands}{CAN_ANSWER}"
-    return f"{stands}Did you mean: {_numbered(deps, deps.nearest)}? Type its number, or say it in other words."

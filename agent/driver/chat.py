@@ -26,12 +26,13 @@ from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.abilities import can_be_routed, window_of
 from tunesmith.agent.driver.agent import LIMITS, build_agent, clear_line, messages_of
 from tunesmith.agent.driver.agreement import asked_again, with_lost_results
-from tunesmith.agent.driver.by_code import decide, did_you_mean, guessed
+from tunesmith.agent.driver.by_code import decide
 from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.history import is_prompt, summed_up
 from tunesmith.agent.driver.ordering import run_stage
 from tunesmith.agent.driver.parts import steps_of
 from tunesmith.agent.driver.turn_deps import Call, Declined, TurnAnswer, TurnDeps
+from tunesmith.agent.driver.unsure import did_you_mean, guessed
 from tunesmith.agent.driver.voice import Reply, Say, Voice
 from tunesmith.memory.conversations import Conversations, Waiting
 from tunesmith.memory.errors import ApprovalPending, NotFound, StepFailed, TunesmithError

@@ -22,12 +22,13 @@ from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
-from tunesmith.agent.driver.by_code import answered, did_you_mean, guessed
+from tunesmith.agent.driver.by_code import answered
 from tunesmith.agent.driver.history import is_prompt, last_turns, shortened, within
 from tunesmith.agent.driver.look_ups import turn_context
 from tunesmith.agent.driver.state_summary import few_tools, in_half_a_line
 from tunesmith.agent.driver.tools import stage_call
 from tunesmith.agent.driver.turn_deps import Call, TurnDeps
+from tunesmith.agent.driver.unsure import did_you_mean, guessed
 from tunesmith.agent.queries.registry import tool_of
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.head import kind_of

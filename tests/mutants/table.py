@@ -657,7 +657,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ('(words, labels), deps.offered = deps.offered, ("", ())', "words, labels = deps.offered",
          "tests/agent/driver/test_said.py::"
          "test_an_order_is_carried_out_without_what_nobody_understood_only_once_that_is_picked"),
-        ("if _there_for(deps, one))", "if True)",
+        ("if there_for(deps, one))", "if True)",
          "tests/agent/driver/test_offers.py::test_no_step_is_offered_whose_run_lacks_what_it_needs"),
     )),
     *rows(APPROVALS, "agent/driver/look_ups.py", (

@@ -13,9 +13,10 @@ from rich.console import Console
 from tests.agent.driver.test_conversation import Talk
 from tests.driver.exam_home import make_exam_home
 from tests.fixtures.tables import table
-from tunesmith.agent.driver.by_code import answered, decide, guessed
+from tunesmith.agent.driver.by_code import answered, decide
 from tunesmith.agent.driver.look_ups import turn_context
 from tunesmith.agent.driver.turn_deps import TurnAnswer
+from tunesmith.agent.driver.unsure import guessed
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.cases import CasesQuery
 from tunesmith.agent.queries.comparisons import CompareRunsQuery

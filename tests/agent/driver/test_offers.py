@@ -9,7 +9,7 @@ import pytest
 
 from tests.agent.driver.test_said import Alone
 from tests.driver.states import make_state, priceable
-from tunesmith.agent.driver.by_code import did_you_mean, guessed
+from tunesmith.agent.driver.unsure import did_you_mean, guessed
 from tunesmith.agent.words.reading import Context, read, reader
 
 

@@ -34,9 +34,10 @@ from tests.fixtures.tables import table
 from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.driver import by_code, parts, plan_questions, planning
 from tunesmith.agent.driver.at_price import Waits, as_edit, aside
-from tunesmith.agent.driver.by_code import decide, guessed
+from tunesmith.agent.driver.by_code import decide
 from tunesmith.agent.driver.look_ups import turn_context
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer
+from tunesmith.agent.driver.unsure import guessed
 from tunesmith.agent.queries.answer import Proposed
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.prices import ApprovalsQuery

@@ -9,8 +9,8 @@ import pytest
 from tests.agent.driver.test_conversation import Talk
 from tests.driver.stranger_states import home_of_state
 from tests.fixtures import stored_runs
-from tunesmith.agent.driver.by_code import did_you_mean
 from tunesmith.agent.driver.standing import standing
+from tunesmith.agent.driver.unsure import did_you_mean
 from tunesmith.agent.queries.registry import REQUESTS, answer
 from tunesmith.memory.store import Store
 
