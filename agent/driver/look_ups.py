@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 
@@ -12,7 +13,7 @@ from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Answer, find, ordinary, run_of_base
 from tunesmith.agent.queries.arguments import Query, TabledQuery
 from tunesmith.agent.queries.case import CaseQuery
-from tunesmith.agent.queries.comparisons import CompareRunsQuery
+from tunesmith.agent.queries.comparisons import CompareQuery, CompareRunsQuery
 from tunesmith.agent.queries.described import labels_of
 from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.following import next_stages
@@ -20,6 +21,7 @@ from tunesmith.agent.queries.machine import JobsQuery, at_work
 from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.runs import RunQuery, RunsQuery, StepsQuery
+from tunesmith.agent.queries.scores import arms_measured, passed_by
 from tunesmith.agent.queries.settings import SettingQuery, SettingsQuery
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.version import VERSION
@@ -30,6 +32,7 @@ from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import RUNNING
 from tunesmith.tools.core.yaml_file import read_own
+from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.serving import servers
 
 GUESSED = 0.4
@@ -165,6 +168,46 @@ def answer_to(deps: TurnDeps, understood: reading.Reading) -> TurnAnswer | None:
     if kind == "term" and len(fields := understood.slots.values("field")) == 1:
         deps.last_query = SettingQuery(fields=(fields[0],), about="default")  # `would 8 do for me?`
     return TurnAnswer(text) if text else None
+
+
+def with_what_is_next(deps: TurnDeps, slots: Slots, request: Query, answer: TurnAnswer) -> TurnAnswer:
+    """What is going on, where nothing is: what came last, and what is next; of results the test that still runs, and
+    of several models that are named those that were not tested."""
+    stands: list[str] = []
+    if request == JobsQuery() and moment(deps) not in ("running", "served"):
+        from tunesmith.agent.driver.standing import standing  # which looks things up itself
+
+        stands = [standing(deps)]
+    elif request.kind in _RESULTS:
+        tests = [step for step in deps.store.steps(status=RUNNING) if catalog.ENTRIES[step.stage].load().measures]
+        stands = [f"{at_work(step)} Its results are not among these." for step in tests]
+        run, named = deps.focused_run(), slots.values("arm")
+        measured = arms_measured(deps.store, run.id) if run and len(named) > 1 else named
+        stands += [f"{run.id} has no answers of the {arm} arm." for arm in named if run and arm not in measured]
+        if run and isinstance(request, CompareQuery) and len(named) > 2:  # two are compared
+            more = [arm for arm in named if arm in measured and f" {arm} " not in answer.text]
+            stands += [f"{arm}: {passed}." for arm in more if (passed := passed_by(deps.store, run.id, arm))]
+    stands += _of_other_runs(deps, slots, request)
+    return replace(answer, text="\n".join([answer.text, *filter(None, stands)]).strip())
+
+
+def _of_other_runs(deps: TurnDeps, slots: Slots, request: Query) -> list[str]:
+    """The same of the other runs that are named, where the question takes one; of settings in what they differ."""
+    runs, asked = slots.values("run"), getattr(request, "run", "")
+    if request.kind not in _OF_ONE_RUN or asked not in runs:
+        return []
+    others, context = [run for run in runs if run != asked], deps.records()
+    replies = [answer(request.model_copy(update={"run": run}), context).lines for run in others]
+    lines = [line for told in replies for line in told[: deps.most_lines or None]]
+    if isinstance(request, SettingsQuery) and len(others) == 1:
+        both = CompareRunsQuery(about="settings", run=asked, other_run=others[0])
+        lines += answer(both, context).lines[:1]
+    return [line for line in lines if line]
+
+
+_OF_ONE_RUN = ("settings", "setting", "result", "run", "step", "steps", "curve", "findings", "artifact", "disk_use")
+"""Questions about one run whose answers are short enough to stand below one another."""
+_RESULTS = ("result", "compare", "cases", "findings", "confusion")
 
 
 @cache

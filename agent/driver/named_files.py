@@ -47,7 +47,8 @@ def told(deps: TurnDeps, path: str, slots: Slots) -> TurnAnswer:
     except BadInput as error:
         kinds = "" if is_rows_file(path) else f" Rows are read from {', '.join(KINDS)} files."
         reason = f"{str(error)[0].upper()}{str(error)[1:]}".rstrip(".")
-        return TurnAnswer(f"{reason}.{kinds} Nothing was imported or begun.")
+        lines = [f"{reason}.{kinds} Nothing was imported or begun.", *_also_said(deps, slots)]
+        return TurnAnswer("\n".join(lines))
     lines = [seen.text]
     if deps.current_run() is None:
         lines.append(

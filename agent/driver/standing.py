@@ -1,5 +1,4 @@
-"""Where somebody stands, for who was not understood: in at most five lines what people then need, by what goes on; and
-what belongs beside an answer because of where one stands.
+"""Where somebody stands, for who was not understood: in at most five lines what people then need, by what goes on.
 
 Everything is read from the records or priced as a step's own plan prices it; nothing is begun.
 """
@@ -8,29 +7,24 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from tunesmith.agent.driver.look_ups import moment, remember
-from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries import scores, settings
 from tunesmith.agent.queries.answer import GOES_ON, cite, named, ordinary, reached, shortened
-from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.artifacts import how_to_load, quantized_sizes
-from tunesmith.agent.queries.comparisons import CompareQuery, CompareRunsQuery
 from tunesmith.agent.queries.curves import loss_so_far
 from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.following import Ahead, chain_ahead, forecast_of
-from tunesmith.agent.queries.machine import JobsQuery, ServedQuery, at_work
+from tunesmith.agent.queries.machine import ServedQuery, at_work
 from tunesmith.agent.queries.prices import how_it_goes_on, inherited
 from tunesmith.agent.queries.registry import answer
-from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import DONE, RUNNING, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, listed, size
 from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.verdict import LEARNED
-from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 
 _MOST = 5
@@ -277,41 +271,3 @@ def _priced(deps: TurnDeps, run: Run) -> list[Ahead]:
         return forecast_of(deps.records(), run, specs)
     except TunesmithError:
         return [Ahead(run.id, stage, arm, None) for stage, arm in chain]
-
-
-def with_what_is_next(deps: TurnDeps, slots: Slots, request: Query, answer: TurnAnswer) -> TurnAnswer:
-    """What is going on, where nothing is: what came last, and what is next; of results the test that still runs, and
-    of several models that are named those that were not tested."""
-    stands: list[str] = []
-    if request == JobsQuery() and moment(deps) not in ("running", "served"):
-        stands = [standing(deps)]
-    elif request.kind in _RESULTS:
-        tests = [step for step in deps.store.steps(status=RUNNING) if catalog.ENTRIES[step.stage].load().measures]
-        stands = [f"{at_work(step)} Its results are not among these." for step in tests]
-        run, named = deps.focused_run(), slots.values("arm")
-        measured = scores.arms_measured(deps.store, run.id) if run and len(named) > 1 else named
-        stands += [f"{run.id} has no answers of the {arm} arm." for arm in named if run and arm not in measured]
-        if run and isinstance(request, CompareQuery) and len(named) > 2:  # two are compared
-            more = [arm for arm in named if arm in measured and f" {arm} " not in answer.text]
-            stands += [f"{arm}: {passed}." for arm in more if (passed := scores.passed_by(deps.store, run.id, arm))]
-    stands += _of_other_runs(deps, slots, request)
-    return replace(answer, text="\n".join([answer.text, *filter(None, stands)]).strip())
-
-
-def _of_other_runs(deps: TurnDeps, slots: Slots, request: Query) -> list[str]:
-    """The same of the other runs that are named, where the question takes one; of settings in what they differ."""
-    runs, asked = slots.values("run"), getattr(request, "run", "")
-    if request.kind not in _OF_ONE_RUN or asked not in runs:
-        return []
-    others, context = [run for run in runs if run != asked], deps.records()
-    replies = [answer(request.model_copy(update={"run": run}), context).lines for run in others]
-    lines = [line for told in replies for line in told[: deps.most_lines or None]]
-    if isinstance(request, settings.SettingsQuery) and len(others) == 1:
-        both = CompareRunsQuery(about="settings", run=asked, other_run=others[0])
-        lines += answer(both, context).lines[:1]
-    return [line for line in lines if line]
-
-
-_OF_ONE_RUN = ("settings", "setting", "result", "run", "step", "steps", "curve", "findings", "artifact", "disk_use")
-"""Questions about one run whose answers are short enough to stand below one another."""
-_RESULTS = ("result", "compare", "cases", "findings", "confusion")

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from tunesmith.agent.driver import ordering
 from tunesmith.agent.driver.follow_ups import remember_standing
-from tunesmith.agent.driver.look_ups import CAN_ANSWER, GUESSED, answer_to, moment, turn_context
+from tunesmith.agent.driver.look_ups import CAN_ANSWER, GUESSED, answer_to, moment, turn_context, with_what_is_next
 from tunesmith.agent.driver.parts import parted
-from tunesmith.agent.driver.standing import standing, while_it_runs, with_what_is_next
+from tunesmith.agent.driver.standing import standing, while_it_runs
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import ordinary
 from tunesmith.agent.queries.following import forecast_of, next_stages
