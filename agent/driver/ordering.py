@@ -19,7 +19,7 @@ from tunesmith.agent.queries.following import chain_ahead, lacking_before, next_
 from tunesmith.agent.queries.machine import MachineQuery, ServedQuery, at_work
 from tunesmith.agent.queries.prices import inherited
 from tunesmith.agent.words.acts import OWN_SLOTS, Assigned, Order, places_of, settled
-from tunesmith.agent.words.edits import Edits
+from tunesmith.agent.words.edits import Edits, without_remarks
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slots, slots_of
@@ -291,7 +291,8 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
             return _changed(deps, had) if had else TurnAnswer(_NOTHING_BEFORE)
         case "plan.rows":
             answer = plan_questions.with_rows_of(deps, reading.slots.first("run"))
-            more = _changed(deps, replace(edits, without=(), unread=())) if edits and edits.values else None
+            others = tuple(one for one in edits.values if one.field != "rows") if edits else ()
+            more = _changed(deps, replace(edits, values=others, without=(), unread=())) if edits and others else None
             return replace(answer, text=f"{answer.text}\n{more.text}") if more else answer
         case "plan.compare":
             return plan_questions.compared(deps, reading.slots.first("run"))
@@ -326,7 +327,7 @@ def settled_in(plan: PipelinePlan, edits: Edits) -> Edits:
     own = [one for one in edits.values if one.field not in dict(multiplied)]
     at_odds = [f"{by:g} times" for name, by in edits.factors.items() if name in named and name not in dict(multiplied)]
     values, unread = settled([*own, *(Assigned(name, value, ()) for name, value in multiplied)], edits.unread, now)
-    return replace(edits, values=values, unread=(*unread, *at_odds), factors={})
+    return without_remarks(replace(edits, values=values, unread=(*unread, *at_odds), factors={}), edits)
 
 
 def _plan_again(deps: TurnDeps) -> TurnAnswer:

@@ -12,8 +12,20 @@ from pydantic.fields import FieldInfo
 
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.slots import Slot, Slots, empty_words, stages_of
-from tunesmith.agent.words.unread import NEAR, Place, loose_clauses, unread_of
+from tunesmith.agent.words.unmeant import PassedOver, denial_before, denied_values, passed_over
+from tunesmith.agent.words.unread import (
+    MARKS,
+    NEAR,
+    Place,
+    idle_places,
+    loose_clauses,
+    misspelt,
+    own_nouns,
+    reasons_of,
+    unread_of,
+)
 from tunesmith.agent.words.values import Number, fitting, numbers_in
+from tunesmith.tools.core.auto import is_open
 from tunesmith.tools.core.field_names import ours
 from tunesmith.tools.pipeline import catalog
 
@@ -78,14 +90,9 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
         places += places_of(slots, ("unspoken",))
     foreign = next((one for one in assigned(slots) if one.field not in request), None)
     unvalued, another, unvalued_places = _unvalued(slots, request, {*fields, *multiples})
-    places += unvalued_places
-    limits = [*slots.all("not"), *slots.all("only")]  # `no wait, leave it`: that is no remark
-    attaching = {*lexicon()["attaches"].words()}  # nor is `, on my emails`
-    clauses = [
-        (start, end) for start, end in (() if others else loose_clauses(slots, places, known))
-        if not any(start <= one.start < end for one in limits)
-        and next(word.text for word in slots.words if word.start >= start) not in attaching
-    ]  # fmt: skip
+    places += [*unvalued_places, *own_nouns(slots, (stage,)), *misspelt(slots, stage, places, known)]
+    others = [*others, *denied_values(slots)]
+    clauses = [] if others else loose_clauses(slots, places, known, (stage, *fields), strict=True)
     unread = unread_of(slots, [*places, *clauses], known, others)
     return Order(
         stage, fields, slots.first("run"), bool(slots.all("again")), {name: one[0] for name, one in multiples.items()},
@@ -101,7 +108,8 @@ def _conditions(slots: Slots) -> list[Place]:
     for match in lexicon()["conditions"].find(slots.words):
         start = slots.words[match.first].start
         end = start + len(re.split(r"[,;.!?]", slots.sentence[start:])[0].rstrip())
-        if any(start <= word.start < end for word in slots.unread(places_of(slots, ("not",)), lambda word: False)):
+        said = slots.unread([*places_of(slots, ("not",)), *idle_places(slots)], lambda word: False)
+        if any(start <= word.start < end for word in said):
             places.append((start, end))
     return places
 
@@ -119,9 +127,6 @@ def denied(slots: Slots, slot: Slot, since: int = 0) -> bool:
     return False
 
 
-MARKS = ",;.!?"
-
-
 def _owner(name: str) -> str:
     stages = known_fields()[name]
     return "train" if "train" in stages else stages[0]
@@ -135,7 +140,7 @@ def places_of(slots: Slots, kinds: Sequence[str]) -> list[Place]:
 def factors(slots: Slots) -> dict[str, tuple[float, Place]]:
     """Fields that are to be a multiple of what they were, `twice the rank`, `half as many rows`, and where that is."""
     multiples = {}
-    for factor in slots.all("factor"):
+    for factor in (one for one in slots.all("factor") if denial_before(slots, one.start) is None):
         behind = [slot for slot in slots.all("field") if slot.start >= factor.end]
         if behind and len(slots.between(factor.end, behind[0].start)) <= 4:  # “twice as much of the rank”
             multiples[str(behind[0].value)] = (float(str(factor.value)), (factor.start, behind[0].end))
@@ -150,7 +155,7 @@ def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tu
                 s for s in slots.all("unspoken") if s.end <= slot.start and len(slots.between(s.end, slot.start)) < 2
             ]
             before = {word.text for word in [w for w in slots.words if w.end <= slot.start][-2:]}
-            if not wants and before & _joining("indefinite"):
+            if not wants and (before & _joining("indefinite") or slot.value == "port"):  # `put it on the port`
                 return "", False, [(slot.start, slot.end)]
             if wants or slot.value not in _UNSAID:
                 return str(slot.value), bool(wants), [(slot.start, slot.end), *((s.start, s.end) for s in wants)]
@@ -194,11 +199,21 @@ def info_of(field: str, stages: Sequence[str] = ()) -> FieldInfo | None:
 def assigned(slots: Slots, stages: Sequence[str] = ()) -> list[Assigned]:
     """Every value that the sentence gives to a field of these stages, else of any; of two for a field the last."""
     assignments = [*_pairs(slots, stages), *_numbers(slots, stages), *_choices(slots, stages), *_without(slots, stages)]
-    return list({one.field: one for one in assignments}.values())
+    reasons = reasons_of(slots)
+    meant = {one.field for one in assignments if not _inside(one.places, reasons)}
+    # `rank 8, because rank 16 was too slow`
+    said = [one for one in assignments if one.field not in meant or not _inside(one.places, reasons)]
+    return list({one.field: one for one in said}.values())
+
+
+def _inside(places: Sequence[Place], parts: Sequence[Place]) -> bool:
+    return any(start <= place[0] < end for place in places for start, end in parts)
 
 
 def _pairs(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
     for slot in slots.all("pair"):
+        if denial_before(slots, slot.start) is not None:
+            continue
         name = ours(str(slot.value), known_fields())
         field = name if name in known_fields() else _field_called(name)
         if (info := info_of(field, stages)) is not None:
@@ -222,32 +237,58 @@ def _typed(text: str, info: FieldInfo) -> object:
 
 def _numbers(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
     """Numbers beside the names of their fields, read from left to right."""
+    passed = passed_over(slots)
+    meant = [number for number in slots.numbers if number not in [one.number for one in passed]]
     tokens: list[Slot | Number] = [
         *(slot for slot in slots.all("field") if _is_number(info_of(str(slot.value)))),
-        *(number for number in slots.numbers if number.unit not in _NO_FIELD_UNITS),
+        *(number for number in meant if number.unit not in _NO_FIELD_UNITS),
     ]
     tokens.sort(key=lambda token: token.start)
     at = 0
     while at < len(tokens):
-        pair = _pair(slots, tokens[at], tokens[at + 1]) if at + 1 < len(tokens) else None
-        if pair and not slots.negated(tokens[at], most=0):
-            yield from _fitted(*pair, stages)
-        at += 2 if pair else 1
+        pair = _pair(slots, tokens[at], tokens[at + 1], passed) if at + 1 < len(tokens) else None
+        off = pair is not None and _is_denied(slots, tokens[at])
+        if pair and _marked(slots, *pair) and at + 2 < len(tokens) and pair[1] == tokens[at + 1]:
+            behind = _pair(slots, tokens[at + 1], tokens[at + 2], passed)  # `with r1's rows, 2 epochs`
+            pair = None if behind and not slots.between(behind[1].end, behind[0].start) else pair
+        if pair and not off:
+            yield from _fitted(*pair, stages, [one.place for one in passed if one.meant == pair[1]])
+        at += 2 if pair and not (off and _marked(slots, *pair)) else 1  # `not enough rows, 500 rows`
+
+
+def _marked(slots: Slots, field: Slot, number: Number) -> bool:
+    """Whether a mark parts a name from the number behind it."""
+    return bool(set(MARKS) & set(slots.sentence[field.end : number.start]))
+
+
+def _is_denied(slots: Slots, one: Slot | Number) -> bool:
+    """Whether a negation stands before a value, right before it or with a verb between."""
+    proposed = any(match for match in lexicon()["no_denial"].find(slots.between(0, one.start)))
+    return denial_before(slots, one.start) is not None or (slots.negated(one, most=0) and not proposed)
 
 
 def _is_number(info: FieldInfo | None) -> bool:
     return info is not None and info.annotation in (int, float)
 
 
-def _fitted(field: Slot, number: Number, stages: Sequence[str]) -> Iterator[Assigned]:
+def _fitted(field: Slot, number: Number, stages: Sequence[str], more: Sequence[Place]) -> Iterator[Assigned]:
     if (info := info_of(str(field.value), stages)) is not None:
-        places = ((field.start, field.end), (number.start, number.end))
-        yield Assigned(str(field.value), fitting(number, info), places)
+        places = ((field.start, field.end), (number.start, number.end), *more)
+        value = fitting(number, info) if number.value or not is_open(info, 0) else _NONE_OF_IT
+        yield Assigned(str(field.value), value, places)
 
 
-def _pair(slots: Slots, one: Slot | Number, two: Slot | Number) -> tuple[Slot, Number] | None:
+_NONE_OF_IT = "zero"
+"""A value that is refused: 0 of a field where that leaves it to the model, which nobody means who says no epochs."""
+
+
+def _pair(
+    slots: Slots, one: Slot | Number, two: Slot | Number, passed: Sequence[PassedOver]
+) -> tuple[Slot, Number] | None:
     """The field and its number, where of two neighbours one is a name, the other a number and they belong together."""
-    between = [word.text for word in slots.between(one.end, two.start)]
+    over = [other.place for other in passed]
+    words = slots.between(one.end, two.start)
+    between = [word.text for word in words if not any(start <= word.start < end for start, end in over)]
     if isinstance(one, Number) and isinstance(two, Slot):
         whole = two.value in ("epochs",) or not one.weak
         return (two, one) if whole and set(between) <= _joining("between") else None
@@ -310,7 +351,7 @@ def _choices(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
         field, value = slot.kind.removeprefix("choice."), str(slot.value)
         if (info := info_of(field, stages)) is None:
             continue
-        off = slots.negated(slot, most=1)
+        off = slots.negated(slot, most=1) or denial_before(slots, slot.start) is not None
         if info.annotation is bool:
             yield Assigned(field, not off, ((slot.start, slot.end),))
         elif not off and get_origin(info.annotation) is Literal:
@@ -321,6 +362,20 @@ def _choices(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
             yield Assigned(field, values, tuple((s.start, s.end) for s in slots.all(slot.kind)))
     for field, value, place in _own_words(slots, stages):
         yield Assigned(field, value, (place,))
+    yield from _other_bits(slots, stages)
+
+
+def _other_bits(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
+    """Bits that no model is quantized to, `0.3 bits`, as the value that is refused; 16 and 32 are a precision too."""
+    if info_of("scheme", stages) is None:
+        return
+    taken = [slot for slot in slots.named if slot.kind.startswith("choice.") or slot.kind == "arm"]
+    for number in (one for one in slots.numbers if one.unit == "bit"):
+        inside = any(slot.start < number.end and number.start < slot.end for slot in taken)
+        of_old = any(one.end <= number.start and len(slots.between(one.end, number.start)) < 2
+                     for one in (*slots.all("instead"), *slots.all("not")))  # fmt: skip
+        if not inside and not of_old and (len(stages) == 1 or number.value not in (16, 32)):
+            yield Assigned("scheme", f"{number.value:g} bits", ((number.start, number.end),))
 
 
 def _own_words(slots: Slots, stages: Sequence[str]) -> Iterator[tuple[str, str, Place]]:

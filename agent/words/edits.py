@@ -10,7 +10,8 @@ from tunesmith.agent.words import acts
 from tunesmith.agent.words.acts import Assigned, assigned, factors, info_of
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words
-from tunesmith.agent.words.unread import NEAR, Place, loose_clauses, unread_of
+from tunesmith.agent.words.unmeant import denied_values, not_enough
+from tunesmith.agent.words.unread import MARKS, NEAR, Place, loose_clauses, own_nouns, remarks_beside, unread_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Edits:
     unread: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     """Whole parts of the sentence that name nothing of a plan: a remark, or what a plan cannot hold."""
+    remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Field → what of `unread` stands in the part that gives its value: `smells like overfitting` of 4 epochs."""
 
     @property
     def changes(self) -> bool:
@@ -56,17 +59,34 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     places += acts.places_of(slots, (*acts.OWN_SLOTS, "stage", "commit", "unspoken"))
     places += [(slot.start, slot.end) for slot in (model, pace) if slot is not None]
     places += _unwanted(slots, places) if assignments else []
+    places += own_nouns(slots, [str(slot.value) for slot in stages])
     names = list(dict.fromkeys(str(slot.value) for slot in stages if slot not in negated))
+    denied = [*denied_values(slots), *not_enough(slots)]
+    unread = unread_of(slots, places, known, denied, by_part=True)
     edits = Edits(
         tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,
         str(model.value) if model else "", str(pace.value) if pace else "",
-        {name: one[0] for name, one in multiples.items()}, unread_of(slots, places, known),
+        {name: one[0] for name, one in multiples.items()}, unread,
+        remarks={one.field: remarks_beside(slots, one.places, unread) for one in assignments},
     )  # fmt: skip
-    clauses = loose_clauses(slots, places, known)
-    if edits.changes and clauses:
+    clauses = (
+        []
+        if denied
+        else loose_clauses(slots, places, known, (*edits.without, *edits.stages, *(one.field for one in assignments)))
+    )
+    if (edits.changes or slots.numbers) and clauses:  # of two numbers the plan tells which is the new one
         beside = tuple(slots.sentence[start:end].strip() for start, end in clauses)
-        return replace(edits, unread=unread_of(slots, [*places, *clauses], known), beside=beside)
+        return replace(edits, unread=unread_of(slots, [*places, *clauses], known, by_part=True), beside=beside)
     return edits
+
+
+def without_remarks(edits: Edits, said: Edits) -> Edits:
+    """The edits, now that it is known which values are the old ones: what is said of such a value orders nothing."""
+    now = {one.field: one.value for one in edits.values}
+    old = [one.field for one in said.values if now.get(one.field, one.value) != one.value]
+    beside = [text for name in old for text in said.remarks.get(name, ()) if text in edits.unread]
+    unread = tuple(text for text in edits.unread if text not in beside)
+    return replace(edits, unread=unread, beside=(*edits.beside, *beside))
 
 
 def model_in(slots: Slots) -> Slot | None:
@@ -95,7 +115,8 @@ def _left_out(slots: Slots, stages: Sequence[Slot], until: Sequence[Slot]) -> li
     for slot in stages:
         between = slots.between(since, slot.start)
         empty = len(between) <= NEAR and all(word.text in empty_words() for word in between)
-        joined = left_out and empty and not lexicon()["contrast"].find(between) and not _is_set(slots, slot)
+        parts = any(lexicon()[table].find(between) for table in ("contrast", "speakers"))
+        joined = left_out and empty and not parts and not _is_set(slots, slot)
         since, left_out = slot.end, slot not in until and (joined or acts.denied(slots, slot, since))
         negated += [slot] if left_out else []
     return negated
@@ -104,4 +125,4 @@ def _left_out(slots: Slots, stages: Sequence[Slot], until: Sequence[Slot]) -> li
 def _is_set(slots: Slots, stage: Slot) -> bool:
     """Whether a setting of a stage stands behind it, with no mark between: it is to be carried out."""
     begins = [start for one in assigned(slots, (str(stage.value),)) for start, _ in one.places]
-    return any(at >= stage.end and not set(acts.MARKS) & set(slots.sentence[stage.end : at]) for at in begins)
+    return any(at >= stage.end and not set(MARKS) & set(slots.sentence[stage.end : at]) for at in begins)

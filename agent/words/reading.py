@@ -19,6 +19,7 @@ from tunesmith.agent.words.acts import Order, order_of
 from tunesmith.agent.words.edits import Edits, edits_of
 from tunesmith.agent.words.encoder import Encoder, NoEncoder
 from tunesmith.agent.words.head import NOTHING, Guess, Head, Moment, kind_of, kinds, possible
+from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import Slots, forgetting_of_two, place_in_list, slots_of
 from tunesmith.agent.words.spelling import canonical, slip_of
@@ -181,6 +182,7 @@ class Reader:
         return min(self.head.threshold, _EACH_WORD_READ if whole else _BEHIND_A_YES)
 
     def _as(self, guess: Guess, sure: bool, slots: Slots, context: Context) -> Reading:
+        guess = replace(guess, label=_of_rows(guess.label, slots))
         label, act = guess.label, guess.label.removeprefix("do.")
         request = self._request(label, slots, context)
         order = order_of(act, slots, self.known(label)) if act != label and act in catalog.ENTRIES else None
@@ -242,6 +244,12 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
     total = sum(guess.probability for guess in open_) or 1.0
     rescaled = (Guess(guess.label, guess.probability / total) for guess in open_)
     return sorted(rescaled, key=lambda guess: -guess.probability)
+
+
+def _of_rows(label: str, slots: Slots) -> str:
+    """The label, where a change of the plan takes the rows of a run that is named: `no new rows, reuse r1's`."""
+    reuses = slots.all("run") and "rows" in slots.values("field") and lexicon()["reuses"].find(slots.words)
+    return "plan.rows" if reuses and label in ("plan.set", "plan.without", "plan.as_before") else label
 
 
 def _settled(slots: Slots) -> tuple[str, ...]:

@@ -27,7 +27,8 @@ _SHAPES: tuple[tuple[str, str], ...] = (
     ("path", rf"(?<!\S)(?:~|\.{{1,2}})?/[\w./~-]+|(?<![\w/])[\w-]+{FILES}"),
     ("pair", r"(?<![\w-])(?P<name>[a-zA-Z][\w-]*)\s*=\s*(?P<value>\[[^\]]*\]|[^\s,;]+)"),
     ("date", r"\b\d{4}-\d\d-\d\d\b"),
-    ("model", rf"(?<![\w/.-])(?:hub:)?[A-Za-z0-9][\w.-]*/[\w.-]*\w(?:@[0-9a-f]+)?|\b(?:{_FAMILIES})[\w.]*"
+    ("model", rf"(?<![\w/.-])(?:hub:)?[A-Za-z0-9][\w.-]*/[\w.-]*\w(?:@[0-9a-f]+)?|"
+     rf"\b(?:{_FAMILIES})(?![a-zà-ÿ]{{2,}})[\w.]*"  # `llamarlo` is a word
      r"(?:[ -]?(?:v?\d[\w.]*|coder|instruct|chat|math|mini|small|medium|large|it\b|a\d+b|x\d+b))*|"
      r"\bbundled(?:-[\w.]+)?(?= (?:model|base)|$|[.,])|\bbundled-[\w.]+"),
     ("commit", r"\b[0-9a-f]{40}\b"),
@@ -191,7 +192,7 @@ def slots_of(sentence: str, runs: Sequence[Run] = ()) -> Slots:
     slots = _file_in_folder(slots, words)
     slots += [Slot("span", span, *place) for span, place in _spans(masked, slots)]
     slots += _relative_runs(slots, ordinary)
-    slots += _sizes(numbers, masked)
+    slots += _sizes(numbers, masked, words)
     # of those that begin together the longest
     return Slots(sentence, words, tuple(sorted(slots, key=lambda slot: (slot.start, -slot.end))), numbers, pairs)
 
@@ -275,11 +276,11 @@ def _spans(text: str, slots: Sequence[Slot]) -> Iterator[tuple[Span, tuple[int, 
             yield Span(str(slot.value)), (slot.start, slot.end)
 
 
-def _sizes(numbers: Sequence[Number], text: str) -> list[Slot]:
+def _sizes(numbers: Sequence[Number], text: str, words: Sequence[Word]) -> list[Slot]:
     """Sizes of models (`7b`), bits, and memory (`24 GB`), told by their units."""
     slots = []
     for number in numbers:
-        if number.unit == "params" or (number.unit == "million" and _model_behind(text, number.end)):
+        if number.unit == "params" or (number.unit == "million" and _model_behind(words, number.end)):
             # as names of models have it
             value = f"{number.value:g}b" if number.unit == "params" else f"{number.value / 1e6:g}m"
             slots.append(Slot("model", value, number.start, number.end))
@@ -293,5 +294,13 @@ def _sizes(numbers: Sequence[Number], text: str) -> list[Slot]:
     return slots
 
 
-def _model_behind(text: str, end: int) -> bool:
-    return re.match(r"\s*(?:tokens|rows|zeilen|filas)", text[end:], re.IGNORECASE) is None
+def _model_behind(words: Sequence[Word], end: int) -> bool:
+    """Whether no word behind a number of millions says what else is counted: `two million epochs`."""
+    behind = [word for word in words if word.start >= end][:2]
+    return not (lexicon()["fields"].find(behind[:1]) or lexicon()["figures"].find(behind[:1])) and not (
+        len(behind) > 1 and behind[0].text in _OF and lexicon()["fields"].find(behind[1:])
+    )
+
+
+_OF = ("of", "de", "di", "d", "von", "training")
+"""What may stand between a million and what is counted."""

@@ -59,9 +59,10 @@ def canonical(slots: Slots, vocabulary: Mapping[str, int]) -> str:
     return " ".join("".join([*stretches, slots.sentence[at:]]).lower().split())[:400]  # a paste's beginning tells
 
 
-def slip_of(word: str, words: Collection[str]) -> bool:
-    """Whether a word that is none is a slip of the finger from one of these, with which it begins alike: `qunatise`."""
-    if len(word) < _SHORTEST_MISSPELT or not word.isalpha() or is_known(word, by_stem=False):
+def slip_of(word: str, words: Collection[str], *, of_any: bool = False) -> bool:
+    """Whether a word that is none is a slip of the finger from one of these, with which it begins alike: `qunatise`.
+    `of_any`: one that is a word may be too, `quantity` for quantize."""
+    if len(word) < _SHORTEST_MISSPELT or not word.isalpha() or (not of_any and is_known(word, by_stem=False)):
         return False
     most = 1 if len(word) < _LONG else 2
     return any(

@@ -1,0 +1,95 @@
+"""Values that a sentence names and does not mean: denied, or only what comes before the one that is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from tunesmith.agent.words.lexicon import Word, lexicon
+from tunesmith.agent.words.slots import Slots
+from tunesmith.agent.words.unread import MARKS, NEAR, Place
+from tunesmith.agent.words.values import Number
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A number that another one stands for: 3 of `from 3 to 6`, 23 of `23, sorry, 32`."""
+
+    number: Number
+    meant: Number
+    place: Place
+    """Both, with the words that say so."""
+
+
+def passed_over(slots: Slots) -> list[PassedOver]:
+    """The numbers of a sentence that give way to the next one, with nothing named between them."""
+    return [one for old, new in pairwise(slots.numbers) if (one := _passed(slots, old, new))]
+
+
+def _passed(slots: Slots, old: Number, new: Number) -> PassedOver | None:
+    if new.weak or any(old.end <= slot.start < new.start for slot in slots.named if slot.kind in _APART):
+        return None
+    between = slots.between(old.end, new.start)
+    corrects = [*_places("corrects", between), *_places("corrects", _behind(slots, new.end, NEAR))]
+    if corrects and len(between) <= NEAR:
+        return PassedOver(old, new, (old.start, max(new.end, *(end for _, end in corrects))))
+    if len(between) == 1 and between[0].text in {*lexicon()["to_b"].words()}:
+        before = [word for word in slots.words if word.end <= old.start][-_FROM:]
+        names = [slot.start for slot in slots.all("field")]
+        start = next((word.start for word in reversed(before) if word.text in {*lexicon()["from_a"].words()}), None)
+        if start is not None and (start == before[-1].start or any(start < at < old.start for at in names)):
+            return PassedOver(old, new, (start, new.end))
+    return None
+
+
+_APART = ("field", "stage", "run", "instead")
+"""What between two numbers says that each is one of its own."""
+_FROM = 4
+"""Words before a number among which one such as `from` stands: `from a batch size of 8 to 16`."""
+
+
+def _behind(slots: Slots, end: int, most: int) -> list[Word]:
+    """The next words, up to a field's name."""
+    names = {slot.start for slot in slots.all("field")}
+    words = [word for word in slots.words if word.start >= end][:most]
+    return words if not names & {word.start for word in words} else []
+
+
+def _places(table: str, words: Sequence[Word]) -> list[Place]:
+    return [(words[one.first].start, words[one.after - 1].end) for one in lexicon()[table].find(words)]
+
+
+def denial_before(slots: Slots, at: int) -> int | None:
+    """Where a negation begins that denies the value named at a place, as in `don't raise the rank to 16`; None: it is
+    meant. A negation reaches over no mark, no joint, no other thing that is named, and `why not` denies nothing."""
+    none = _places("no_denial", slots.words)
+    for start, end in _places("denies", slots.words):
+        between = slots.between(end, at)
+        if end > at or len(between) > NEAR or set(MARKS) & set(slots.sentence[end:at]):
+            continue
+        apart = any(lexicon()[table].find(between) for table in ("joints", "contrast", "forgotten"))
+        named = any(end <= slot.start < at for slot in slots.named if slot.kind in ("stage", "field"))
+        if not (apart or named or any(a <= start < b for a, b in none)):
+            return start
+    return None
+
+
+def not_enough(slots: Slots) -> Iterator[Place]:
+    """Words that a value is enough, behind a negation: `rank 8 is not enough`."""
+    for start, end in _places("suffices", slots.words):
+        before = [
+            slot for slot in slots.all("not") if slot.end <= start and len(slots.between(slot.end, start)) <= NEAR
+        ]
+        behind = [slot for slot in slots.all("not") if slot.start >= end and not slots.between(end, slot.start)]
+        if any(not set(MARKS) & set(slots.sentence[slot.end : start]) for slot in before) or behind:
+            yield start, end
+
+
+def denied_values(slots: Slots) -> Iterator[Place]:
+    """From a negation to the number that it denies, where another number could be taken for what is meant instead."""
+    for number in (one for one in slots.numbers if not one.unit) if len(slots.numbers) > 1 else ():
+        fields = [slot.start for slot in slots.all("field") if slot.end <= number.start]
+        at = next((at for at in (number.start, *fields[-1:]) if denial_before(slots, at) is not None), None)
+        if at is not None and len(slots.between(at, number.start)) <= NEAR + 1:
+            yield denial_before(slots, at) or 0, number.end

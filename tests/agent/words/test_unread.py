@@ -1,0 +1,218 @@
+"""What of an order or of a change of the plan no argument took: what stops it, and what says no argument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+
+from tests.fixtures.tables import table
+from tunesmith.agent.words.acts import order_of, settled
+from tunesmith.agent.words.edits import Edits, edits_of, without_remarks
+from tunesmith.agent.words.lexicon import lexicon
+from tunesmith.agent.words.slots import slots_of
+from tunesmith.agent.words.unread import unread_words
+from tunesmith.agent.words.values import numbers_in
+
+PLANNED = ("base", "baseline", "generate", "critique", "preflight", "train", "evaluate", "merge", "quantize", "deploy")
+NOW = {"lora_rank": 8, "epochs": 3.0, "rows": 400}
+"""What the plan of these tests has."""
+
+
+def unknown(_: str) -> bool:
+    """No word is one of an order's own: what stays is what the words of every order say nothing with."""
+    return False
+
+
+ONLY_ORDERS = {
+    "hazme un gguf de r1 para ollama": "release", "muéstrame r1 como carpeta para el hub": "release",
+    "mets-le au format gguf": "release", "leg r1 als Ordner für den Hub ab": "release",
+    "zet r1 klaar als map voor de hub": "release", "metti r1 in una cartella per l'hub": "release",
+    "haz una carpeta de r1 para el hub": "release", "mets r1 dans un dossier pour le hub": "release",
+    "quantize r1 ot 8bit pls": "quantize", "can you quantity r1 to for bits": "quantize",
+    "quantize the last one straight away": "quantize", "make the finished model smaller": "quantize",
+    "quantizza l'ultimo modello, per favore": "quantize", "quantisiere das letzte bitte sofort": "quantize",
+    "cuantiza el último cuanto antes": "quantize", "quantifie le dernier tout de suite": "quantize",
+    "quantiza o último agora mesmo, por favor": "quantize", "kwantiseer het laatste meteen": "quantize",
+    "skwantyzuj ostatni od razu, proszę": "quantize", "quantize it and leave everything else as is": "quantize",
+    "evaluate the held-out set": "evaluate", "serve it with vllm on a port": "deploy",
+    "put the quantized one on the port": "deploy", "rol bakc": "deploy",
+    "train with rank 8 one more time, sory": "train", "train opnieuw met rang 8, ik heb haast": "train",
+    "wytrenuj jeszcze raz z rank 8, spieszy mi się": "train", "entrena otra vez con rango 8, tengo prisa": "train",
+    "treina com rank 8": "train", "addestra di nuovo con rango 8, ho fretta": "train",
+}  # fmt: skip
+"""Words that order a step and nothing more → the step."""
+
+
+@table("said", ONLY_ORDERS)
+def test_words_that_say_nothing_keep_no_order_back_in_any_language(said: str) -> None:
+    order = order_of(ONLY_ORDERS[said], slots_of(said), lambda word: word in ("carpeta", "dossier", "hub"))
+    assert (order.unread, order.beside, order.unvalued) == ((), (), ""), order
+
+
+STOPPED = {
+    "quantize awq": "awq", "quantize it with awq because it is better": "awq", "quantisiere es mit awq": "awq",
+    "evaluate mmlu": "mmlu", "evaluate it on gsm8k": "gsm8k", "train tomorrow": "tomorrow", "train later": "later",
+    "train het morgen": "morgen", "trenuj jutro": "jutro", "entrena mañana": "mañana", "treina amanhã": "amanhã",
+    "train it on my emails": "my emails", "entrena con mis correos": "mis correos", "train with unsloth": "unsloth",
+    "release it as safetensors": "safetensors", "release it in another format": "format",
+    "deploy it to frankfurt": "frankfurt", "deploy it to frankfurt so that my app can call it": "frankfurt",
+    "train on the held-out rows": "the held", "export r1 as gguf to my usb stick": "my usb stick",
+    "generate 300 rows about refunds": "refunds", "despliega el mejor": "mejor",
+    "train with rank 8 for two hours": "two hours", "train so that it takes at most 2 hours": "2 hours",
+    "quantize quantity": "quantity", "merge it, quantity 4": "quantity 4", "train r1 again, but on dora": "dora",
+    "deploy it because the merged one is slow": "slow",
+}  # fmt: skip
+"""Words of an order that no argument took → what is asked about."""
+_STAGES = ("quantize", "evaluate", "train", "release", "deploy", "generate", "merge")
+
+
+@table("said", STOPPED)
+def test_a_word_with_a_content_that_no_argument_took_stops_an_order(said: str) -> None:
+    slots = slots_of(said)
+    stage = next(stage for stage in (*slots.values("stage"), "train") if stage in _STAGES)
+    unread = " ".join(order_of(stage, slots, unknown).unread).lower()
+    assert unread and all(word in unread for word in STOPPED[said].split()), unread
+
+
+REASONS = {
+    "deploy it {}": (
+        "so that my app can call it", "so my colleagues can talk to it", "damit meine App es aufrufen kann",
+        "para que mi app pueda llamarlo", "pour que mon appli puisse l'appeler", "così la mia app può chiamarlo",
+        "para que meu app possa chamá-lo", "zodat mijn app het kan gebruiken", "żeby moja aplikacja mogła go używać",
+        "because my boss keeps asking", "weil mein Chef schon fragt", "porque mi jefe pregunta",
+        "parce que mon chef demande", "perché il capo lo chiede", "omdat mijn baas erom vraagt", "bo szef pyta o to",
+    ),
+}  # fmt: skip
+"""An order, and reasons or purposes behind it with no mark before them."""
+
+
+@table(("order", "reason"), [*((order, one) for order, reasons in REASONS.items() for one in reasons)])
+def test_a_reason_behind_a_complete_order_is_named_beside_it_and_keeps_nothing_back(order: str, reason: str) -> None:
+    for said in (order.format(reason), f"{reason}, {order.format('')}"):
+        found = order_of("deploy", slots_of(said), unknown)
+        assert (found.unread, found.beside) == ((), (reason,)), found
+
+
+CHANGES: dict[str, tuple[dict[str, object], bool]] = {
+    "change epochs form 3 to 6": ({"epochs": 6.0}, True),
+    "epochs from 3 to 6": ({"epochs": 6.0}, True),
+    "von 3 auf 6 Epochen": ({"epochs": 6.0}, True),
+    "from batch size 8 to 16": ({"batch_size": 16}, True),
+    "make that rnak 23... 32 sory": ({"lora_rank": 32}, True),
+    "rank 16, I mean 32": ({"lora_rank": 32}, True),
+    "Rang 16, ich meine 32": ({"lora_rank": 32}, True),
+    "rank 16, sorry, epochs 2": ({"lora_rank": 16, "epochs": 2}, True),
+    "rank 8 and the rest stays": ({"lora_rank": 8}, True),
+    "200 lignes suffiront, et le reste ne change pas": ({"rows": 200}, True),
+    "2 Epochen reichen, der Rest bleibt so": ({"epochs": 2}, True),
+    "2 epoki, reszta bez zmian": ({"epochs": 2}, True),
+    "3 epochs smells like overfitting, make it two": ({"epochs": 2}, True),
+    "4 epochs smells like overfitting": ({"epochs": 4}, False),
+    "rank 8 is not enough": ({"lora_rank": 8}, False),
+    "could we do two rounds instead of three? I'm a bit short of cash": ({"epochs": 2}, True),
+    "zweieinhalb Millionen Epochen": ({"epochs": 2.5e6}, True),
+    "na milion epok": ({"epochs": 1e6}, True),
+    "half an epoch": ({"epochs": 0.5}, True),
+    "with r1's rows, 2 epochs": ({"epochs": 2}, False),
+    "quantize to 0.3 bits": ({"scheme": "0.3 bits"}, True),
+    "half a bit": ({"scheme": "0.5 bits"}, True),
+    "8 bits, not 4 bits": ({"scheme": "W8A8"}, True),
+    "0 epochs": ({"epochs": "zero"}, True),
+    "rank 16, because rank 8 was too slow": ({"lora_rank": 16}, True),
+    "rank 16, tomorrow": ({"lora_rank": 16}, False),
+    "rank 16 for my emails": ({"lora_rank": 16}, False),
+    "don't raise the rank to 16": ({}, False),
+    "don't raise the rank from 8 to 16": ({}, False),
+    "don't raise the rank to 16, 8 is fine": ({}, False),
+    "bitte nicht den Rang auf 16 setzen": ({}, False),
+    "no subas el rango a 16": ({}, False),
+    "ne mets pas le rang à 16": ({}, False),
+    "nie ustawiaj rank na 16": ({}, False),
+    "don't set lora_rank=16": ({}, False),
+    "don't go down to 4 bits": ({}, False),
+    "don't forget to set rank 16": ({"lora_rank": 16}, True),
+    "why don't we use rank 16": ({"lora_rank": 16}, True),
+    "drop the rank to 4": ({"lora_rank": 4}, True),
+    "not enough rows, 500 rows": ({"rows": 500}, False),
+}  # fmt: skip
+"""What is said of the plan → the values that are set, and whether nothing is left to ask about."""
+_OF_THE_PLAN = ("rounds", "down", "why", "bits", "set", "make", "change", "was", "slow", "like")
+
+
+@table("said", CHANGES)
+def test_a_value_is_the_one_that_is_meant_and_what_is_denied_is_not_set(said: str) -> None:
+    edits = edits_of(slots_of(said), PLANNED, lambda word: word in _OF_THE_PLAN, leaves_out=False)
+    values, unread = settled(edits.values, edits.unread, NOW)
+    found = without_remarks(Edits(values, unread=unread, beside=edits.beside, remarks=edits.remarks), edits)
+    assert ({one.field: one.value for one in found.values}, not found.unread) == CHANGES[said], found
+
+
+def test_what_is_denied_is_no_multiple_either() -> None:
+    assert not edits_of(slots_of("don't double the rank"), PLANNED, unknown, leaves_out=False).factors
+    assert edits_of(slots_of("double the rank"), PLANNED, unknown, leaves_out=False).factors == {"lora_rank": 2.0}
+
+
+@table(
+    ("said", "left_out", "beside"),
+    [
+        ("drop the deploy, I'll serve it with docker myself", ("deploy",), True),
+        ("no deployment please, my server already runs vLLM", ("deploy",), True),
+        ("skip the merge, we'll merge it by hand", ("merge",), True),
+        ("without quantizing because my card is large", ("quantize",), True),
+        ("drop the merge, I want rank 8", ("merge",), False),
+        ("no merge, ich will quantisieren", ("merge",), False),
+    ],
+)
+def test_who_tells_what_he_does_himself_orders_nothing_of_it(
+    said: str, left_out: tuple[str, ...], beside: bool
+) -> None:
+    edits = edits_of(slots_of(said), PLANNED, unknown, leaves_out=False)
+    assert (edits.without, bool(edits.beside)) == (left_out, beside) and not (beside and edits.unread), edits
+
+
+NUMBERS: Mapping[str, list[float]] = {
+    "dreiundzwanzig Epochen": [23], "zweihundert Zeilen": [200], "treinta y dos": [32], "veinticinco": [25],
+    "ventitre epoche": [23], "duemila righe": [2000], "trinta e dois": [32], "tweeëndertig": [32],
+    "driehonderd rijen": [300], "trois cents lignes": [300], "dwadzieścia": [20], "anderthalb Epochen": [1.5],
+    "eine halbe Million": [1, 5e5], "un millón de filas": [1e6], "two million": [2e6], "fortune": [],
+    "twee en een half": [2.5], "two and three": [2, 3], "millions of rows": [],
+}  # fmt: skip
+
+
+@table("said", NUMBERS)
+def test_number_words_of_other_languages_are_read(said: str) -> None:
+    assert [number.value for number in numbers_in(said)] == NUMBERS[said]
+
+
+_MUST_STAY = """
+awq mmlu gsm8k tomorrow later tonight weekend emails mails correos kunden clientes factures demain domani mañana
+amanhã morgen jutro better best mejor meglio beter lepiej faster cheaper only never until unless max maximum minimum
+half dora unsloth safetensors frankfurt gpu cpu slack jira two drei sin sans ohne nie niet awq2 exl2 hqq
+"""
+
+
+def test_what_limits_denies_counts_or_names_is_no_word_that_says_nothing() -> None:
+    said = {*lexicon()["says_nothing"].single_words(), *lexicon()["shows"].single_words()}
+    assert not said & {*_MUST_STAY.split()}
+    tables = ("denies", "negation", "conditions", "until", "only", "unspoken", "instead", "times")
+    both = {name: said & {*lexicon()[name].single_words()} for name in tables}
+    assert not any(both.values()), both
+
+
+_CLOSED = {
+    "en": "the a of to in on for with from by via and or but it this that we you can could will would should",
+    "de": "der die das ein eine den dem des und oder aber mit von für zu im am ist sind wird kann soll bitte dieselben",
+    "es": "el la los las un una y o pero de del al en con por para es son está puede quiero esto ese mismo",
+    "fr": "le la les un une des et ou mais de du au aux dans sur pour avec est sont peut veux ce cette même",
+    "it": "il lo la i gli le un una e o ma di del al da dal in con su per è sono può voglio questo stesso",
+    "pt": "o a os as um uma e ou de do da em no na com por para é são pode quero isto esse mesmo",
+    "nl": "de het een en of maar van op in met voor naar is zijn kan wil dit dat deze dezelfde",
+    "pl": "i a lub ale w na z do od dla po przy jest są może chcę ten ta to tego sam",
+}  # fmt: skip
+
+
+@table(("language", "word"), [one for name, words in _CLOSED.items() for one in product([name], words.split())])
+def test_the_little_words_of_eight_languages_are_never_asked_about(language: str, word: str) -> None:
+    slots = slots_of(f"{word} r1")
+    places = [(slot.start, slot.end) for slot in slots.named if slot.kind in ("run", "only", "not", "pronoun")]
+    assert not unread_words(slots, places, unknown), language
