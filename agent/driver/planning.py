@@ -146,7 +146,7 @@ def _means_the_bundled(words: str) -> bool:
     if understood.label != _BUNDLED:
         return False
     edits = edits_of(understood.slots, STAGES, reader().known(_BUNDLED), leaves_out=False)
-    return understood.probability == 1.0 or not edits.unread
+    return understood.probability == 1.0 or not (edits.unread or edits.beside)
 
 
 def draft(deps: TurnDeps, plan: PipelinePlan, goal: str, quantize: bool) -> None:

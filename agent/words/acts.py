@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.slots import Slot, Slots, empty_words, stages_of
-from tunesmith.agent.words.unmeant import PassedOver, denial_before, denied_values, passed_over
+from tunesmith.agent.words.unmeant import PassedOver, denial_before, denied_values, not_enough, passed_over
 from tunesmith.agent.words.unread import (
     MARKS,
     NEAR,
@@ -91,7 +91,7 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
     foreign = next((one for one in assigned(slots) if one.field not in request), None)
     unvalued, another, unvalued_places = _unvalued(slots, request, {*fields, *multiples})
     places += [*unvalued_places, *own_nouns(slots, (stage,)), *misspelt(slots, stage, places, known)]
-    others = [*others, *denied_values(slots)]
+    others = [*others, *denied_values(slots), *not_enough(slots)]
     clauses = [] if others else loose_clauses(slots, places, known, (stage, *fields), strict=True)
     unread = unread_of(slots, [*places, *clauses], known, others)
     return Order(

@@ -66,6 +66,8 @@ def denial_before(slots: Slots, at: int) -> int | None:
     none = _places("no_denial", slots.words)
     for start, end in _places("denies", slots.words):
         between = slots.between(end, at)
+        if not {word.text for word in slots.between(start, end)} <= {*lexicon()["denies"].words()}:
+            continue  # `nos` is no `no`
         if end > at or len(between) > NEAR or set(MARKS) & set(slots.sentence[end:at]):
             continue
         apart = any(lexicon()[table].find(between) for table in ("joints", "contrast", "forgotten"))

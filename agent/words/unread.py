@@ -180,14 +180,12 @@ def unread_words(slots: Slots, places: Sequence[Place], known: Callable[[str], b
 
 def idle_places(slots: Slots) -> list[Place]:
     """Where words stand that say nothing of what is to be done, in whatever language: `straight away`, `hazme`, `and
-    the rest stays`; and, where nothing beside it is denied, that a value is enough."""
+    the rest stays`, `200 rows are enough` (which `not_enough` looks at)."""
     words = _as_written(slots.words)
-    places = _found("says_nothing", words)
+    places = [*_found("says_nothing", words), *_found("enough", words)]
     places += [] if any(slot.kind in _ASKED_FOR for slot in slots.named) else _found("shows", words)
     for part in _parts(slots):
         own = [word for word in words if part.start <= word.start < part.end]
-        denied = any(part.start <= one.start < part.end for one in slots.all("not"))
-        places += [] if denied else _found("suffices", own)
         rest, stays = _found("the_rest", own), _found("stays", own)
         places += [*rest, *stays] if rest and stays else []
     return places

@@ -68,6 +68,7 @@ _PATHS, _LIMITS = "tests/trust/test_path_attacks.py::", "tests/trust/test_bounds
 _TERMINAL, _STATISTICS = "tests/trust/test_terminal.py::", "tests/tools/evaluation/test_statistics.py::"
 _FOLDER, _APPROVERS = "tests/tools/models/test_folder.py::", "tests/agent/commands/test_approvals.py::"
 
+_UNREAD = "tests/agent/words/test_unread.py::"
 _ELSEWHERE = "tests/tools/pipeline/test_another_machine.py::"
 
 
@@ -630,8 +631,24 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/words/test_words.py::test_every_word_of_an_order_counts"),
         ("    others = [*others, *_conditions(slots)]\n", "",
          "tests/agent/words/test_words.py::test_every_word_of_an_order_counts"),
-        (" not in attaching\n", " is not None\n",
+        ("        off = pair is not None and _is_denied(slots, tokens[at])\n", "        off = False\n",
+         f"{_UNREAD}test_a_value_is_the_one_that_is_meant_and_what_is_denied_is_not_set"),
+        ("if number.value or not is_open(info, 0) else _NONE_OF_IT", "",
+         f"{_UNREAD}test_a_value_is_the_one_that_is_meant_and_what_is_denied_is_not_set"),
+        (' if denial_before(slots, one.start) is None)', ")",
+         f"{_UNREAD}test_what_is_denied_is_no_multiple_either"),
+    )),
+    *rows(APPROVALS, "agent/words/unread.py", (
+        ("        if strict and not part.reason and _may_be_argument(slots, part):\n", "        if False:\n",
          "tests/agent/driver/test_said.py::test_what_an_order_holds_beside_itself_is_named_and_keeps_nothing_back"),
+        ("    return bool(numbers) or any(", "    return any(",
+         f"{_UNREAD}test_a_word_with_a_content_that_no_argument_took_stops_an_order"),
+        (' and not {word.text for word in words[: match.first][-1:]} & _table("unspoken")', "",
+         f"{_UNREAD}test_a_word_with_a_content_that_no_argument_took_stops_an_order"),
+    )),
+    *rows(APPROVALS, "agent/words/edits.py", (
+        ("    denied = [*denied_values(slots), *not_enough(slots)]\n", "    denied: list[Place] = []\n",
+         f"{_UNREAD}test_a_value_is_the_one_that_is_meant_and_what_is_denied_is_not_set"),
     )),
     *rows(APPROVALS, "agent/driver/ordering.py", (
         ('case "plan.start" | "yes" | "accept" if not reading.slots.asks:', 'case "plan.start" | "yes" | "accept":',

@@ -9,6 +9,7 @@ from tests.fixtures.tables import table
 from tunesmith.agent.words.acts import order_of, settled
 from tunesmith.agent.words.edits import Edits, edits_of, without_remarks
 from tunesmith.agent.words.lexicon import lexicon
+from tunesmith.agent.words.reading import Context, read
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.agent.words.unread import unread_words
 from tunesmith.agent.words.values import numbers_in
@@ -132,11 +133,13 @@ CHANGES: dict[str, tuple[dict[str, object], bool]] = {
     "don't go down to 4 bits": ({}, False),
     "don't forget to set rank 16": ({"lora_rank": 16}, True),
     "why don't we use rank 16": ({"lora_rank": 16}, True),
+    "oui, mais avec un rang de 4": ({"lora_rank": 4}, True),
+    "nos pones rank 4": ({"lora_rank": 4}, False),
     "drop the rank to 4": ({"lora_rank": 4}, True),
     "not enough rows, 500 rows": ({"rows": 500}, False),
 }  # fmt: skip
 """What is said of the plan → the values that are set, and whether nothing is left to ask about."""
-_OF_THE_PLAN = ("rounds", "down", "why", "bits", "set", "make", "change", "was", "slow", "like")
+_OF_THE_PLAN = ("oui", "enough", "rounds", "down", "why", "bits", "set", "make", "change", "was", "slow", "like")
 
 
 @table("said", CHANGES)
@@ -145,6 +148,13 @@ def test_a_value_is_the_one_that_is_meant_and_what_is_denied_is_not_set(said: st
     values, unread = settled(edits.values, edits.unread, NOW)
     found = without_remarks(Edits(values, unread=unread, beside=edits.beside, remarks=edits.remarks), edits)
     assert ({one.field: one.value for one in found.values}, not found.unread) == CHANGES[said], found
+
+
+def test_the_rows_of_a_run_that_are_taken_again_are_no_change_of_a_value() -> None:
+    planned = Context(planned=PLANNED)
+    for said in ("no new rows, reuse those of r1", "400 synthetic rows is overkill, just reuse r1's"):
+        assert read(said, planned).label == "plan.rows", said
+    assert read("no new rows, 2 epochs", planned).label != "plan.rows"
 
 
 def test_what_is_denied_is_no_multiple_either() -> None:
