@@ -19,7 +19,7 @@ from tunesmith.agent.queries.following import chain_ahead, lacking_before, next_
 from tunesmith.agent.queries.machine import MachineQuery, ServedQuery, at_work
 from tunesmith.agent.queries.prices import inherited
 from tunesmith.agent.words.acts import OWN_SLOTS, Assigned, Order, places_of, settled
-from tunesmith.agent.words.edits import Edits, without_remarks
+from tunesmith.agent.words.edits import Edits, without_remarks, without_rows
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slots, slots_of
@@ -110,7 +110,10 @@ def _too_early(deps: TurnDeps, order: Order) -> TurnAnswer | None:
     lacking, before = lacking_before(deps.store, run, order.stage, str(order.fields.get("arm", "")))
     if not (lacking and before):
         return None
-    deps.proposals = (Proposed(run.id, before[0].split()[0], {}),)
+    first = before[0].split()[0]
+    if at := [one for one in deps.store.steps(run.id, status=RUNNING) if one.stage == first]:
+        return TurnAnswer(f"{at_work(at[0])} Only then can you order {order.stage}; nothing was begun.")
+    deps.proposals = (Proposed(run.id, first, {}),)
     return TurnAnswer(
         f"{order.stage} needs {listed(lacking, 4)}, which {run.id} does not have yet. Before it "
         f"come{'s' if len(before) == 1 else ''} {listed(before, 9)}: “do that” prices the first; nothing was begun."
@@ -291,8 +294,7 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
             return _changed(deps, had) if had else TurnAnswer(_NOTHING_BEFORE)
         case "plan.rows":
             answer = plan_questions.with_rows_of(deps, reading.slots.first("run"))
-            others = tuple(one for one in edits.values if one.field != "rows") if edits else ()
-            more = _changed(deps, replace(edits, values=others, without=(), unread=())) if edits and others else None
+            more = _changed(deps, others) if edits and (others := without_rows(edits)).values else None
             return replace(answer, text=f"{answer.text}\n{more.text}") if more else answer
         case "plan.compare":
             return plan_questions.compared(deps, reading.slots.first("run"))

@@ -89,6 +89,11 @@ def without_remarks(edits: Edits, said: Edits) -> Edits:
     return replace(edits, unread=unread, beside=(*edits.beside, *beside))
 
 
+def without_rows(edits: Edits) -> Edits:
+    """The values that are set beside rows that are taken from elsewhere, and nothing else."""
+    return replace(edits, values=tuple(one for one in edits.values if one.field != "rows"), without=(), unread=())
+
+
 def model_in(slots: Slots) -> Slot | None:
     """The model that a sentence names; a file of rows is none."""
     named = (slot for slot in slots.named if slot.kind in ("model", "path"))

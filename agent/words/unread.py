@@ -182,7 +182,8 @@ def idle_places(slots: Slots) -> list[Place]:
     """Where words stand that say nothing of what is to be done, in whatever language: `straight away`, `hazme`, `and
     the rest stays`, `200 rows are enough` (which `not_enough` looks at)."""
     words = _as_written(slots.words)
-    places = [*_found("says_nothing", words), *_found("enough", words)]
+    places = [*_found("says_nothing", words), *_found("suffices", words)]
+    places += [] if slots.all("stage") else _found("leaves", words)
     places += [] if any(slot.kind in _ASKED_FOR for slot in slots.named) else _found("shows", words)
     for part in _parts(slots):
         own = [word for word in words if part.start <= word.start < part.end]

@@ -59,9 +59,9 @@ STOPPED = {
     "deploy it to frankfurt": "frankfurt", "deploy it to frankfurt so that my app can call it": "frankfurt",
     "train on the held-out rows": "the held", "export r1 as gguf to my usb stick": "my usb stick",
     "generate 300 rows about refunds": "refunds", "despliega el mejor": "mejor",
-    "train with rank 8 for two hours": "two hours", "train so that it takes at most 2 hours": "2 hours",
+    "train with rank 8 for two hours": "two hours", "train so that it takes 2 hours": "2 hours",
     "quantize quantity": "quantity", "merge it, quantity 4": "quantity 4", "train r1 again, but on dora": "dora",
-    "deploy it because the merged one is slow": "slow",
+    "deploy it because the merged one is slow": "slow", "deploy it for everyone": "everyone",
 }  # fmt: skip
 """Words of an order that no argument took → what is asked about."""
 _STAGES = ("quantize", "evaluate", "train", "release", "deploy", "generate", "merge")
@@ -134,7 +134,10 @@ CHANGES: dict[str, tuple[dict[str, object], bool]] = {
     "don't forget to set rank 16": ({"lora_rank": 16}, True),
     "why don't we use rank 16": ({"lora_rank": 16}, True),
     "oui, mais avec un rang de 4": ({"lora_rank": 4}, True),
-    "nos pones rank 4": ({"lora_rank": 4}, False),
+    "not more than 2 epochs": ({"epochs": 2}, True),
+    "laisse le rang à 4": ({"lora_rank": 4}, True),
+    "rank 4, deja el deploy": ({"lora_rank": 4}, False),
+    "nos pones rank 4": ({"lora_rank": 4}, True),
     "drop the rank to 4": ({"lora_rank": 4}, True),
     "not enough rows, 500 rows": ({"rows": 500}, False),
 }  # fmt: skip
@@ -170,6 +173,9 @@ def test_what_is_denied_is_no_multiple_either() -> None:
         ("skip the merge, we'll merge it by hand", ("merge",), True),
         ("without quantizing because my card is large", ("quantize",), True),
         ("drop the merge, I want rank 8", ("merge",), False),
+        ("mets 2 époques et enlève le déploiement", ("deploy",), False),
+        ("metti 2 epoche e togli il deploy", ("deploy",), False),
+        ("daj 2 epoki i bez wdrożenia", ("deploy",), False),
         ("no merge, ich will quantisieren", ("merge",), False),
     ],
 )
