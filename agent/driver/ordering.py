@@ -110,10 +110,10 @@ def _too_early(deps: TurnDeps, order: Order) -> TurnAnswer | None:
     lacking, before = lacking_before(deps.store, run, order.stage, str(order.fields.get("arm", "")))
     if not (lacking and before):
         return None
-    first = before[0].split()[0]
-    if at := [one for one in deps.store.steps(run.id, status=RUNNING) if one.stage == first]:
-        return TurnAnswer(f"{at_work(at[0])} Only then can you order {order.stage}; nothing was begun.")
-    deps.proposals = (Proposed(run.id, first, {}),)
+    stages = [one.split()[0] for one in before]
+    if at := [one for one in deps.store.steps(run.id, status=RUNNING) if one.stage in stages]:
+        return TurnAnswer(f"{at_work(at[0])} Order {order.stage} once it has ended; nothing was begun.")
+    deps.proposals = (Proposed(run.id, stages[0], {}),)
     return TurnAnswer(
         f"{order.stage} needs {listed(lacking, 4)}, which {run.id} does not have yet. Before it "
         f"come{'s' if len(before) == 1 else ''} {listed(before, 9)}: “do that” prices the first; nothing was begun."

@@ -555,6 +555,9 @@ def test_an_order_that_comes_too_early_names_what_comes_before_it_and_begins_not
     assert "needs the merged model, which r1 does not have yet. Before it come preflight, train, evaluate" in said
     assert one.steps() == steps and not one.asked and [each.stage for each in one.deps.proposals] == ["preflight"]
     assert "needs" not in one.hears("train r1 with rank 4"), "what is there is enough"
+    start_training(Builder(one.store, "r1", now=time.time()), 3)
+    said = one.hears("evaluate the adapter of r1 straight away")
+    assert "is running" in said and "Order evaluate once it has ended; nothing was begun" in said, said
     one.chat.close()
 
 
