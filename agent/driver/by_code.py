@@ -23,6 +23,7 @@ from tunesmith.agent.driver.look_ups import (
 from tunesmith.agent.driver.parts import is_part
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
 from tunesmith.agent.driver.restated import restated
+from tunesmith.agent.driver.standing import standing
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.unsure import NUMBERS, did_you_mean, guessed_part, naming, there_for, unsure_of
 from tunesmith.agent.driver.worries import worry
@@ -149,7 +150,7 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
         return turned
     if reading.request is not None:
         request = look_ups.of_its_base(deps, reading)
-        return look_ups.with_what_is_next(deps, reading.slots, request, looked_up(deps, request))
+        return look_ups.with_what_is_next(deps, reading.slots, request, looked_up(deps, request), standing)
     kind, _, name = reading.label.partition(".")
     if kind == "do":
         return _done(deps, reading, name)

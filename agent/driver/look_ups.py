@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -170,13 +170,13 @@ def answer_to(deps: TurnDeps, understood: reading.Reading) -> TurnAnswer | None:
     return TurnAnswer(text) if text else None
 
 
-def with_what_is_next(deps: TurnDeps, slots: Slots, request: Query, answer: TurnAnswer) -> TurnAnswer:
-    """What is going on, where nothing is: what came last, and what is next; of results the test that still runs, and
-    of several models that are named those that were not tested."""
+def with_what_is_next(
+    deps: TurnDeps, slots: Slots, request: Query, answer: TurnAnswer, standing: Callable[[TurnDeps], str]
+) -> TurnAnswer:
+    """What is going on, where nothing is: what came last, and what is next, as `standing` tells it; of results the test
+    that still runs, and of several models that are named those that were not tested."""
     stands: list[str] = []
     if request == JobsQuery() and moment(deps) not in ("running", "served"):
-        from tunesmith.agent.driver.standing import standing  # which looks things up itself
-
         stands = [standing(deps)]
     elif request.kind in _RESULTS:
         tests = [step for step in deps.store.steps(status=RUNNING) if catalog.ENTRIES[step.stage].load().measures]

@@ -135,7 +135,7 @@ def _unsure_answer(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     answer = answer_to(deps, replace(reading, sure=reading.slots.words != ()))
     if answer is None or reading.request is None:
         return answer
-    return with_what_is_next(deps, reading.slots, reading.request, answer)
+    return with_what_is_next(deps, reading.slots, reading.request, answer, standing)
 
 
 def _half(deps: TurnDeps) -> TurnAnswer | None:
