@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
 from tunesmith.tools.core.stage import Request
 
 
 class PlacedRequest(Request):
     """Of a stage whose work may be done on another machine."""
 
-    on: Literal["here", "ray"] = Field(
-        default="here", description="here: on this machine; ray: on the one that settings.toml names under [ray]."
-    )
+    on: Literal["here", "ray"] = "here"
+    """here: on this machine; ray: on the one that settings.toml names under [ray]."""

@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact, Step
@@ -37,12 +37,24 @@ class Frozen(BaseModel):
 
 
 class Request(Frozen):
-    """What a stage is asked to do; exactly this is stored, and reproduces the step."""
+    """What a stage is asked to do; exactly this is stored, and reproduces the step.
 
-    run: str = Field(default="", description="Run to work in, for example r3; empty: the newest one.")
+    The docstring under a field is its description, in `--help` and in what a model reads.
+    """
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    run: str = ""
+    """Run to work in, for example r3; empty: the newest one."""
 
     GONE: ClassVar[Mapping[str, tuple[object, ...]]] = {}
     """Fields of earlier versions, each with the values that ask for nothing which this version cannot do."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        """A description is one line, however its docstring is broken."""
+        for info in cls.model_fields.values():
+            info.description = info.description and " ".join(info.description.split())
 
     @classmethod
     def of(cls, stage: str, request: Mapping[str, object]) -> Self:

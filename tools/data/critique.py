@@ -53,51 +53,32 @@ _MAKERS = {"base": "base", "teacher": "base --role teacher"}
 class CritiqueRequest(PlacedRequest):
     """How strict to be."""
 
-    suites: tuple[SuiteName, ...] = Field(
-        default=(),
-        description="Suites, beside the run's own, that no row may leak into and whose form answers must pass; none: "
-        "those of the behaviour that the rows are of.",
-    )
-    near_duplicate: float = Field(
-        # Of the usual 20 words 90 leave two others: what differs less teaches nothing more.
-        default=90.0,
-        gt=0,
-        le=100,
-        description="Similarity of two texts, of 100, from which the later one is dropped.",
-    )
-    leak: float = Field(
-        default=LEAK, gt=0, le=100, description="Similarity to a case's text, of 100, from which a row is dropped."
-    )
-    on_leak: Literal["refuse", "drop"] = Field(
-        default="refuse",
-        description="What becomes of the step where a row gives a case away: it ends, or drops the row.",
-    )
-    contradictory: Literal["refuse", "drop", "keep"] = Field(
-        default="refuse",
-        description="What becomes of the step where a person's rows answer one message in several ways: it ends, drops "
-        "all of them, or keeps all.",
-    )
-    embeddings: bool = Field(
-        default=True, description="Look for paraphrased cases too, where the embedding model is installed."
-    )
-    held_out: int = Field(
-        default=0,
-        ge=0,
-        # So many cases tell a rate to a point and a half; each more costs a row and answers, and tells hardly more.
-        le=5_000,
-        description="Kept rows that become test cases instead of training rows, what a person marked first.",
-    )
-    rubrics: bool = Field(
-        default=False,
-        description="Have a judge read the rows that become test cases, by the behaviour's criteria, where code cannot "
-        "tell what is right; else those wait for people.",
-    )
-    judge: Literal["none", "base", "teacher"] = Field(
-        default="none",
-        description="Which model of the run judges rows by the behaviour's criteria, as far as it can be trusted.",
-    )
+    suites: tuple[SuiteName, ...] = ()
+    """Suites, beside the run's own, that no row may leak into and whose form answers must pass; none: those of the
+    behaviour that the rows are of."""
+    # Of the usual 20 words 90 leave two others: what differs less teaches nothing more.
+    near_duplicate: float = Field(default=90.0, gt=0, le=100)
+    """Similarity of two texts, of 100, from which the later one is dropped."""
+    leak: float = Field(default=LEAK, gt=0, le=100)
+    """Similarity to a case's text, of 100, from which a row is dropped."""
+    on_leak: Literal["refuse", "drop"] = "refuse"
+    """What becomes of the step where a row gives a case away: it ends, or drops the row."""
+    contradictory: Literal["refuse", "drop", "keep"] = "refuse"
+    """What becomes of the step where a person's rows answer one message in several ways: it ends, drops all of them, or
+    keeps all."""
+    embeddings: bool = True
+    """Look for paraphrased cases too, where the embedding model is installed."""
+    # So many cases tell a rate to a point and a half; each more costs a row and answers, and tells hardly more.
+    held_out: int = Field(default=0, ge=0, le=5_000)
+    """Kept rows that become test cases instead of training rows, what a person marked first."""
+    rubrics: bool = False
+    """Have a judge read the rows that become test cases, by the behaviour's criteria, where code cannot tell what is
+    right; else those wait for people."""
+    judge: Literal["none", "base", "teacher"] = "none"
+    """Which model of the run judges rows by the behaviour's criteria, as far as it can be trusted."""
     # A tenth of some hundred rows shows when the loss rises; each row more is one less to learn from.
-    valid_share: float = Field(default=0.1, ge=0, lt=0.5, description="Share of the kept rows for the validation loss.")
+    valid_share: float = Field(default=0.1, ge=0, lt=0.5)
+    """Share of the kept rows for the validation loss."""
     unverified_rows: UnverifiedRows = False
 
 

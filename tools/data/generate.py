@@ -70,44 +70,33 @@ class GenerateRequest(PlacedRequest):
         min_length=1,
         description=f"'{BUNDLED_BEHAVIOUR}', a behaviour.yaml, or the folder that holds one.",
     )
-    rows: int = Field(
-        # As the full pace has it (pipeline/behaviour_plan.py), whose plan keeps to two hours.
-        default=600,
-        ge=0,
-        le=100_000,
-        description="Rows of the behaviour, to be trained on; 0: the run's own stay, and only the ordinary ones beside "
-        "them are made.",
-    )
-    held_out: int = Field(
-        default=0,
-        ge=0,
-        le=5_000,
-        description="Test cases that critique will take out of the rows: so many more are made.",
-    )
-    near_miss_rows: int = Field(
-        # One for seven or eight rows, and three ordinary prompts for ten: without them the form spreads.
-        default=80,
-        ge=0,
-        le=10_000,
-        description="Messages that look alike, answered by the base as ever.",
-    )
-    rehearsal_rows: int = Field(  # three for ten rows, as said of the near misses
-        default=180, ge=0, le=10_000, description="Ordinary prompts answered by the base, so that nothing is forgotten."
-    )
-    ordinary_tokens: int = Field(
-        default=96,
-        ge=8,
-        le=1024,
-        description="Tokens of an ordinary answer, at most: a sentence should end in them and another begin.",
-    )
-    writer: Literal["base", "teacher"] = Field(default="base", description="Which model of the run writes the texts.")
+    # As the full pace has it (pipeline/behaviour_plan.py), whose plan keeps to two hours.
+    rows: int = Field(default=600, ge=0, le=100_000)
+    """Rows of the behaviour, to be trained on; 0: the run's own stay, and only the ordinary ones beside them are
+    made."""
+    held_out: int = Field(default=0, ge=0, le=5_000)
+    """Test cases that critique will take out of the rows: so many more are made."""
+    # One for seven or eight rows, and three ordinary prompts for ten: without them the form spreads.
+    near_miss_rows: int = Field(default=80, ge=0, le=10_000)
+    """Messages that look alike, answered by the base as ever."""
+    # three for ten rows, as said of the near misses
+    rehearsal_rows: int = Field(default=180, ge=0, le=10_000)
+    """Ordinary prompts answered by the base, so that nothing is forgotten."""
+    ordinary_tokens: int = Field(default=96, ge=8, le=1024)
+    """Tokens of an ordinary answer, at most: a sentence should end in them and another begin."""
+    writer: Literal["base", "teacher"] = "base"
+    """Which model of the run writes the texts."""
     # Messages have to differ, and still say what was drawn; lists, which may say anything of a kind, have 0.9.
-    temperature: float = Field(default=0.7, ge=0, le=2, description="Of the writer; rehearsal is always greedy.")
-    tries: int = Field(default=2, ge=1, le=10, description="Attempts at a text before critique gets it as it is.")
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    """Of the writer; rehearsal is always greedy."""
+    tries: int = Field(default=2, ge=1, le=10)
+    """Attempts at a text before critique gets it as it is."""
     # a shell allows 1,024 files
-    concurrency: int = Field(default=64, ge=1, le=1024, description="Requests in flight at once.")
+    concurrency: int = Field(default=64, ge=1, le=1024)
+    """Requests in flight at once."""
     # 17: any does; a fixed one draws the same rows again.
-    seed: int = Field(default=17, description="Of the draw of attributes and of which ordinary prompts are taken.")
+    seed: int = 17
+    """Of the draw of attributes and of which ordinary prompts are taken."""
 
 
 class GenerateResult(Result):

@@ -80,38 +80,31 @@ class BaselineRequest(PlacedRequest):
         description=f"promptfoo-format files, '{BUNDLED_BEHAVIOUR}' for the bundled behaviour's own, or "
         f"{' and '.join(BUNDLED)}.",
     )
-    held_out: bool = Field(
-        default=False, description="Ask too what critique held out of the run's rows: cases whose answers are known."
-    )
-    cases_per_block: int = Field(default=0, ge=0, description="At most this many cases of each block; 0: all.")
+    held_out: bool = False
+    """Ask too what critique held out of the run's rows: cases whose answers are known."""
+    cases_per_block: int = Field(default=0, ge=0)
+    """At most this many cases of each block; 0: all."""
     # 96: ordinary blocks answer in sentences; a behaviour's own plan gives more where its answers need it.
-    max_tokens: int = Field(default=96, ge=1, le=MAX_ANSWER_TOKENS, description="Tokens an answer may have.")
-    temperature: float = Field(default=0.0, ge=0, le=2, description="0: greedy; above it, set repeats too.")
-    repeats: int = Field(default=1, ge=1, le=100, description="How often each case is asked; a seed for each time.")
-    context_tokens: AutoInt = Field(
-        default=0,
-        ge=0,
-        description="Tokens a conversation may have in this run, answer included; auto: 2048, or as many as the "
-        "longest case needs.",
-    )
-    thinking: AskedThinking = Field(
-        default="auto",
-        description="Whether the run's models think before they answer; auto: no, where the template can leave it out.",
-    )
-    thinking_tokens: int = Field(
-        default=THINKING_TOKENS, ge=1, description="Tokens a thought may have beside the answer, where models think."
-    )
-    cards: AutoInt = Field(
-        default=0,
-        ge=0,
-        description="GPUs that vLLM splits the model over; auto: the fewest that it fits on, for all arms of the run.",
-    )
+    max_tokens: int = Field(default=96, ge=1, le=MAX_ANSWER_TOKENS)
+    """Tokens an answer may have."""
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    """0: greedy; above it, set repeats too."""
+    repeats: int = Field(default=1, ge=1, le=100)
+    """How often each case is asked; a seed for each time."""
+    context_tokens: AutoInt = Field(default=0, ge=0)
+    """Tokens a conversation may have in this run, answer included; auto: 2048, or as many as the longest case needs."""
+    thinking: AskedThinking = "auto"
+    """Whether the run's models think before they answer; auto: no, where the template can leave it out."""
+    thinking_tokens: int = Field(default=THINKING_TOKENS, ge=1)
+    """Tokens a thought may have beside the answer, where models think."""
+    cards: AutoInt = Field(default=0, ge=0)
+    """GPUs that vLLM splits the model over; auto: the fewest that it fits on, for all arms of the run."""
     # a shell allows 1,024 files
-    concurrency: int = Field(default=IN_FLIGHT, ge=1, le=1024, description="Requests in flight at once.")
+    concurrency: int = Field(default=IN_FLIGHT, ge=1, le=1024)
+    """Requests in flight at once."""
     judge: Annotated[str, local_path(*JUDGES, maybe=True)] = Field(default="", description=JUDGE_HELP)
-    fresh: bool = Field(
-        default=False, description="Ask again what an earlier step of the run was answered to the same question."
-    )
+    fresh: bool = False
+    """Ask again what an earlier step of the run was answered to the same question."""
 
 
 class BlockResult(Result):

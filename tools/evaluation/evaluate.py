@@ -59,34 +59,29 @@ class EvaluateRequest(PlacedRequest):
 
     GONE: ClassVar = {"dev_rows": (20,), "peft_check": ("auto", "on", "off")}
 
-    arm: Literal["prompted", "adapter", "merged", "quantized"] = Field(
-        default="adapter", description="What to evaluate; base answers again beside adapter and prompted."
-    )
-    system_prompt: str = Field(
-        default="", description="For the arm `prompted`: your own; empty: one made from the behaviour."
-    )
-    behaviour: Annotated[str, local_path(BUNDLED_BEHAVIOUR)] = Field(
-        default="", description="What `prompted` is made from; empty: the behaviour that the run's rows are of."
-    )
-    goal_rate: float = Field(
-        default=LEARNED_RATE,
-        gt=0,
-        le=1,
-        description="Pass rate on the target at which a prompt makes training needless.",
-    )
-    max_tokens: Annotated[int, _AS_BEFORE] = Field(  # 96: as the baseline has it
-        default=96, ge=1, le=MAX_ANSWER_TOKENS, description="Tokens an answer may have."
-    )
-    temperature: Annotated[float, _AS_BEFORE] = Field(default=0.0, ge=0, le=2, description="0: greedy.")
-    repeats: Annotated[int, _AS_BEFORE] = Field(default=1, ge=1, le=100, description="How often each case is asked.")
+    arm: Literal["prompted", "adapter", "merged", "quantized"] = "adapter"
+    """What to evaluate; base answers again beside adapter and prompted."""
+    system_prompt: str = ""
+    """For the arm `prompted`: your own; empty: one made from the behaviour."""
+    behaviour: Annotated[str, local_path(BUNDLED_BEHAVIOUR)] = ""
+    """What `prompted` is made from; empty: the behaviour that the run's rows are of."""
+    goal_rate: float = Field(default=LEARNED_RATE, gt=0, le=1)
+    """Pass rate on the target at which a prompt makes training needless."""
+    # 96: as the baseline has it
+    max_tokens: Annotated[int, _AS_BEFORE] = Field(default=96, ge=1, le=MAX_ANSWER_TOKENS)
+    """Tokens an answer may have."""
+    temperature: Annotated[float, _AS_BEFORE] = Field(default=0.0, ge=0, le=2)
+    """0: greedy."""
+    repeats: Annotated[int, _AS_BEFORE] = Field(default=1, ge=1, le=100)
+    """How often each case is asked."""
     # a shell allows 1,024 files
-    concurrency: int = Field(default=IN_FLIGHT, ge=1, le=1024, description="Requests in flight at once.")
+    concurrency: int = Field(default=IN_FLIGHT, ge=1, le=1024)
+    """Requests in flight at once."""
     judge: Annotated[str, local_path(*JUDGES, maybe=True)] = Field(
         default="", description=f"{JUDGE_HELP} The baseline's own goes before both."
     )
-    fresh: bool = Field(
-        default=False, description="Ask again what an earlier step of the run was answered to the same question."
-    )
+    fresh: bool = False
+    """Ask again what an earlier step of the run was answered to the same question."""
 
 
 class EvaluateResult(Result):

@@ -52,31 +52,20 @@ _SAME_KEY = "keep the key that is in use on this port, where its server still an
 class DeployRequest(Request):
     """What to serve, and where."""
 
-    arm: Literal["adapter", "merged", "quantized"] = Field(default="quantized", description="Which model to serve.")
-    port: AutoInt = Field(
-        default=0,
-        ge=0,
-        le=65535,
-        description="Port on 127.0.0.1; auto: as what is served now, else a free one.",
-    )
-    context_tokens: Annotated[int, LeftOut("as it was measured with")] = Field(
-        # 256: a shorter conversation has no room for a system prompt and an answer.
-        default=CONTEXT_TOKENS,
-        ge=256,
-        description="Tokens a conversation may have, answer included.",
-    )
-    cards: AutoInt = Field(
-        default=0,
-        ge=0,
-        description="GPUs that vLLM splits the model over; auto: as it was measured, else the fewest that it fits on.",
-    )
-    rollback: bool = Field(default=False, description="Serve what was deployed before the present deployment.")
-    accept: str = Field(
-        default="",
-        # A reason is a sentence or two; it is shown beside the deployment ever after.
-        max_length=500,
-        description="Why it is served although the gate refuses it: what got worse, or form only; the reason is kept.",
-    )
+    arm: Literal["adapter", "merged", "quantized"] = "quantized"
+    """Which model to serve."""
+    port: AutoInt = Field(default=0, ge=0, le=65535)
+    """Port on 127.0.0.1; auto: as what is served now, else a free one."""
+    # 256: a shorter conversation has no room for a system prompt and an answer.
+    context_tokens: Annotated[int, LeftOut("as it was measured with")] = Field(default=CONTEXT_TOKENS, ge=256)
+    """Tokens a conversation may have, answer included."""
+    cards: AutoInt = Field(default=0, ge=0)
+    """GPUs that vLLM splits the model over; auto: as it was measured, else the fewest that it fits on."""
+    rollback: bool = False
+    """Serve what was deployed before the present deployment."""
+    # A reason is a sentence or two; it is shown beside the deployment ever after.
+    accept: str = Field(default="", max_length=500)
+    """Why it is served although the gate refuses it: what got worse, or form only; the reason is kept."""
 
 
 class DeployResult(Result):

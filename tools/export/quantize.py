@@ -51,28 +51,24 @@ class QuantizeRequest(PlacedRequest):
 
     GONE: ClassVar = {"distil_steps": (0,), "keep_share": (0.25,)}
 
-    scheme: Literal["auto", SchemeName] = Field(
-        default="auto", description="Bits of weights and activations, integers or floats; auto: by the model's size."
-    )
-    group_size: AutoInt = Field(
-        default=0, ge=0, description="Weights that share a scale; auto: the largest that divides."
-    )
-    rounding: Rounding = Field(
-        default="gptq",
-        description="gptq: later weights make up for an error; nearest: several times quicker; autoround: up or down "
-        "is learned, the nearest to the merged model and by far the slowest.",
-    )
-    calibration_samples: int = Field(default=_SAMPLES, ge=1, description="Training rows used for calibration.")
-    keep: tuple[Literal["auto", "down_proj", "o_proj"], ...] = Field(
-        default=("auto",), description="Layers that keep full precision too: down_proj, o_proj, both, or auto."
-    )
+    scheme: Literal["auto", SchemeName] = "auto"
+    """Bits of weights and activations, integers or floats; auto: by the model's size."""
+    group_size: AutoInt = Field(default=0, ge=0)
+    """Weights that share a scale; auto: the largest that divides."""
+    rounding: Rounding = "gptq"
+    """gptq: later weights make up for an error; nearest: several times quicker; autoround: up or down is learned, the
+    nearest to the merged model and by far the slowest."""
+    calibration_samples: int = Field(default=_SAMPLES, ge=1)
+    """Training rows used for calibration."""
+    keep: tuple[Literal["auto", "down_proj", "o_proj"], ...] = ("auto",)
+    """Layers that keep full precision too: down_proj, o_proj, both, or auto."""
     # A behaviour's rows are mostly shorter, and calibration takes memory by the square of a row's length.
-    max_seq_len_tokens: int = Field(default=256, ge=16, description="Calibration rows are cut to this length.")
-    seed: int = Field(default=17, description="Of the choice of calibration rows.")
-    dry_load: Literal["auto", "on", "off"] = Field(
-        default="auto",
-        description="Have vLLM load a tiny model quantized in the same way first. auto: where that pays; off: never.",
-    )
+    max_seq_len_tokens: int = Field(default=256, ge=16)
+    """Calibration rows are cut to this length."""
+    seed: int = 17
+    """Of the choice of calibration rows."""
+    dry_load: Literal["auto", "on", "off"] = "auto"
+    """Have vLLM load a tiny model quantized in the same way first. auto: where that pays; off: never."""
 
 
 class QuantizeResult(Result):

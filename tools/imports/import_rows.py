@@ -58,31 +58,24 @@ _DECODED_MORE = 8
 class ImportRequest(Request):
     """Where the rows come from, and how their columns are read."""
 
-    source: Annotated[str, local_path(maybe=True)] = Field(
-        min_length=1,
-        max_length=1000,
-        description="A .jsonl, .json, .csv or .parquet file, a folder of such files, or a data set of the hub at a "
-        "commit (hub:owner/name@COMMIT; its newest where none is given), which is downloaded.",
-    )
-    mapping: dict[str, str] = Field(
-        default_factory=dict,
-        description="Column of the message (user), of the answer (assistant) and of the system prompt (system), for a "
-        "format of its own.",
-    )
-    behaviour: Annotated[str, local_path(BUNDLED_BEHAVIOUR)] = Field(
-        default="", description="The behaviour whose rules and tests the rows are held to; empty: none."
-    )
-    split: str = Field(default="train", pattern=r"^[\w-]+$", max_length=60, description="Of a hub data set.")
-    max_unusable_share: float = Field(
-        # A slip in twenty records happens; more is a wrong mapping, and would teach its leavings.
-        default=0.05,
-        ge=0,
-        le=1,
-        description="Share of records that may be no rows and are left out; above it none is.",
-    )
+    source: Annotated[str, local_path(maybe=True)] = Field(min_length=1, max_length=1000)
+    """A .jsonl, .json, .csv or .parquet file, a folder of such files, or a data set of the hub at a commit
+    (hub:owner/name@COMMIT; its newest where none is given), which is downloaded."""
+    mapping: dict[str, str] = Field(default_factory=dict)
+    """Column of the message (user), of the answer (assistant) and of the system prompt (system), for a format of its
+    own."""
+    behaviour: Annotated[str, local_path(BUNDLED_BEHAVIOUR)] = ""
+    """The behaviour whose rules and tests the rows are held to; empty: none."""
+    split: str = Field(default="train", pattern=r"^[\w-]+$", max_length=60)
+    """Of a hub data set."""
+    # A slip in twenty records happens; more is a wrong mapping, and would teach its leavings.
+    max_unusable_share: float = Field(default=0.05, ge=0, le=1)
+    """Share of records that may be no rows and are left out; above it none is."""
     # as many as generate makes
-    limit: int = Field(default=100_000, ge=1, le=1_000_000, description="Records taken at most.")
-    beside: bool = Field(default=True, description="Keep the run's rows that are there already beside the new ones.")
+    limit: int = Field(default=100_000, ge=1, le=1_000_000)
+    """Records taken at most."""
+    beside: bool = True
+    """Keep the run's rows that are there already beside the new ones."""
 
 
 class ImportResult(Result):

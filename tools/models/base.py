@@ -53,19 +53,13 @@ class BaseRequest(Request):
         examples=list(BUNDLED),
         description=f"{bundled_names()}, a local folder of safetensors, or a hub id such as org/name.",
     )
-    revision: str = Field(
-        default="",
-        description="For a hub id: a commit, a branch or a tag, pinned at its commit; empty: the newest.",
-    )
-    measuring: Asked = Field(
-        default="auto",
-        description="Bits of the weights that baseline and adapter are measured at: 16, or 4 (a quantized base is made "
-        "beside it); 'stored' takes a quantized checkpoint as it is; auto: 16 where that fits.",
-    )
-    role: Literal["base", "teacher", "driver"] = Field(
-        default="base",
-        description="'base' is fine-tuned; 'teacher' only writes training rows; 'driver' holds the conversation.",
-    )
+    revision: str = ""
+    """For a hub id: a commit, a branch or a tag, pinned at its commit; empty: the newest."""
+    measuring: Asked = "auto"
+    """Bits of the weights that baseline and adapter are measured at: 16, or 4 (a quantized base is made beside it);
+    'stored' takes a quantized checkpoint as it is; auto: 16 where that fits."""
+    role: Literal["base", "teacher", "driver"] = "base"
+    """'base' is fine-tuned; 'teacher' only writes training rows; 'driver' holds the conversation."""
 
 
 class BaseResult(Result):

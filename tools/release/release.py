@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
-
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
@@ -26,13 +24,12 @@ _LONGEST = 80e-9
 class ReleaseRequest(Request):
     """What to write, of which model."""
 
-    format: Literal["gguf", "hub"] = Field(
-        default="gguf", description="gguf: one file for llama.cpp and Ollama; hub: a folder with a model card."
-    )
-    arm: Literal["adapter", "merged", "quantized"] = Field(
-        default="merged", description="Which model; a GGUF is always made from the merged one."
-    )
-    tensor_type: TensorType = Field(default="Q8_0", description="How a GGUF stores its matrices; BF16 rounds nothing.")
+    format: Literal["gguf", "hub"] = "gguf"
+    """gguf: one file for llama.cpp and Ollama; hub: a folder with a model card."""
+    arm: Literal["adapter", "merged", "quantized"] = "merged"
+    """Which model; a GGUF is always made from the merged one."""
+    tensor_type: TensorType = "Q8_0"
+    """How a GGUF stores its matrices; BF16 rounds nothing."""
 
 
 class ReleaseResult(Result):

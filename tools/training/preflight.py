@@ -55,17 +55,16 @@ class PreflightRequest(PlacedRequest):
     """How much to try."""
 
     # Eight: rows of every origin, two or three of each.
-    rows: int = Field(default=8, ge=2, le=64, description="Training rows to try the chain on.")
-    lora_rank: AutoInt = Field(
-        default=0, ge=0, le=256, description="Rank of the adapter that will be trained; auto: as training would choose."
-    )
+    rows: int = Field(default=8, ge=2, le=64)
+    """Training rows to try the chain on."""
+    lora_rank: AutoInt = Field(default=0, ge=0, le=256)
+    """Rank of the adapter that will be trained; auto: as training would choose."""
     max_seq_len_tokens: SeqLen = 0
     precision: Precision = "auto"
     load_in_4bit: In4Bit = False
     activation_checkpointing: Checkpointing = "auto"
-    micro_batch: AutoInt = Field(
-        default=0, ge=0, description="Rows in memory at once, as training will have it; auto: as many as fit."
-    )
+    micro_batch: AutoInt = Field(default=0, ge=0)
+    """Rows in memory at once, as training will have it; auto: as many as fit."""
 
     @property
     def batch_size(self) -> int:

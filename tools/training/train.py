@@ -49,77 +49,56 @@ from tunesmith.tools.training.selection import Selection
 class TrainRequest(PlacedRequest):
     """How to train. What is `auto` (0) is chosen by the model and the rows when the plan is made, with the reason."""
 
-    lora_rank: AutoInt = Field(
-        default=0, ge=0, le=256, description="Rank of the adapter's two factors; auto: by the rows."
-    )
-    lora_alpha: AutoInt = Field(
-        default=0, ge=0, description="Scale: the update is multiplied by alpha ÷ rank; auto: twice the rank."
-    )
-    lora_dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="Share of the adapter's inputs that is left out at random; 0 is fastest."
-    )
-    learning_rate: AutoFloat = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="Of AdamW at its highest, after the warm-up; it falls to 0 by a cosine. auto: by the model.",
-    )
-    epochs: AutoFloat = Field(  # 100: more is a slip
-        default=0.0, ge=0, le=100, description="How often every row is trained on; auto: by the model and the rows."
-    )
-    forms: AutoInt = Field(  # 16: more is a slip
-        default=0,
-        ge=0,
-        le=16,
-        description="Forms, with other drawn values, of a row that has such in an epoch. auto: by the model.",
-    )
-    max_steps: AutoInt = Field(default=0, ge=0, description="Optimiser steps; auto: as many as the epochs need.")
-    batch_size: AutoInt = Field(
-        default=0, ge=0, description="Rows per optimiser step; auto: by the model and the number of rows."
-    )
-    micro_batch: AutoInt = Field(
-        default=0,
-        ge=0,
-        description="Rows in memory at once, a part of batch_size; auto: as many as fit.",
-    )
-    cards: AutoInt = Field(  # 64: more than a machine holds
-        default=0,
-        ge=0,
-        le=64,
-        description="That share each step's rows, a process each; auto: as many as are kept busy.",
-    )
+    lora_rank: AutoInt = Field(default=0, ge=0, le=256)
+    """Rank of the adapter's two factors; auto: by the rows."""
+    lora_alpha: AutoInt = Field(default=0, ge=0)
+    """Scale: the update is multiplied by alpha ÷ rank; auto: twice the rank."""
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the adapter's inputs that is left out at random; 0 is fastest."""
+    learning_rate: AutoFloat = Field(default=0.0, ge=0, lt=1)
+    """Of AdamW at its highest, after the warm-up; it falls to 0 by a cosine. auto: by the model."""
+    # 100: more is a slip
+    epochs: AutoFloat = Field(default=0.0, ge=0, le=100)
+    """How often every row is trained on; auto: by the model and the rows."""
+    # 16: more is a slip
+    forms: AutoInt = Field(default=0, ge=0, le=16)
+    """Forms, with other drawn values, of a row that has such in an epoch. auto: by the model."""
+    max_steps: AutoInt = Field(default=0, ge=0)
+    """Optimiser steps; auto: as many as the epochs need."""
+    batch_size: AutoInt = Field(default=0, ge=0)
+    """Rows per optimiser step; auto: by the model and the number of rows."""
+    micro_batch: AutoInt = Field(default=0, ge=0)
+    """Rows in memory at once, a part of batch_size; auto: as many as fit."""
+    # 64: more than a machine holds
+    cards: AutoInt = Field(default=0, ge=0, le=64)
+    """That share each step's rows, a process each; auto: as many as are kept busy."""
     max_seq_len_tokens: SeqLen = 0
-    rehearsal_weight: AutoWeight = Field(  # 100: more is a slip
-        default=OPEN,
-        le=100,
-        description="Weight of staying as the base is: of the mean divergence on rehearsal beside the mean loss; "
-        "auto: by the model.",
-    )
-    value_weight: AutoWeight = Field(  # 100: more is a slip
-        default=OPEN,
-        le=100,
-        description="Weight of an answer's tokens that say its values, beside one of its frame; 1: all count alike. "
-        "auto: by the rows.",
-    )
-    max_kl: AutoWeight = Field(
-        default=OPEN,
-        description="Most KL to the base, in nats a token of held-out rehearsal, of the checkpoint that is kept; 0: no "
-        "bound. auto: by the model.",
-    )
-    patience: int = Field(  # one or two worse ones are noise
-        default=3, ge=0, description="Validations in a row without a better checkpoint that end training; 0: none do."
-    )
-    warmup_ratio: float = Field(  # AdamW's first steps know little of how gradients vary
-        default=0.05, ge=0, lt=1, description="Share of the steps over which the learning rate rises from 0."
-    )
+    # 100: more is a slip
+    rehearsal_weight: AutoWeight = Field(default=OPEN, le=100)
+    """Weight of staying as the base is: of the mean divergence on rehearsal beside the mean loss; auto: by the
+    model."""
+    # 100: more is a slip
+    value_weight: AutoWeight = Field(default=OPEN, le=100)
+    """Weight of an answer's tokens that say its values, beside one of its frame; 1: all count alike. auto: by the
+    rows."""
+    max_kl: AutoWeight = OPEN
+    """Most KL to the base, in nats a token of held-out rehearsal, of the checkpoint that is kept; 0: no bound. auto: by
+    the model."""
+    # one or two worse ones are noise
+    patience: int = Field(default=3, ge=0)
+    """Validations in a row without a better checkpoint that end training; 0: none do."""
+    # AdamW's first steps know little of how gradients vary
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises from 0."""
     precision: Precision = "auto"
     load_in_4bit: In4Bit = False
     activation_checkpointing: Checkpointing = "auto"
-    save_steps: AutoInt = Field(
-        default=0, ge=0, description="Optimiser steps between checkpoints, which are validated; auto: by the rows."
-    )
-    seed: int = Field(default=17, ge=0, lt=1 << 32, description="Of the order of rows and the adapter's first values.")
-    few_rows: bool = Field(default=False, description="Train although far fewer rows are left than were asked for.")
+    save_steps: AutoInt = Field(default=0, ge=0)
+    """Optimiser steps between checkpoints, which are validated; auto: by the rows."""
+    seed: int = Field(default=17, ge=0, lt=1 << 32)
+    """Of the order of rows and the adapter's first values."""
+    few_rows: bool = False
+    """Train although far fewer rows are left than were asked for."""
     unverified_rows: UnverifiedRows = False
 
 
