@@ -28,6 +28,7 @@ from tunesmith.agent.queries.answer import Context as Records
 from tunesmith.agent.queries.registry import REQUESTS, answer
 from tunesmith.agent.version import VERSION
 from tunesmith.memory.errors import ApprovalPending, BadInput, TunesmithError
+from tunesmith.memory.json_values import picked
 from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.records import PLANNED, RUNNING, Run, Step
 from tunesmith.memory.store import Store
@@ -167,9 +168,7 @@ class _Tools:
         return {
             "machine": {
                 "gpus": [gpu.name for gpu in machine.gpus],
-                "vram_free_bytes": machine.vram_free_bytes,
-                "ram_free_bytes": machine.ram_free_bytes,
-                "disk_free_bytes": machine.disk_free_bytes,
+                **picked(machine, "vram_free_bytes", "ram_free_bytes", "disk_free_bytes"),
             },
             "at_work": [_step(step) for step in self.store.steps(status=RUNNING)],
             # the newest: older ones were left
@@ -378,14 +377,10 @@ def _price(step: Step) -> Json:
     return {
         "plan_hash": plan.hash,
         "step": step.id,
-        "run": plan.run,
-        "stage": plan.stage,
-        "summary": plan.summary,
+        **picked(plan, "run", "stage", "summary"),
         "estimated_seconds": estimate.seconds,
         "based_on": estimate.basis,
-        "peak_ram_bytes": estimate.peak_ram_bytes,
-        "peak_vram_bytes": estimate.peak_vram_bytes,
-        "disk_bytes": estimate.disk_bytes,
+        **picked(estimate, "peak_ram_bytes", "peak_vram_bytes", "disk_bytes"),
         "replaces": list(plan.replaces),
         "notes": list(plan.notes),
         "fields": {name: value for name, value in plan.request.items() if name != "run"},

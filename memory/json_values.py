@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -18,6 +18,11 @@ def as_object(value: object) -> dict[str, object]:
 def as_record(make: Callable[..., T], value: object) -> T:
     """What `make`, such as a dataclass, makes of the fields of a JSON object."""
     return make(**as_object(value))
+
+
+def picked(record: object, *names: str) -> dict[str, Any]:
+    """Some fields of a record under their own names, in this order, for a document."""
+    return {name: getattr(record, name) for name in names}
 
 
 def as_list(value: object) -> list[object]:

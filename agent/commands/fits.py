@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
+from tunesmith.memory.json_values import picked
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.machine.cards import Card
@@ -18,14 +19,7 @@ def listed_document(bases: Sequence[tuple[KnownBase, Fits]]) -> dict[str, object
     """The bases that are proposed where nobody names one, as `--json` prints them."""
     return {
         "bases": [
-            {
-                "model": base.model,
-                "license": base.license,
-                "why": base.why,
-                "on_hub": base.on_hub,
-                "fits": to_json(answer),
-            }
-            for base, answer in bases
+            {**picked(base, "model", "license", "why", "on_hub"), "fits": to_json(answer)} for base, answer in bases
         ]
     }
 

@@ -16,6 +16,7 @@ from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import summarise, summary_view, write_run_report
 from tunesmith.agent.queries.answer import day
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.json_values import picked
 from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
@@ -86,11 +87,9 @@ def _run_line(store: Store, run: str) -> dict[str, object]:
     record, counts, refusal = store.run(run), store.step_counts(run), store.refusal(run)
     return {
         "run": run,
-        "name": record.name,
-        "status": record.status,
+        **picked(record, "name", "status"),
         "refused": refusal.reason if refusal else None,
-        "created_at": record.created_at,
-        "finished_at": record.finished_at,
+        **picked(record, "created_at", "finished_at"),
         "steps": counts.total,
         "steps_done": counts.done,
         "seconds": sum(step.seconds or 0 for step in store.steps(run)),
@@ -123,18 +122,12 @@ def job_line(step: Step) -> dict[str, object]:
     eta = render.eta_seconds(elapsed_s, step.total, step.estimated_seconds) if running else None
     return {
         "step": step.id,
-        "run": step.run,
-        "stage": step.stage,
-        "on": step.on,
-        "status": step.status,
+        **picked(step, "run", "stage", "on", "status"),
         "pid": step.pid if running else None,
-        "done": step.done,
-        "total": step.total,
-        "note": step.note,
+        **picked(step, "done", "total", "note"),
         "elapsed_seconds": elapsed_s,
         "eta_seconds": eta,
-        "plan_hash": step.plan_hash,
-        "error": step.error,
+        **picked(step, "plan_hash", "error"),
     }
 
 

@@ -13,6 +13,7 @@ from tunesmith.agent.commands.rows_request import request
 from tunesmith.agent.commands.rows_view import balance_of, document, of_kind, review_of, rows_view
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.json_values import picked
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.plain_file import write_private_text
@@ -41,9 +42,12 @@ def rows(args: argparse.Namespace, settings: Settings, store: Store, out: Output
     else:
         in_terminal(review, out)
     summary = review.ended()
-    identity = {"run": review.run, "step": review.step, "behaviour": review.behaviour, "rows": len(review.suspects)}
-    out.document({**identity, "marks": dict(review.mark_counts)}, render.plain(summary))
+    out.document({**_identity(review), "marks": dict(review.mark_counts)}, render.plain(summary))
     return 0
+
+
+def _identity(review: Review) -> dict[str, object]:
+    return {**picked(review, "run", "step", "behaviour"), "rows": len(review.suspects)}
 
 
 def _show(args: argparse.Namespace, review: Review, out: Output) -> int:
@@ -51,10 +55,7 @@ def _show(args: argparse.Namespace, review: Review, out: Output) -> int:
         raise BadInput(f"--limit takes a number of rows from 1 on, not {args.limit}")
     page = of_kind(review, args.kind)[: args.limit]
     value = {
-        "run": review.run,
-        "step": review.step,
-        "behaviour": review.behaviour,
-        "rows": len(review.suspects),
+        **_identity(review),
         "balance": balance_of(review),
         "shown": [document(review, suspect) for suspect in page],
     }

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.json_values import picked
 from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration, size
@@ -53,19 +54,14 @@ class RunSummary:
     def to_json(self) -> dict[str, object]:
         """The shape that scripts read."""
         return {
-            "run": self.run,
-            "name": self.name,
-            "status": self.status,
+            **picked(self, "run", "name", "status"),
             "blocks": {
                 block: {arm: {**asdict(score), "rate": score.rate} for arm, score in scores.items()}
                 for block, scores in self.blocks.items()
             },
             "comparisons": [compared.to_json() for compared in self.comparisons],
             "claims": {one.arm: one.verdict.word for one in self.evidence},
-            "seconds": self.seconds,
-            "estimated_seconds": self.estimated_seconds,
-            "peak_rss_bytes": self.peak_rss_bytes,
-            "endpoint": self.endpoint,
+            **picked(self, "seconds", "estimated_seconds", "peak_rss_bytes", "endpoint"),
             "report": str(self.report) if self.report else None,
             "verdict": self.verdict or None,
         }

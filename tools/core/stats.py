@@ -130,13 +130,13 @@ def lower_bound(passed: int, cases: int, confidence: float) -> float:
     return clopper_pearson(passed, cases, 2 * confidence - 1)[0]
 
 
-def pass_rate_interval(passed: float, cases: float, confidence: float = 0.95) -> tuple[float, float]:
+def pass_rate_interval(passed: float, cases: float) -> tuple[float, float]:
     """The interval that is shown for a pass rate: exact under 300 cases, Wilson's from there on.
 
     Cases in clusters are given as `effective_cases`, passes in proportion (Korn & Graubard 1998, Surv. Methodol. 24).
     """
     method = clopper_pearson if cases < EXACT_BELOW_CASES else wilson_interval
-    return method(passed, cases, confidence)
+    return method(passed, cases)
 
 
 def clustered_pass_rate_interval(passed: int, clusters: Sequence[Hashable]) -> tuple[float, float]:

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
+from tunesmith.memory.json_values import picked
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.core.wrong_values import sentence
@@ -52,13 +53,7 @@ class _Line(BaseModel):
 def write_rows(path: Path, rows: Iterable[TrainingRow]) -> None:
     """Write rows, atomically. Verdicts are left to the store: a dataset holds kept rows alone."""
     lines = (
-        {
-            "row_id": row.row_id,
-            "origin": row.origin,
-            "prompt": row.prompt,
-            "completion": row.completion,
-            "attributes": row.attributes.as_json(),
-        }
+        {**picked(row, "row_id", "origin", "prompt", "completion"), "attributes": row.attributes.as_json()}
         for row in rows
     )
     atomic_write(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))

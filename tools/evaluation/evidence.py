@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import get_args
 
 from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.json_values import picked
 from tunesmith.memory.records import EvalResult
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.comparison import Comparison, Json
@@ -93,14 +94,10 @@ def _control_json(control: Control | None, *, ranged: bool = False) -> Json | No
         return None
     alone = control.on_target
     return {
-        "passed": control.passed,
-        "cases": control.cases,
-        "own": control.own,
-        "p_value": control.p_value,
-        "state": control.state,
+        **picked(control, "passed", "cases", "own", "p_value", "state"),
         "open": control.waiting,
         **({"range": [control.lowest, control.highest]} if ranged else {"answer": control.answer[:_ANSWER_CHARACTERS]}),
-        **({"on_target": {"passed": alone.passed, "cases": alone.cases, "p_value": alone.p_value}} if alone else {}),
+        **({"on_target": picked(alone, "passed", "cases", "p_value")} if alone else {}),
     }
 
 

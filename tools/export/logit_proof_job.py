@@ -103,9 +103,8 @@ def drawn_layers(shape: ModelShape, seed: int) -> list[int]:
 
 
 def compare_logits(
-    base_dir: Path, adapter_dir: Path, merged_dir: Path, progress: Progress, *, rows: Sequence[TrainingRow] = (),
-    seed: int = 17,
-) -> LogitProof:  # fmt: skip
+    base_dir: Path, adapter_dir: Path, merged_dir: Path, progress: Progress, *, rows: Sequence[TrainingRow] = ()
+) -> LogitProof:
     """How far the merged model is from base + adapter, on a few questions and on `rows`.
 
     One layer is in memory at a time; where the model is small, each of them and in fp32, so that the stored rounding is
@@ -121,7 +120,7 @@ def compare_logits(
     shape = ModelShape.of(json.loads((base_dir / "config.json").read_text()))
     small = shape.parameters < FP32_BELOW_PARAMETERS
     dtype = torch.float32 if small else torch.bfloat16
-    layers = drawn_layers(shape, seed)
+    layers = drawn_layers(shape, _SEED)
     texts = _texts(AutoTokenizer.from_pretrained(base_dir), rows)
     progress(0, 3, "logits of base + adapter, layer by layer")
     with offloaded_model(base_dir, dtype, merged_dir.parent) as model:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.json_values import picked
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import size
 from tunesmith.tools.core.machine import Gpu, Machine
@@ -272,28 +273,17 @@ def to_json(report: Fits, card: Card | None = None) -> dict[str, object]:
     """The documented shape, on this machine or on another card."""
     tasks = [
         {
-            "task": task.task,
-            "precision": task.precision,
-            "fits": task.fits,
-            "vram_bytes": task.vram_bytes,
-            "cards": task.cards,
+            **picked(task, "task", "precision", "fits", "vram_bytes", "cards"),
             "least_bytes": task.least_bytes or task.peak_bytes,
-            "settings": task.settings,
-            "ram_bytes": task.ram_bytes,
-            "disk_bytes": task.plan.estimate.disk_bytes,
-            "seconds": task.plan.estimate.seconds,
-            "basis": task.plan.estimate.basis,
+            **picked(task, "settings", "ram_bytes"),
+            **picked(task.plan.estimate, "disk_bytes", "seconds", "basis"),
             "try": list(map(str, task.plan.fitting)),
             "refusals": list(task.plan.refusals),
         }
         for task in report.tasks
     ]
     return {
-        "model": report.model,
-        "revision": report.revision,
-        "parameters": report.parameters,
-        "active_parameters": report.active_parameters,
-        "approximate": report.approximate,
+        **picked(report, "model", "revision", "parameters", "active_parameters", "approximate"),
         "card": card.name if card else "",
         "card_note": card.note if card else "",
         "room": {"ram_bytes": report.machine.memory_free_bytes, "vram_bytes": report.machine.vram_free_bytes},

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
-from tunesmith.memory.json_values import as_float, as_int, as_list, as_object
+from tunesmith.memory.json_values import as_float, as_int, as_list, as_object, picked
 from tunesmith.tools.models.chat_template import without_system
 from tunesmith.tools.serving.addresses import read_address, refuse_key_in_clear
 from tunesmith.tools.serving.listeners import Listener, SendRefused
@@ -46,10 +46,7 @@ class ChatRequest:
     def body(self) -> dict[str, object]:
         """The JSON body of the request."""
         body: dict[str, object] = {
-            "model": self.model,
-            "messages": self.messages,
-            "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
+            **picked(self, "model", "messages", "max_tokens", "temperature"),
             **self.extra,
         }
         if self.seed is not None:

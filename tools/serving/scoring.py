@@ -1,8 +1,7 @@
-"""How likely a served model finds texts that are there already: log probabilities of every token of a prompt."""
+"""How likely a served model finds a text that is there already: log probabilities of every token of a prompt."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import aiohttp
@@ -14,7 +13,7 @@ from tunesmith.tools.serving.connections import Connections
 from tunesmith.tools.serving.servers import Server
 
 _TIMEOUT_S = 600.0
-"""Of all texts that wait behind each other on a CPU."""
+"""Of the longest text, on a CPU."""
 
 
 class _Logprob(BaseModel):
@@ -29,31 +28,21 @@ class _Answer(BaseModel):
     choices: list[_Choice]
 
 
-async def score_prompts(
-    server: Server, model: str, texts: Sequence[Sequence[int]], *, concurrency: int
-) -> list[list[float]]:
-    """Of every text, as its tokens, the log probability of each but the first, which nothing stands before.
+async def score_prompt(server: Server, model: str, tokens: Sequence[int]) -> list[float]:
+    """The log probability of each token of a text but the first, which nothing stands before. Raises StepFailed.
 
-    Raises StepFailed.
-
-    A text must be shorter than the server's context by one token: vLLM has to write something.
+    The text must be shorter than the server's context by one token: vLLM has to write something.
     """
-    gate = asyncio.Semaphore(concurrency)
     address = read_address(server.url)
+    body = {"model": model, "prompt": list(tokens), "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
     async with Connections(address, server.key, timeout_s=_TIMEOUT_S, listener=server.listener) as connections:
-
-        async def one(tokens: Sequence[int]) -> list[float]:
-            body = {"model": model, "prompt": list(tokens), "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
-            async with gate:
-                status, document = await connections.post("/v1/completions", body)
-            if status != 200:
-                raise StepFailed(f"the server scored no text: HTTP {status}: {str(document)[:200]}")
-            return _scored(tokens, document)
-
         try:
-            return list(await asyncio.gather(*(one(text) for text in texts)))
+            status, document = await connections.post("/v1/completions", body)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:  # it is gone, too slow, or no JSON
             raise StepFailed(f"the server scored no text: {type(error).__name__}: {error}") from error
+    if status != 200:
+        raise StepFailed(f"the server scored no text: HTTP {status}: {str(document)[:200]}")
+    return _scored(tokens, document)
 
 
 def _scored(tokens: Sequence[int], document: object) -> list[float]:
