@@ -82,8 +82,6 @@ def _sit(args: argparse.Namespace, sitting: Sitting, out: Output, approver: Appr
             sit(sitting, out, approver, given=given)
     finally:
         out.let_go()
-        if sitting.rated_here:
-            sitting.store.event("answers.rated", run=sitting.pair.run, arms=sitting.pair.arms, rated=sitting.rated_here)
     for number, one in sitting.now().items():
         if error := sitting.errors.get(one.id):
             out.say(f"message {number} was not answered, and waits: {error}")

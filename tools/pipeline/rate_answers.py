@@ -31,7 +31,6 @@ class Sitting:
     pair: Pair
     arms: Sequence[str] = ()
     """As they were named; empty: those that are meant."""
-    rated_here: int = 0
     errors: dict[int, str] = field(default_factory=dict)
     """Id of a message → why an arm gave no answer to it when it was asked last."""
     _who: list[Answering] = field(default_factory=list)
@@ -183,7 +182,6 @@ class Sitting:
             raise BadInput("both answers are the same, letter for letter: both are right, or none is; judge it again")
         if rating is None or not records.rate(self.store, rating, verdicts, by):
             raise BadInput(f"message {number} was judged elsewhere meanwhile; it counts once, as it was judged first")
-        self.rated_here += 1
 
     def take_back(self, number: int = 0) -> int:
         """Take a judgement back, 0 for the newest; its number. Raises BadInput where there is none."""
