@@ -19,7 +19,7 @@ import pytest
 from tests.fixtures.demo_run import HANG_S, as_json, tunesmith
 from tests.fixtures.open_gate import PYTHONS, Served
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.scoring import score_prompts
+from tunesmith.tools.serving.scoring import score_prompt
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.xdist_group("served"), pytest.mark.timeout(HANG_S)]
 
@@ -46,7 +46,7 @@ def test_the_first_server_of_a_machine_starts_no_other_python_and_compiles_nothi
     assert all(
         own in line for own, line in zip(("pipeline.worker", "serving.supervisor", "vllm serve"), started, strict=True)
     )
-    [told] = asyncio.run(score_prompts(served.server, served.base, [[5, 6, 7, 8]], concurrency=1))
+    told = asyncio.run(score_prompt(served.server, served.base, [5, 6, 7, 8]))
     assert len(told) == 3 and all(one < 0 for one in told)
     assert not [file for file in (folder / "compiled").rglob("*") if file.is_file()]
 
@@ -55,7 +55,7 @@ def nats(served: Served, *models: str) -> list[list[float]]:
     """What each of `models` finds of every token of every text, all in flight at once."""
 
     async def go() -> list[list[float]]:
-        asked = [score_prompts(served.server, model, TEXTS, concurrency=8) for model in models]
+        asked = (asyncio.gather(*(score_prompt(served.server, model, text) for text in TEXTS)) for model in models)
         return [[nat for text in scored for nat in text] for scored in await asyncio.gather(*asked)]
 
     return asyncio.run(go())

@@ -35,7 +35,7 @@ from tunesmith.tools.serving.listeners import Guard, Listener, Seen, SendRefused
 from tunesmith.tools.serving.local_http import call
 from tunesmith.tools.serving.model_server import loaded_for_a_while
 from tunesmith.tools.serving.requests import chat_client
-from tunesmith.tools.serving.scoring import score_prompts
+from tunesmith.tools.serving.scoring import score_prompt
 from tunesmith.tools.serving.spec import ServerSpec
 
 KEY, WORDS = "the-key-SECRET", "private words"
@@ -259,7 +259,7 @@ def test_every_client_of_a_server_on_the_books_knows_whose_it_must_be(tmp_path: 
         with thief_of(ours) as thief:
             assert asyncio.run(ask(server)).error
             for work in (
-                lambda: asyncio.run(score_prompts(server, "m", [[1, 2]], concurrency=1)),
+                lambda: asyncio.run(score_prompt(server, "m", [1, 2])),
                 lambda: servers.load_adapter(server, "a", tmp_path),
                 lambda: servers.template_tokens(server, [{"role": "user", "content": WORDS}]),
             ):

@@ -17,7 +17,7 @@ from tunesmith.tools.evaluation.liveness import TEXT_TOKENS, Liveness, Scores, a
 from tunesmith.tools.models.probe_adapters import adapted_kinds, write_probe
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.model_server import loaded_for_a_while
-from tunesmith.tools.serving.scoring import score_prompts
+from tunesmith.tools.serving.scoring import score_prompt
 from tunesmith.tools.suites.case import Suite
 
 
@@ -47,5 +47,4 @@ def probe_text(server: servers.Server, suite: Suite) -> list[int]:
 
 
 def _scored(server: servers.Server, model: str, text: Sequence[int]) -> Scores:
-    [scores] = asyncio.run(score_prompts(server, model, [text], concurrency=1))
-    return scores
+    return asyncio.run(score_prompt(server, model, text))

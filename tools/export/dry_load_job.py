@@ -32,7 +32,7 @@ from tunesmith.tools.models.memory_math import server_memory
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import placed
 from tunesmith.tools.serving.model_server import serve
-from tunesmith.tools.serving.scoring import score_prompts
+from tunesmith.tools.serving.scoring import score_prompt
 from tunesmith.tools.serving.spec import ServerSpec
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _load(job: Job[QuantizeRequest], quantized_dir: Path) -> None:
     server = serve(job, spec, vllm=job.vllm, log="dry-load.log", note="dry load: vLLM is starting")
     try:
         # any tokens: that they are computed is all
-        [scored] = run_async(score_prompts(server, _NAME, [[5, 6, 7, 8, 9, 10]], concurrency=1))
+        scored = run_async(score_prompt(server, _NAME, [5, 6, 7, 8, 9, 10]))
         if not all(map(math.isfinite, scored)):
             raise StepFailed("vLLM loads it and computes no finite number")
     finally:

@@ -95,11 +95,11 @@ def behaviour_rows(dataset: Path, *, seed: int = 17) -> list[TrainingRow]:
     return []
 
 
-def drawn_layers(shape: ModelShape, seed: int) -> list[int]:
+def drawn_layers(shape: ModelShape) -> list[int]:
     """The layers through which logits are compared: all of a small model's, a few of a larger one's."""
     if shape.parameters < FP32_BELOW_PARAMETERS or shape.layers <= _MOST_LAYERS:
         return list(range(shape.layers))
-    return sorted(random.Random(seed).sample(range(shape.layers), _MOST_LAYERS))
+    return sorted(random.Random(17).sample(range(shape.layers), _MOST_LAYERS))
 
 
 def compare_logits(
@@ -120,7 +120,7 @@ def compare_logits(
     shape = ModelShape.of(json.loads((base_dir / "config.json").read_text()))
     small = shape.parameters < FP32_BELOW_PARAMETERS
     dtype = torch.float32 if small else torch.bfloat16
-    layers = drawn_layers(shape, _SEED)
+    layers = drawn_layers(shape)
     texts = _texts(AutoTokenizer.from_pretrained(base_dir), rows)
     progress(0, 3, "logits of base + adapter, layer by layer")
     with offloaded_model(base_dir, dtype, merged_dir.parent) as model:
