@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,6 +82,15 @@ CHECK_RUN = "checks"
 """Name of the run in which checks of this machine are kept."""
 ASIDE_RUNS = (DRIVER_RUN, CHECK_RUN)
 """Names of runs that train nothing: they are nobody's newest run."""
+
+
+class RunRule(Enum):
+    """Which run a step belongs to where none is named."""
+
+    NEWEST = "the newest; there must be one"
+    OWN = "a new one, unless the newest lacks what this makes: a run has one of it"
+    DRIVER = "the one in which the conversation's own model is kept"
+    CHECKS = "the one in which checks of this machine are kept"
 
 
 def planned_stages(plan: Mapping[str, object]) -> str:

@@ -10,14 +10,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.records import Artifact, Step
+from tunesmith.memory.records import Artifact, RunRule, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.machine import Machine, chosen_gpu
 from tunesmith.tools.core.pace import Past
@@ -36,13 +35,8 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
-class Request(Frozen):
-    """What a stage is asked to do; exactly this is stored, and reproduces the step.
-
-    The docstring under a field is its description, in `--help` and in what a model reads.
-    """
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
+class Request(Frozen, use_attribute_docstrings=True):
+    """What a stage is asked to do; exactly this is stored, and reproduces the step. Docstrings describe its fields."""
 
     run: str = ""
     """Run to work in, for example r3; empty: the newest one."""
@@ -311,15 +305,6 @@ def expected(kind: str, bytes_: int = 0, /, **meta: object) -> Artifact:
 def is_expected(artifact: Artifact) -> bool:
     """Whether an artifact is not there yet: it has no file and no digest."""
     return artifact.id == _EXPECTED
-
-
-class RunRule(Enum):
-    """Which run a step belongs to where none is named."""
-
-    NEWEST = "the newest; there must be one"
-    OWN = "a new one, unless the newest lacks what this makes: a run has one of it"
-    DRIVER = "the one in which the conversation's own model is kept"
-    CHECKS = "the one in which checks of this machine are kept"
 
 
 class Settled(NamedTuple):

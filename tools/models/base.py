@@ -10,12 +10,12 @@ from pydantic import BeforeValidator, Field
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import read_manifest
-from tunesmith.memory.records import Artifact
+from tunesmith.memory.records import Artifact, RunRule
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import expanded, is_there, local_path, looks_like_path
 from tunesmith.tools.core.rates import Seconds
-from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result, RunRule, Settled, Stage, expected
+from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result, Settled, Stage, expected
 from tunesmith.tools.models.bundled import BUNDLED, BundledModel, bundled_names
 from tunesmith.tools.models.families import FAMILIES
 from tunesmith.tools.models.folder import (

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.records import APPROVED, CHECK_RUN, DONE, DRIVER_RUN, RUNNING
+from tunesmith.memory.records import APPROVED, CHECK_RUN, DONE, DRIVER_RUN, RUNNING, RunRule
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import RunRule
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import parse_request
 from tunesmith.tools.pipeline.progress import is_complete

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from tunesmith.memory.records import RunRule
 from tunesmith.tools.core.estimate import estimate
 from tunesmith.tools.core.rates import Seconds
-from tunesmith.tools.core.stage import TRAINING, Facts, Plan, Request, Result, RunRule, Stage
+from tunesmith.tools.core.stage import TRAINING, Facts, Plan, Request, Result, Stage
 from tunesmith.tools.machine.gpus import why_no_gpu
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.memory_math import CUDA_BYTES
