@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
+from tunesmith.tools.core.arithmetic import formula_text
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.arithmetic import formula_text
 from tunesmith.tools.data.description import OWN_BLIND
 from tunesmith.tools.data.spec import Attribute, Spec, without_places
 from tunesmith.tools.data.verify import topic

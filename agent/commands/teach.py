@@ -26,6 +26,7 @@ from tunesmith.agent.driver.reading import Read
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.local_paths import expanded, is_there
+from tunesmith.tools.core.similarity import normal
 from tunesmith.tools.core.yaml_file import read_yaml
 from tunesmith.tools.data.behaviour import (
     REHEARSAL,
@@ -38,7 +39,6 @@ from tunesmith.tools.data.behaviour import (
     write_behaviour,
 )
 from tunesmith.tools.data.proposal import Proposal, words_digest
-from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import SUITE
 from tunesmith.tools.data.verify import spec_faults, verified

@@ -18,7 +18,7 @@ from tunesmith.memory.arms import ARMS
 from tunesmith.memory.records import EvalResult, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import listed
-from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.core.similarity import normal
 from tunesmith.tools.evaluation.blind import hidden_cases
 from tunesmith.tools.suites.case import Case
 

@@ -10,9 +10,9 @@ import pytest
 from tests.fixtures.demo_run import HANG_S, as_json, tunesmith
 from tests.fixtures.descriptions import COOKING
 from tests.fixtures.open_gate import Served
+from tunesmith.tools.core.similarity import Likeness
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import write_behaviour
-from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.data.spec_suites import SUITE
 from tunesmith.tools.serving.servers import list_servers
 

@@ -14,9 +14,9 @@ from examples import arc, endpoint_teacher
 from tests.fixtures import FIXTURES, stored_runs
 from tests.fixtures.stub_driver import StubDriver
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.similarity import Likeness
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import is_complete, load_behaviour
-from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.evaluation.compare import compare_with_hops
 from tunesmith.tools.pipeline.run_step import price
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace

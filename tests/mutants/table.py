@@ -162,13 +162,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        for step in [*self._starting]:\n", "        for step in ():\n",
          "tests/trust/test_workers.py::test_a_yes_that_is_being_started_elsewhere_is_not_withdrawn"),
     )),
-    *rows(BLIND, "tools/data/request_page.py", (
+    *rows(BLIND, "agent/commands/rows_request.py", (
         ("parted(words.examples)[0]", "words.examples",
-         "tests/tools/data/test_request_page.py::test_what_is_blind_for_training_is_on_no_page_either"),
+         "tests/agent/commands/test_rows_request.py::test_what_is_blind_for_training_is_on_no_page_either"),
         ("words.examples if words.blind_sha256 else", "words.examples if words.attributes else",
-         "tests/tools/data/test_request_page.py::test_a_file_that_says_all_itself_was_not_parted_yet"),
+         "tests/agent/commands/test_rows_request.py::test_a_file_that_says_all_itself_was_not_parted_yet"),
         ("if text not in asked]", "]",
-         "tests/tools/data/test_request_page.py::test_what_is_blind_for_training_is_on_no_page_either"),
+         "tests/agent/commands/test_rows_request.py::test_what_is_blind_for_training_is_on_no_page_either"),
     )),
     *rows(ELSEWHERE, "memory/bundles.py", (
         ('    if table in ("runs", "steps", "artifacts"):\n',

@@ -5,12 +5,13 @@ The way of a row, file by file:
 - What is to be learned: `description` (a user's words, examples and conversations), `proposal` (what a file or a model
   proposes beside them), `examples` and `verify` (held to the examples), `spec` (the whole, checked), `behaviour` (its
   file and folder). `read_words` has a model read the words.
-- What an answer is made of: `answer_form`, `answer_shape`, `answer_rules`; its values: `record_values`, `typed_values`,
-  `arithmetic`.
+- What an answer is made of: `answer_form`, `answer_shape`, `answer_rules`; its values: `record_values`, `typed_values`
+  (computed ones by `tools/core/arithmetic`).
 - Rows that are written (`generate`): `draw` decides what a row is about, `writer_requests` asks for it, `synthesis` and
   `lists` make messages of it, `reader` and `reading` read them back, `answers` has answers written and judged.
-  `augmentation` makes further messages: near misses, which only look alike, and variants.
-- What is kept (`critique`): `rows`, `row_checks`, `similarity`, then `balance`, `held_out` and `undecided`.
+  `augmentation` makes messages of those: near misses, which only look alike, variants, and other endings.
+- What is kept (`critique`): `rows`, `row_checks`, then `balance`, `held_out` and `undecided`; what gives a case away is
+  `tools/suites/leakage`'s to say.
 - What tests it: `spec_suites`. Rows lie in files as `rows` has them.
 
 Words of this room:

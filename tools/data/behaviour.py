@@ -22,10 +22,10 @@ from tunesmith.tools.data.answer_shape import json_examples, object_paths
 from tunesmith.tools.data.description import EXAMPLES_MIN, Description, Example, distinct, slug
 from tunesmith.tools.data.examples import example_problems
 from tunesmith.tools.data.proposal import STATED, Proposal, stated_in, with_call
-from tunesmith.tools.data.similarity import LEAK, LeakGate
 from tunesmith.tools.data.spec import ANSWER_CHARACTERS_MAX, Answer, Spec, as_document
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
+from tunesmith.tools.suites.leakage import LEAK, LeakGate
 from tunesmith.tools.suites.loading import load_named_suites
 
 SPEC_FILE, REHEARSAL = "behaviour.yaml", "rehearsal.txt"

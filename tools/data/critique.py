@@ -20,7 +20,6 @@ from tunesmith.tools.core.stage import Facts, Inputs, Plan, PlanQuestion, Result
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answers import Judged
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour, own_suites
-from tunesmith.tools.data.similarity import LEAK
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.undecided import (
     ALL_CHECKED,
@@ -37,6 +36,7 @@ from tunesmith.tools.serving.budget import asking_seconds, need_vllm, server_of
 from tunesmith.tools.serving.context_settings import USUAL, context_settings_of
 from tunesmith.tools.suites.case import Suite
 from tunesmith.tools.suites.grading.embedding import EMBEDDER_PIN, embedder_sha256
+from tunesmith.tools.suites.leakage import LEAK
 from tunesmith.tools.suites.loading import SuiteName, load_named_suites
 
 _ACCEPTED_SHARE = 0.92

@@ -17,6 +17,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.marks import Mark, marks_of
 from tunesmith.memory.records import KEEP, Artifact, TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.similarity import Likeness, normal
 from tunesmith.tools.data.answer_form import AnswerForm, form_of
 from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.answers import Judged, RowJudge
@@ -47,7 +48,6 @@ from tunesmith.tools.data.rows import (
     token_fault,
     write_rows,
 )
-from tunesmith.tools.data.similarity import Leak, LeakGate, Likeness, normal, row_texts
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_case_suites
 from tunesmith.tools.data.undecided import ACCEPTED, gate_cases, unverified_of
@@ -57,6 +57,7 @@ from tunesmith.tools.serving.model_server import measuring_server
 from tunesmith.tools.serving.requests import AnswerLog, Tally
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading.embedding import local_embedder
+from tunesmith.tools.suites.leakage import Leak, LeakGate, row_texts
 
 _AT_ONCE = 64
 """Requests in flight, and rows tokenized together: 100,000 at once would take gigabytes."""

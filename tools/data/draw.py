@@ -18,11 +18,11 @@ from typing import TypeVar
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.row_attributes import Draw
+from tunesmith.tools.core.arithmetic import Unanswerable
+from tunesmith.tools.core.similarity import word_count
 from tunesmith.tools.core.yaml_file import read_own
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.arithmetic import Unanswerable
 from tunesmith.tools.data.record_values import Values, drawn_number, excluded, in_order, with_computed
-from tunesmith.tools.data.similarity import word_count
 from tunesmith.tools.data.spec import Attribute, Spec, without_places
 from tunesmith.tools.data.typed_values import draw_value, surface_of
 from tunesmith.tools.data.writer_requests import (

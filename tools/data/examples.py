@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import pairwise
 
+from tunesmith.tools.core.arithmetic import NUMERIC, Unanswerable, number_of
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_shape import absent_share
-from tunesmith.tools.data.arithmetic import NUMERIC, Unanswerable, number_of
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.proposal import Part
 from tunesmith.tools.data.record_values import Values, items_of, with_computed

@@ -24,13 +24,14 @@ from rapidfuzz import fuzz
 from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.core.record_files import PREVIEW_RECORDS
+from tunesmith.tools.core.similarity import RUN, normal, runs
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.description import takes_turns
 from tunesmith.tools.data.rows import EXAMPLE, ORDINARY, is_persons
-from tunesmith.tools.data.similarity import RUN, LeakGate, normal, runs
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.suites.case import Case
+from tunesmith.tools.suites.leakage import LeakGate
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +247,8 @@ def _as_cases(spec: Spec, rows: Sequence[TrainingRow], groups: Mapping[str, str]
     for row in rows:
         own = row.origin != "generated"
         known = own or form_of(spec).composed or row.attributes.agreed is True
-        by, at = (account(), now()) if own else ("", "")
+        source, by, at = ("own", account(), now()) if own else ("written", "", "")
         answer = row.answer if known else ""
-        source = "own" if own else "written"
         cases.append(KnownCase(spec.text_of(row.prompt), answer, source, by, at, _system_of(row), seeds[row.row_id]))
     return cases
 

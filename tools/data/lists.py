@@ -14,14 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tunesmith.memory.row_attributes import Draw
+from tunesmith.tools.core.arithmetic import number_of
+from tunesmith.tools.core.similarity import normal, word_count
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.arithmetic import number_of
+from tunesmith.tools.data.augmentation import Endings
 from tunesmith.tools.data.draw import ITEMS, Pools, draw, fill_pools, in_turn, is_empty, style
-from tunesmith.tools.data.endings import Endings
 from tunesmith.tools.data.reader import WHOLE, Reading, ToRead
 from tunesmith.tools.data.record_values import Values, excluded, number_ranges
 from tunesmith.tools.data.row_checks import prompt_problem, verbatim
-from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.synthesis import Synthesis, Written, go_together, with_values
 from tunesmith.tools.data.writer_requests import (

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from rapidfuzz import fuzz
 
+from tunesmith.tools.core.similarity import stems
 from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_rules import Check
 from tunesmith.tools.data.answer_shape import fitted, json_examples
@@ -26,7 +27,6 @@ from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.reading import kind_request, yes
 from tunesmith.tools.data.record_values import numbers_in
 from tunesmith.tools.data.rows import may_be_in, other_language
-from tunesmith.tools.data.similarity import stems
 from tunesmith.tools.data.spec import Spec, Value
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.verify import fields_of

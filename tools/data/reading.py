@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 from statistics import fmean
 
+from tunesmith.tools.core.arithmetic import number_of
+from tunesmith.tools.core.similarity import overlap, stems
 from tunesmith.tools.core.stats import wilson_interval
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.arithmetic import number_of
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.record_values import Values, json_object, kinds_in
-from tunesmith.tools.data.similarity import overlap, stems
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.writer_requests import Shot, kind_of, prompt_text

@@ -17,8 +17,8 @@ from graphlib import TopologicalSorter
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
+from tunesmith.tools.core.arithmetic import evaluate, names_in
 from tunesmith.tools.core.strict_json import json_value
-from tunesmith.tools.data.arithmetic import evaluate, names_in
 from tunesmith.tools.data.spec import Attribute, Spec, formula_target, without_places
 from tunesmith.tools.data.typed_values import holds, value_schema
 

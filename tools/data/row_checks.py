@@ -18,6 +18,7 @@ import jsonschema
 
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.memory.row_attributes import Draw
+from tunesmith.tools.core.similarity import Likeness, loops, normal, overlap, word_count
 from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import Rule, broken_rule
@@ -33,7 +34,6 @@ from tunesmith.tools.data.rows import (
     languages,
     secret_fault,
 )
-from tunesmith.tools.data.similarity import Likeness, loops, normal, overlap, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import conflict, holds, matches_in, ways_to_say
 from tunesmith.tools.suites.case import Case

@@ -25,8 +25,8 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.memory.json_values import picked
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.memory.row_attributes import RowAttributes
+from tunesmith.tools.core.similarity import loops, normal, only_loops
 from tunesmith.tools.core.wrong_values import sentence
-from tunesmith.tools.data.similarity import loops, normal, only_loops
 
 VARIANTS = "variants.jsonl"
 """Beside a dataset's train.jsonl: other forms of its rows, each of a `variant_of`, seen in turn with it."""

@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, JsonValue, model_validator
 
+from tunesmith.tools.core.arithmetic import NUMERIC, check_formula, names_in
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_rules import Rule
-from tunesmith.tools.data.arithmetic import NUMERIC, check_formula, names_in
 from tunesmith.tools.data.description import Description, Example, Examples, Message, Tools, turns_of
 from tunesmith.tools.data.description import transcript as as_transcript
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS

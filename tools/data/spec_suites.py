@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
+from tunesmith.tools.core.similarity import normal
 from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.core.yaml_file import dump_yaml
 from tunesmith.tools.data.answer_form import Assertion, form_of
 from tunesmith.tools.data.description import Example, Message, transcript, turns_of
 from tunesmith.tools.data.held_out import HeldOut, KnownCase, account, now
-from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.typed_values import holds, is_number, literal
 from tunesmith.tools.suites.case import JUDGE, PEOPLE, VALUE

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tunesmith.memory.row_attributes import Draw
+from tunesmith.tools.core.arithmetic import number_of
+from tunesmith.tools.core.similarity import Likeness
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.arithmetic import number_of
 from tunesmith.tools.data.draw import Pools, draw, fill_pools, in_turn, style
 from tunesmith.tools.data.reader import WHOLE, Reader, Reading, ToRead
 from tunesmith.tools.data.reading import NOTHING, Disagreement
@@ -28,7 +29,6 @@ from tunesmith.tools.data.row_checks import (
     stated_surfaces,
     verbatim,
 )
-from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import conflict, holds, matches_in, value_of
 from tunesmith.tools.data.writer_requests import (

@@ -15,9 +15,9 @@ from datetime import date, timedelta
 from decimal import Decimal
 from functools import lru_cache
 
+from tunesmith.tools.core.arithmetic import NUMERIC, number_of
+from tunesmith.tools.core.similarity import UNSPACED
 from tunesmith.tools.data.answer_rules import escaped
-from tunesmith.tools.data.arithmetic import NUMERIC, number_of
-from tunesmith.tools.data.similarity import UNSPACED
 from tunesmith.tools.data.spec import Attribute
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

@@ -30,9 +30,9 @@ from tunesmith.tools.core.stats import lower_bound, pass_rate_interval
 from tunesmith.tools.data.balance import chosen
 from tunesmith.tools.data.behaviour import behaviour_of_rows, load_behaviour
 from tunesmith.tools.data.rows import ORDINARY, read_rows, repeats_in
-from tunesmith.tools.data.similarity import LeakGate, row_texts
 from tunesmith.tools.data.spec_suites import HELD_OUT, HELD_OUT_NEAR
 from tunesmith.tools.suites.case import Case
+from tunesmith.tools.suites.leakage import LeakGate, row_texts
 from tunesmith.tools.suites.loading import read_suite
 
 UnverifiedRows = Annotated[

@@ -15,6 +15,7 @@ from itertools import permutations
 from pydantic import ValidationError
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.similarity import normal
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import Rule, broken_rule, json_rules, rule_of
@@ -37,7 +38,6 @@ from tunesmith.tools.data.examples import COPIED_FORMATS, Notes, attribute_of, e
 from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.record_values import json_object
 from tunesmith.tools.data.rows import common_words, may_be_in, other_language
-from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import ATTRIBUTES_MAX, Answer, Attribute, Spec
 
 

@@ -15,11 +15,11 @@ from itertools import accumulate
 from statistics import mean
 
 from tunesmith.memory.row_attributes import Draw
+from tunesmith.tools.core.similarity import normal, overlap, word_count
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_shape import fill
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.record_values import Values, number_in, number_ranges, values_at
-from tunesmith.tools.data.similarity import normal, overlap, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import holds, is_number, matches_in
 from tunesmith.tools.serving.client import ChatRequest, assistant, user

@@ -13,12 +13,13 @@ from tunesmith.memory.ratings import Pair, Source
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import clip
+from tunesmith.tools.core.similarity import normal
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.held_out import KIND
 from tunesmith.tools.data.rows import is_persons
-from tunesmith.tools.data.similarity import LeakGate, normal
 from tunesmith.tools.evaluation.ask_message import Frame, frame_of_run, read_message
 from tunesmith.tools.suites.case import Case
+from tunesmith.tools.suites.leakage import LeakGate
 from tunesmith.tools.suites.loading import newest_cases
 
 MOST = 20

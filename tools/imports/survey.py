@@ -18,9 +18,9 @@ from tunesmith.memory.confined import Limits, confined_answer
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.core.record_files import PREVIEW_RECORDS
+from tunesmith.tools.core.similarity import normal
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.rows import repeats_in, secret_fault
-from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.imports.formats import Problem
 from tunesmith.tools.imports.sources import (
@@ -247,7 +247,7 @@ def compare(argument: Mapping[str, Any]) -> Iterator[dict[str, object]]:
     from tunesmith.tools.data.answer_form import form_of
     from tunesmith.tools.data.held_out import can_be_asked, visible_rows
     from tunesmith.tools.data.row_checks import BehaviourChecks
-    from tunesmith.tools.data.similarity import LEAK, LeakGate, row_texts
+    from tunesmith.tools.suites.leakage import LEAK, LeakGate, row_texts
 
     spec = Spec.model_validate_json(argument["spec"])
     checks = BehaviourChecks(spec, [])

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from tunesmith.agent.cli import main
+from tunesmith.agent.commands.rows_request import record_of, request_page
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.record_files import text_records
 from tunesmith.tools.data.behaviour import is_complete, spec_of, words_of, write_behaviour
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.request_page import record_of, request_page
 from tunesmith.tools.data.spec_suites import asked_near_misses
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.imports.formats import convert, inspect_records

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fixtures.tables import table
-from tunesmith.tools.data.arithmetic import NODES_MAX, Unanswerable, check_formula, evaluate, names_in
+from tunesmith.tools.core.arithmetic import NODES_MAX, Unanswerable, check_formula, evaluate, names_in
 
 KNOWN = {"net": ["100.00"], "rate": ["0.19"], "count": ["3"], "prices": ["0.10", "0.20"], "none": [], "zero": ["0"]}
 KNOWN |= {"due": ["2024-02-20"], "word": ["soon"], "huge": ["999999999999999"]}

@@ -7,9 +7,8 @@ import random
 import pytest
 
 from tests.fixtures.tables import table
-from tunesmith.tools.data import similarity
-from tunesmith.tools.data.similarity import LeakGate, Likeness, loops, word_count
-from tunesmith.tools.suites.case import Case
+from tunesmith.tools.core import similarity
+from tunesmith.tools.core.similarity import Likeness, loops, word_count
 
 LONG = "my heating has been cold since the early morning"
 
@@ -57,13 +56,3 @@ def test_words_are_counted_where_no_space_stands_between_them(text: str, words: 
 def test_a_loop_is_one_in_any_script() -> None:
     assert loops("我想要退货谢谢" * 3) and not loops("物流很快，质量也很好，下次还会再来买")
     assert loops("one two three four five one two three four five") and not loops("one two three four five six")
-
-
-def test_a_run_of_a_case_leaks_in_a_script_without_spaces() -> None:
-    case = Case(
-        case_id="c", suite="s", messages=({"role": "user", "content": "请问我昨天在你们店里买的那双鞋子可以退吗"},)
-    )
-    gate = LeakGate([case], "message", 85)
-    pair = gate.check("r", ["你好啊，我昨天在你们店里买的那双鞋子，颜色实在是太难看了，而且还有点小，怎么办呢"])
-    assert pair is not None and pair.how == "8-gram"
-    assert gate.check("r", ["请问我昨天买的书什么时候到"]) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from tests.fixtures.tables import table
-from tunesmith.tools.data.endings import Ending, Endings, ending_of, with_ending
+from tunesmith.tools.data.augmentation import Ending, Endings, ending_of, with_ending
 from tunesmith.tools.data.spec import Spec
 
 SPEC = Spec.model_validate(

@@ -20,10 +20,10 @@ from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.held_out import KIND, hold_out, masked
-from tunesmith.tools.data.similarity import LeakGate
 from tunesmith.tools.data.spec_suites import write_case_suites
 from tunesmith.tools.suites.case import MODELS_WORK
 from tunesmith.tools.suites.grading import Response, grade
+from tunesmith.tools.suites.leakage import LeakGate
 from tunesmith.tools.suites.loading import load_suites
 
 EXAMPLES = [
