@@ -279,14 +279,9 @@ def _about_cases(request: CritiqueRequest, context: CritiqueContext) -> list[str
 
 
 STAGE = Stage(
-    "critique",
-    CritiqueRequest,
-    CritiqueResult,
-    plan,
-    inspect_inputs,
-    expected_artifact,
+    "critique", CritiqueRequest, CritiqueResult, plan, inspect_inputs, expected_artifact,
     usually_after=("suite",),
     lasting=("suites", "near_duplicate", "leak", "valid_share"),
     takes_from={"suites": "baseline"},
     headline=("candidates", "kept", "dropped", "train_rows", "valid_rows"),
-)
+)  # fmt: skip

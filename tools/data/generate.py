@@ -359,16 +359,11 @@ def _peaks(
 
 
 STAGE = Stage(
-    "generate",
-    GenerateRequest,
-    GenerateResult,
-    plan,
-    inspect_inputs,
-    expected_artifact,
+    "generate", GenerateRequest, GenerateResult, plan, inspect_inputs, expected_artifact,
     usual_context=usual_context,
     settable=("rows", "writer"),
     meant_by=("rows", "temperature"),
     spends=True,
     lasting=("behaviour", "writer", "held_out", "rehearsal_rows", "temperature"),
     headline=("rows", "rehearsal_rows", "first_try", "tokens_per_second"),
-)
+)  # fmt: skip

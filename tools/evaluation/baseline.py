@@ -333,24 +333,12 @@ def _can_show(rows: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 STAGE = Stage(
-    "baseline",
-    BaselineRequest,
-    BaselineResult,
-    plan,
-    inspect_inputs,
-    expected_artifact,
+    "baseline", BaselineRequest, BaselineResult, plan, inspect_inputs, expected_artifact,
     usual_context=lambda facts: BaselineContext(usual_suite()),
     settable=("cases_per_block",),
     lasting=(
-        "suites",
-        "cases_per_block",
-        "max_tokens",
-        "temperature",
-        "repeats",
-        "judge",
-        "context_tokens",
-        "thinking",
+        "suites", "cases_per_block", "max_tokens", "temperature", "repeats", "judge", "context_tokens", "thinking",
         "thinking_tokens",
     ),
     takes_from={"suites": "critique"},
-)
+)  # fmt: skip

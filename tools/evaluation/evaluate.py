@@ -343,11 +343,7 @@ def _sampled_as_the_base(
 
 
 STAGE = Stage(
-    "evaluate",
-    EvaluateRequest,
-    EvaluateResult,
-    plan,
-    inspect_inputs,
+    "evaluate", EvaluateRequest, EvaluateResult, plan, inspect_inputs,
     usual_context=lambda facts: EvaluateContext(usual_suite()),
     settable=("arm",),
     identified_by=("arm",),
@@ -356,4 +352,4 @@ STAGE = Stage(
     measures=("adapter", "merged", "quantized"),
     lasting=("max_tokens", "temperature", "repeats", "judge", "behaviour"),
     takes_from={"behaviour": "generate"},
-)
+)  # fmt: skip

@@ -275,11 +275,7 @@ def _without(fields: Mapping[str, object], kind: str) -> Mapping[str, object]:
 
 
 STAGE = Stage(
-    "deploy",
-    DeployRequest,
-    DeployResult,
-    plan,
-    inspect_inputs,
+    "deploy", DeployRequest, DeployResult, plan, inspect_inputs,
     check_before_start=check_gate,
     usual_context=lambda facts: DeployContext(facts.machine),
     settable=("arm", "rollback"),
@@ -291,4 +287,4 @@ STAGE = Stage(
     usually_after=("quantized",),
     lasting=("context_tokens", "cards"),
     headline=("url", "model"),
-)
+)  # fmt: skip

@@ -120,13 +120,8 @@ def plan(request: MergeRequest, facts: Facts, context: MergeContext) -> Plan:
 
 
 STAGE = Stage(
-    "merge",
-    MergeRequest,
-    MergeResult,
-    plan,
-    inspect_inputs,
-    expected_artifact,
+    "merge", MergeRequest, MergeResult, plan, inspect_inputs, expected_artifact,
     usual_context=lambda facts: MergeContext(),
     env=TORCH_ENV,
     headline=("bytes", "max_logit_difference", "argmax_agreement"),
-)
+)  # fmt: skip

@@ -285,12 +285,7 @@ def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeReques
 
 
 STAGE = Stage(
-    "quantize",
-    QuantizeRequest,
-    QuantizeResult,
-    plan_after_dry_load,
-    inspect_inputs,
-    expected_artifact,
+    "quantize", QuantizeRequest, QuantizeResult, plan_after_dry_load, inspect_inputs, expected_artifact,
     settable=("scheme",),
     env=TORCH_ENV,
     lasting=("scheme", "rounding", "keep", "group_size", "calibration_samples", "max_seq_len_tokens"),

@@ -307,12 +307,7 @@ def settle(fields: Mapping[str, object]) -> Settled:
 
 
 STAGE = Stage(
-    "import",
-    ImportRequest,
-    ImportResult,
-    plan,
-    inspect_inputs,
-    expected_artifact,
+    "import", ImportRequest, ImportResult, plan, inspect_inputs, expected_artifact,
     settle=settle,
     asks=lambda fields: is_on_hub(str(fields.get("source", ""))),
-)
+)  # fmt: skip

@@ -322,12 +322,7 @@ def _hub(request: BaseRequest, bytes_: int | None) -> _Cost:
 _RUN_RULES = {"base": RunRule.OWN, "driver": RunRule.DRIVER}
 
 STAGE = Stage(
-    "base",
-    BaseRequest,
-    BaseResult,
-    plan,
-    inspect_inputs,
-    expected_artifact,
+    "base", BaseRequest, BaseResult, plan, inspect_inputs, expected_artifact,
     usual_context=usual_context,
     settle=settle,
     settable=("model",),
@@ -337,4 +332,4 @@ STAGE = Stage(
     makes=lambda request: request.role,
     run_rule=lambda request: _RUN_RULES.get(request.role, RunRule.NEWEST),
     headline=("name", "parameters", "architecture", "bytes"),
-)
+)  # fmt: skip

@@ -163,12 +163,7 @@ def expected_artifact(request: ReleaseRequest, artifacts: Mapping[str, Artifact]
 
 
 STAGE = Stage(
-    "release",
-    ReleaseRequest,
-    ReleaseResult,
-    plan,
-    inspect_inputs,
-    expected_artifact,
+    "release", ReleaseRequest, ReleaseResult, plan, inspect_inputs, expected_artifact,
     settable=("format", "arm", "tensor_type"),
     identified_by=("format", "arm", "tensor_type"),
     belongs_to={"tensor_type": "format"},
@@ -176,4 +171,4 @@ STAGE = Stage(
     makes=lambda request: "release",
     env=TORCH_ENV,
     headline=("path", "bytes", "template"),
-)
+)  # fmt: skip

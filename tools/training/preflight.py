@@ -214,11 +214,8 @@ _PROBED_SETTINGS = (
 )
 
 STAGE = Stage(
-    "preflight",
-    PreflightRequest,
-    PreflightResult,
-    plan,
+    "preflight", PreflightRequest, PreflightResult, plan,
     tries_settings_of=("train", _PROBED_SETTINGS),
     spends=True,
     lasting=("lora_rank", "precision", "load_in_4bit", "max_seq_len_tokens"),
-)
+)  # fmt: skip

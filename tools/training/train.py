@@ -361,10 +361,7 @@ def workload(request: Attempt, base: Artifact, dataset: Artifact, *, batch_size:
 
 
 STAGE = Stage(
-    "train",
-    TrainRequest,
-    TrainResult,
-    plan,
+    "train", TrainRequest, TrainResult, plan,
     lambda request, inputs: unverified_of(inputs.store, inputs.existing("dataset")),
     expected_artifact,
     settable=("lora_rank", "learning_rate", "epochs"),

@@ -78,11 +78,8 @@ def plan(request: GpuCheckRequest, facts: Facts, context: None = None) -> Plan:
 
 
 STAGE = Stage(
-    "doctor",
-    GpuCheckRequest,
-    GpuCheckResult,
-    plan,
+    "doctor", GpuCheckRequest, GpuCheckResult, plan,
     run_rule=lambda request: RunRule.CHECKS,
     headline=("ok", "failed", "skipped"),
     env=TORCH_ENV,
-)
+)  # fmt: skip
