@@ -255,16 +255,11 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
     if teacher:  # who writes first, on as many cards as the base that answers after it
         cards = max(cards, serving_cards(replace(facts, artifacts={}), teacher))
     price = estimate(
-        "generate",
-        facts,
-        seconds=_seconds(request, facts, context, teacher, measured, rows=rows, ordinary=ordinary),
-        rates=facts.serving_rates,
-        like="",
-        **_peaks(facts, teacher, measured, settings, cards),
+        "generate", facts, seconds=_seconds(request, facts, context, teacher, measured, rows=rows, ordinary=ordinary),
+        rates=facts.serving_rates, like="", **_peaks(facts, teacher, measured, settings, cards), cards=cards,
         # a row's line, about a KB with what was drawn for it, stands in several files
         disk_bytes=4096 * (rows + ordinary),
-        cards=cards,
-    )
+    )  # fmt: skip
     lacks, beside = lacks_memory(price, facts.machine), measured if teacher else None
     fitting = bases_served(facts, beside, context_tokens=settings.context_tokens) if lacks else ()
     name = f"the {request.writer} ({writer.meta['name']})"

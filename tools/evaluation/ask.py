@@ -253,7 +253,7 @@ def plan(to_serve: ToServe, facts: Facts) -> Plan:
     combined = sum if beside else max
     price = estimate(
         ASK, here, seconds=sum((_seconds(here, one, to_serve) for one in to_serve.start), Seconds()),
-        rates=facts.serving_rates, like="",
+        rates=facts.serving_rates,
         ram_bytes=combined(peak["ram_bytes"] for peak in peaks),
         vram_bytes=combined(peak["vram_bytes"] for peak in peaks), cards=to_serve.cards,
     )  # fmt: skip

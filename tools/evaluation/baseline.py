@@ -272,27 +272,16 @@ def _price(
 ) -> tuple[Estimate, tuple[Fitting, ...]]:
     """Of every case once; and where memory is lacking, what would fit: a shorter context, else another base."""
     models, context_settings, answers = context.models, context.context_settings, len(cases) * request.repeats
+    server = serving_memory(measured, context_settings.context_tokens, cards=context_settings.cards)
     seconds = evaluation_seconds(
-        facts,
-        measured,
-        answers,
-        request.max_tokens,
-        context_settings=context_settings,
+        facts, measured, answers, request.max_tokens, context_settings=context_settings,
         prompt_tokens=prompt_tokens(cases),
-    )
+    )  # fmt: skip
     price = estimate(
-        "baseline",
-        facts,
-        seconds=seconds + Seconds(answer=models.seconds(cases, request.repeats)),
-        rates=facts.serving_rates,
-        like="",
-        **models.peaks(
-            serving_memory(measured, context_settings.context_tokens, cards=context_settings.cards),
-            on_gpu=facts.serves_on_gpu,
-        ),
+        "baseline", facts, seconds=seconds + Seconds(answer=models.seconds(cases, request.repeats)),
+        rates=facts.serving_rates, like="", **models.peaks(server, on_gpu=facts.serves_on_gpu), cards=server.cards,
         disk_bytes=8192 * answers,  # the answer, its grades with their reasons, and their place in the indexes
-        cards=context_settings.cards,
-    )
+    )  # fmt: skip
     if not lacks_memory(price, facts.machine):
         return price, ()
     shorter = shorter_context(facts, measured, context_settings.context_tokens, least=CONTEXT_TOKENS)

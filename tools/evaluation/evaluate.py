@@ -288,13 +288,9 @@ def _answering_seconds(
     would take as long, since nothing reports on it."""
     answers = len(cases) * request.repeats
     asked = evaluation_seconds(
-        facts,
-        served,
-        answers,
-        request.max_tokens,
-        context_settings=context_settings,
+        facts, served, answers, request.max_tokens, context_settings=context_settings,
         prompt_tokens=prompt_tokens(cases),
-    )
+    )  # fmt: skip
     together = sum(besides, asked)
     # where nothing is asked: no division by zero
     return replace(together, answers=answers * together.answer / max(asked.answer, 1e-9))

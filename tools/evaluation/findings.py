@@ -388,13 +388,5 @@ def _prompt(records: RunRecords) -> list[Finding]:
 
 
 _FINDERS: tuple[Callable[[RunRecords], list[Finding]], ...] = (
-    _unmeasured,
-    _learned,
-    _forgot,
-    _quantized,
-    _overfitting,
-    _prompt,
-    _judge,
-    row_findings,
-    _suite,
-)
+    _unmeasured, _learned, _forgot, _quantized, _overfitting, _prompt, _judge, row_findings, _suite,
+)  # fmt: skip

@@ -183,15 +183,9 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
     alone = replace(facts, machine=context.alone)
     server = server_of(alone, base or served_model, request.context_tokens, rank=rank, asked=request.cards)
     price = estimate(
-        "deploy",
-        facts,
-        seconds=Seconds(WORKER_START_S + _CHECKS_S)
-        + starting_seconds(facts, served_model if arm != "adapter" else base or served_model),
-        rates=facts.serving_rates,
-        like="",
-        **serving_peaks(server, on_gpu=facts.serves_on_gpu),
-        cards=server.cards,
-    )
+        "deploy", facts, seconds=Seconds(WORKER_START_S + _CHECKS_S) + starting_seconds(facts, base or served_model),
+        rates=facts.serving_rates, like="", **serving_peaks(server, on_gpu=facts.serves_on_gpu), cards=server.cards,
+    )  # fmt: skip
     lacks, now = lacks_memory(price, context.alone), context.deployed
     fitting = shorter_context(alone, base or served_model, request.context_tokens, rank=rank) if lacks else ()
     port = port_to_serve_on(request, now)

@@ -48,14 +48,9 @@ _CONTEXT_TOKENS = 512
 """Many times what it is asked, and a cache that is made in a moment."""
 _NAME = "dry-load"
 _NO_PROOF = (
-    "out of memory",
-    "GiB of",
-    "Cannot allocate memory",
-    "not ready after",
-    "MemoryError",
-    "SIGKILL",
+    "out of memory", "GiB of", "Cannot allocate memory", "not ready after", "MemoryError", "SIGKILL",
     "its log is empty",
-)
+)  # fmt: skip
 """Of a server that ended for another reason than that it does not know the model: for want of memory, or by others."""
 
 

@@ -89,14 +89,11 @@ def plan(request: MergeRequest, facts: Facts, context: MergeContext) -> Plan:
     base = context.base or facts.need("base", "base")
     adapter = facts.need("adapter", "train")
     price = estimate(
-        "merge",
-        facts,
-        seconds=merge_seconds(base.config, base.bytes, facts.training_rates),
-        rates=facts.training_rates,
-        ram_bytes=merge_memory_bytes(base.config),
+        "merge", facts, seconds=merge_seconds(base.config, base.bytes, facts.training_rates),
+        rates=facts.training_rates, ram_bytes=merge_memory_bytes(base.config),
         # A mixture's experts are written once more, put together, while logits are compared.
         disk_bytes=base.bytes * (2 if ModelShape.of(base.config).experts else 1),
-    )
+    )  # fmt: skip
     return Plan(
         stage="merge",
         run=facts.run,

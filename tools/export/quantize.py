@@ -170,14 +170,9 @@ def _price(request: QuantizeRequest, facts: Facts, merged: Artifact, dataset: Ar
     models = 2 if scheme.smooths else 1  # smoothing writes a whole model in between
     cache = quantize_cache_bytes(config, samples=samples, seq_len_tokens=tokens, rounding=way)
     return estimate(
-        "quantize",
-        facts,
-        seconds=seconds,
-        rates=rates,
-        ram_bytes=ram,
-        vram_bytes=vram,
+        "quantize", facts, seconds=seconds, rates=rates, ram_bytes=ram, vram_bytes=vram,
         disk_bytes=merged.bytes * models + cache,
-    )
+    )  # fmt: skip
 
 
 def _rounding_seconds(

@@ -213,13 +213,10 @@ def plan(request: BaseRequest, facts: Facts, context: BaseContext) -> Plan:
         # It is read and hashed, at a GB a second.
         cost = replace(cost, seconds=cost.bytes / 1e9, steps=("use the copy that is here already",), room=0.0)
     price = estimate(
-        "base",
-        facts,
-        seconds=Seconds(_START_S, read=cost.seconds, compute=beside.seconds),
-        ram_bytes=max(cost.ram_bytes, beside.ram_bytes),
-        disk_bytes=int(cost.bytes * cost.room) + beside.bytes,
+        "base", facts, seconds=Seconds(_START_S, read=cost.seconds, compute=beside.seconds),
+        ram_bytes=max(cost.ram_bytes, beside.ram_bytes), disk_bytes=int(cost.bytes * cost.room) + beside.bytes,
         like=", ".join([source, *(["here already"] if here else []), *([beside.kind] if beside.kind else [])]),
-    )
+    )  # fmt: skip
     return Plan(
         stage="base",
         run=facts.run,

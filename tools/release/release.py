@@ -88,13 +88,9 @@ def plan(request: ReleaseRequest, facts: Facts, context: ReleaseContext) -> Plan
     # of the 16 bits that a merged weight has
     size_bytes = int(model.bytes * BITS[request.tensor_type] / 16) if gguf else model.bytes
     price = estimate(
-        "release",
-        facts,
-        seconds=_seconds(request, model),
-        ram_bytes=_ram_bytes(base, facts) if gguf else 0,
-        disk_bytes=size_bytes,
-        like=f"gguf {request.tensor_type}" if gguf else "hub",
-    )
+        "release", facts, seconds=_seconds(request, model), ram_bytes=_ram_bytes(base, facts) if gguf else 0,
+        disk_bytes=size_bytes, like=f"gguf {request.tensor_type}" if gguf else "hub",
+    )  # fmt: skip
     return Plan(
         stage="release",
         run=facts.run,

@@ -16,17 +16,8 @@ from tunesmith.tools.suites.files import SuiteFiles
 from tunesmith.tools.suites.grading.calls import check_tools
 
 _EXEC_PREFIXES = (
-    "exec:",
-    "python:",
-    "javascript:",
-    "ruby:",
-    "golang:",
-    "file:",
-    "package:",
-    "webhook",
-    "http:",
-    "https:",
-)
+    "exec:", "python:", "javascript:", "ruby:", "golang:", "file:", "package:", "webhook", "http:", "https:",
+)  # fmt: skip
 
 
 def _number(low: float, high: float) -> Callable[[object], bool]:

@@ -102,15 +102,10 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     decided, why = decide_micro_batches(request, facts, base, dataset)
     request = request.model_copy(update=decided)
     price = estimate(
-        "preflight",
-        facts,
-        seconds=_seconds(request, facts, base, dataset),
-        rates=facts.training_rates,
-        like="",
-        **_peaks(request, facts, base, dataset),
-        cards=_server(request, facts).cards,
+        "preflight", facts, seconds=_seconds(request, facts, base, dataset), rates=facts.training_rates,
+        like="", **_peaks(request, facts, base, dataset), cards=_server(request, facts).cards,
         disk_bytes=50_000_000,  # probes and the checkpoint of a few steps, all gone at the end
-    )
+    )  # fmt: skip
     fitting = _fitting_settings(request, facts, base, dataset)
     bits = "4-bit NF4" if request.load_in_4bit else request.precision
     return Plan(
@@ -205,13 +200,8 @@ def _peaks(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Art
 
 
 _PROBED_SETTINGS = (
-    "lora_rank",
-    "max_seq_len_tokens",
-    "precision",
-    "load_in_4bit",
-    "activation_checkpointing",
-    "micro_batch",
-)
+    "lora_rank", "max_seq_len_tokens", "precision", "load_in_4bit", "activation_checkpointing", "micro_batch",
+)  # fmt: skip
 
 STAGE = Stage(
     "preflight", PreflightRequest, PreflightResult, plan,

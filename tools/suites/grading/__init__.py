@@ -55,20 +55,6 @@ from tunesmith.tools.suites.grading.core import (
 from tunesmith.tools.suites.grading.javascript import CannotGrade
 
 __all__ = [
-    "ASSERT_SET",
-    "PENDING",
-    "Assertion",
-    "CannotGrade",
-    "Embedder",
-    "Grade",
-    "Judge",
-    "Response",
-    "asked",
-    "asks_model",
-    "check_assertion",
-    "grade",
-    "grade_deterministic",
-    "grade_pending",
-    "supported_types",
-    "total",
-]
+    "ASSERT_SET", "PENDING", "Assertion", "CannotGrade", "Embedder", "Grade", "Judge", "Response", "asked",
+    "asks_model", "check_assertion", "grade", "grade_deterministic", "grade_pending", "supported_types", "total",
+]  # fmt: skip

@@ -128,17 +128,8 @@ def _statements(text: str, dialect: str) -> list[exp.Expression]:
     from sqlglot.errors import SqlglotError
 
     kinds = (
-        exp.Query,
-        exp.DML,
-        exp.DDL,
-        exp.Drop,
-        exp.Alter,
-        exp.Use,
-        exp.Show,
-        exp.Set,
-        exp.TruncateTable,
-        exp.Describe,
-    )
+        exp.Query, exp.DML, exp.DDL, exp.Drop, exp.Alter, exp.Use, exp.Show, exp.Set, exp.TruncateTable, exp.Describe,
+    )  # fmt: skip
     try:
         statements = sqlglot.parse(text, dialect=dialect)
     except (SqlglotError, RecursionError) as error:  # of a nesting that its parser cannot follow
