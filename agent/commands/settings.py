@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.tools.core.local_paths import expanded
@@ -37,10 +37,8 @@ TRACKERS = (
 """How the variables begin by which transformers and trl would find a tracker."""
 
 
-class DriverSettings(BaseModel):
+class DriverSettings(BaseModel, frozen=True, extra="forbid"):
     """`[driver]`: the language model that the conversation is held with."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = "bundled-driver"
     """'bundled-driver' (Qwen2.5-Coder-1.5B-Instruct) or a folder of safetensors; tunesmith serves it."""
@@ -65,10 +63,8 @@ class DriverSettings(BaseModel):
     """Read from `key_env`; never written in the file."""
 
 
-class NetworkEnvironment(BaseModel):
+class NetworkEnvironment(BaseModel, frozen=True, extra="forbid"):
     """What the environment says of other machines; of keys the names alone."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     hub: str = "https://huggingface.co"
     """HF_ENDPOINT, as huggingface_hub reads it."""
@@ -77,10 +73,8 @@ class NetworkEnvironment(BaseModel):
     """Variables that are set and that would switch a tracker on in other programs."""
 
 
-class SettingsFile(BaseModel):
+class SettingsFile(BaseModel, frozen=True, extra="forbid"):
     """What may stand in HOME/settings.toml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     vllm: str | None = None
     """The vllm program, absolute or relative to HOME."""
@@ -89,7 +83,7 @@ class SettingsFile(BaseModel):
     ray: RaySettings = RaySettings()
 
 
-class Settings(SettingsFile):
+class Settings(SettingsFile, frozen=True):
     """What this start of tunesmith works with; its `vllm` is a program that is there, or None."""
 
     home: Path

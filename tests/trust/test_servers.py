@@ -24,7 +24,8 @@ from tests.fixtures import FIXTURES
 from tests.fixtures.waiting import wait_for
 from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.serving import servers, spec
-from tunesmith.tools.serving.listeners import Listener, port_is_free
+from tunesmith.tools.serving.listeners import Listener
+from tunesmith.tools.serving.restarts import port_is_free
 from tunesmith.tools.serving.spec import ServerSpec
 
 STUB = str(FIXTURES / "stub_vllm.py")

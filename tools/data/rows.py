@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
@@ -32,9 +32,7 @@ VARIANTS = "variants.jsonl"
 """Beside a dataset's train.jsonl: other forms of its rows, each of a `variant_of`, seen in turn with it."""
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
+class _Message(BaseModel, extra="allow"):
     role: str
     content: str | None
     """None, or empty, where the message is a tool call."""

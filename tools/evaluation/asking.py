@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import EvalResult
@@ -161,10 +161,8 @@ def run_arms(
     return taken_over
 
 
-class AskRecord(BaseModel):
+class AskRecord(BaseModel, frozen=True):  # an earlier version kept more
     """What is left to know of a step once every question was put: the answers themselves are in the store."""
-
-    model_config = ConfigDict(frozen=True)  # an earlier version kept more
 
     keys: dict[str, dict[str, JsonValue]]
     """Arm → the comparability key that it answered under."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 
-class JudgeSettings(BaseModel):
+class JudgeSettings(BaseModel, frozen=True, extra="forbid"):
     """`[judge]` in HOME/settings.toml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = "bundled-driver"
     """'bundled-driver' or a folder of safetensors; tunesmith serves it."""

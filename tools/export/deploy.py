@@ -40,7 +40,7 @@ from tunesmith.tools.serving.context_settings import (
     positions_of,
 )
 from tunesmith.tools.serving.eviction import machine_for_a_step, without
-from tunesmith.tools.serving.listeners import port_is_free
+from tunesmith.tools.serving.restarts import port_is_free
 
 _CHECKS_S = 2.5
 """To verify and audit what is served, and have it answer one case."""

@@ -35,7 +35,6 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.disk import MOVE_HOME, concerns_disk, trouble
 from tunesmith.tools.machine.measure import measure_gpus, measure_machine
 from tunesmith.tools.machine.probe import measured_rates
-from tunesmith.tools.machine.processes import python_module
 from tunesmith.tools.machine.vllm_program import find_vllm
 from tunesmith.tools.pipeline import catalog, inspect_job, launcher, planning_facts
 from tunesmith.tools.pipeline.storage import Storage
@@ -175,9 +174,7 @@ def _work(store: Store, step: Step) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     stage, vllm = catalog.ENTRIES[step.stage].load(), find_vllm(None)
     env = launcher.worker_environment(stage, measure_machine(store.home).gpus)
-    argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items())]
-    argv += python_module("tunesmith.tools.pipeline.worker", "--home", str(store.home))
-    argv += [*(["--vllm", vllm] if vllm else []), step.id]
+    argv = launcher.worker_command(store.home, step.id, env, vllm)
     at = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
         worker = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=log.parent)

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -74,6 +74,12 @@ def worker_environment(stage: Stage[Request, object], gpus: Sequence[Gpu], cards
     return env
 
 
+def worker_command(home: Path, step: str, env: Mapping[str, str], vllm: str | None, *more: str) -> list[str]:
+    """How a step's worker is started; /usr/bin/env adds to the environment without this module having to read it."""
+    worker = python_module("tunesmith.tools.pipeline.worker", "--home", str(home), *(["--vllm", vllm] if vllm else []))
+    return ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items()), *worker, *more, step]
+
+
 def launch(store: Store, step: str, *, vllm: str | None, ray: RaySettings | None = None) -> Step:
     """Start the worker of an approved step and return once it has claimed the step; `ray` is of one carried out there.
 
@@ -83,13 +89,10 @@ def launch(store: Store, step: str, *, vllm: str | None, ray: RaySettings | None
     log = log_path(store, record)
     log.parent.mkdir(parents=True, exist_ok=True)
     stage = catalog.ENTRIES[record.stage].load()
-    # `env` adds to the environment without this module having to read it.
     cards = Plan.model_validate(record.plan).estimate.cards if record.plan else 1
     here = worker_environment(stage, machine_for_a_step(store.home).gpus, cards)
     env = dict(NO_REPORTS) if ray else here
-    argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items())]
-    argv += python_module("tunesmith.tools.pipeline.worker", "--home", str(store.home))
-    argv += [*(["--vllm", vllm] if vllm else []), *(["--ray", ray.model_dump_json()] if ray else []), step]
+    argv = worker_command(store.home, step, env, vllm, *(["--ray", ray.model_dump_json()] if ray else []))
     nothing = subprocess.DEVNULL
     with log.open("ab") as output:  # a session of its own: neither a closed terminal nor a killed REPL ends it
         worker = subprocess.Popen(

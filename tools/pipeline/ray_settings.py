@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.local_paths import expanded
@@ -15,10 +15,8 @@ RAY = "ray"
 _SECTION = "settings.toml, [ray]"
 
 
-class RaySettings(BaseModel):
+class RaySettings(BaseModel, frozen=True, extra="forbid"):
     """`[ray]` in HOME/settings.toml: the head of a Ray cluster, on which steps with `on: ray` are carried out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: str = ""
     """Of the head's dashboard, such as 10.0.0.2:8265 or https://ray.example.org."""

@@ -42,18 +42,6 @@ class SendRefused(StepFailed):
     """A request was not sent, or its answer not taken: somebody else would have got or given it."""
 
 
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen on this port of the loopback address now."""
-    with socket.socket() as probe:
-        # As servers bind: old connections of a server that has ended do not take its port.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:  # taken
-            return False
-    return True
-
-
 def free_port() -> int:
     """A port of the loopback address that nobody listens on now."""
     with socket.socket() as probe:

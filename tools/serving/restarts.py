@@ -7,6 +7,7 @@ beside the server for as long as it runs.
 from __future__ import annotations
 
 import json
+import socket
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -52,6 +53,18 @@ class Restarts:
     def wait_s(self) -> float:
         """How long to wait before this restart."""
         return float(min(FIRST_S * 2 ** (self.in_a_row - 1), LONGEST_S))
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on this port of the loopback address now."""
+    with socket.socket() as probe:
+        # As servers bind: old connections of a server that has ended do not take its port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:  # taken
+            return False
+    return True
 
 
 def file_of(record: Path) -> Path:

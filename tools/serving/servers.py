@@ -26,8 +26,9 @@ from tunesmith.tools.machine.vllm_program import kernels_of
 from tunesmith.tools.models.chat_template import takes_system, without_system
 from tunesmith.tools.serving import boot_unit, restarts
 from tunesmith.tools.serving.budget import claim, gpus_once_free
-from tunesmith.tools.serving.listeners import SendRefused, free_port, port_is_free
+from tunesmith.tools.serving.listeners import SendRefused, free_port
 from tunesmith.tools.serving.local_http import HttpRefused, call
+from tunesmith.tools.serving.restarts import port_is_free
 from tunesmith.tools.serving.server_log import telling_line
 from tunesmith.tools.serving.server_record import Server as Server
 from tunesmith.tools.serving.server_record import ServerFacts as ServerFacts

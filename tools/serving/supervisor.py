@@ -15,7 +15,6 @@ import fcntl
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ from pathlib import Path
 
 from tunesmith.memory.json_values import as_float, as_int, as_list, as_object
 from tunesmith.tools.serving import restarts
-from tunesmith.tools.serving.restarts import Restarts
+from tunesmith.tools.serving.restarts import Restarts, port_is_free
 
 _POLL_S = 1.0
 _GRACE_S = 20.0
@@ -198,23 +197,12 @@ class _Books:
     def after(self, ran_s: float, why: str) -> Restarts:
         """The restart that follows, written down; a port that others took ends them."""
         again = self._happened.after(ran_s, why)
-        if not again.gave_up and not _is_free(self._port):
+        if not again.gave_up and not port_is_free(self._port):
             again = self._happened.without_port(self._port)
         self._happened = again
         with contextlib.suppress(OSError):  # a full disk ends no server
             restarts.write(self._path, again)
         return again
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As vLLM binds: its own old connections do not take the port.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:  # taken
-            return False
-    return True
 
 
 def _sweep() -> None:

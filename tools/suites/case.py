@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.suites.grading import Assertion, asks_model
@@ -56,10 +56,8 @@ VALUE, JUDGE, PEOPLE = "value", "judge", "people"
 (`tunesmith rate`), since its assertions hold the form alone."""
 
 
-class Case(BaseModel):
+class Case(BaseModel, frozen=True, extra="forbid"):
     """One thing to ask, and what to hold the answer to. Templates are filled in already."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     case_id: str
     block: Block = "target"
@@ -154,10 +152,8 @@ class Case(BaseModel):
         return [a.type for assertion in self.assertions for a in (assertion, *assertion.children)]
 
 
-class Suite(BaseModel):
+class Suite(BaseModel, frozen=True, extra="forbid"):
     """Cases with unique ids, from one file or several."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cases: tuple[Case, ...]
 

@@ -23,8 +23,8 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.machine.vllm_program import kernels_of
 from tunesmith.tools.serving import servers, spec
-from tunesmith.tools.serving.listeners import port_is_free
 from tunesmith.tools.serving.model_server import key_of
+from tunesmith.tools.serving.restarts import port_is_free
 from tunesmith.tools.serving.server_log import telling_line
 from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.serving.spec import ServerSpec

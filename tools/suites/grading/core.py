@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from tunesmith.memory.records import AssertionResult, EvalResult
 from tunesmith.tools.suites.grading.javascript import CannotGrade, as_json
@@ -21,10 +21,8 @@ PENDING = "waits for the model that it asks"
 """Reason of a result that `grade_deterministic` left open."""
 
 
-class Assertion(BaseModel):
+class Assertion(BaseModel, frozen=True, extra="forbid"):
     """One declared expectation, templates already rendered. `children` only in an assert-set."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     type: str
     value: object = None
