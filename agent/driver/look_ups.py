@@ -16,6 +16,7 @@ from tunesmith.agent.queries.case import CaseQuery
 from tunesmith.agent.queries.comparisons import CompareQuery, CompareRunsQuery
 from tunesmith.agent.queries.described import labels_of
 from tunesmith.agent.queries.findings import FindingsQuery
+from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.machine import JobsQuery, at_work
 from tunesmith.agent.queries.registry import answer, tool_of
@@ -32,6 +33,7 @@ from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import RUNNING
 from tunesmith.tools.core.yaml_file import read_own
+from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.serving import servers
 
@@ -208,6 +210,16 @@ def _of_other_runs(deps: TurnDeps, slots: Slots, request: Query) -> list[str]:
 _OF_ONE_RUN = ("settings", "setting", "result", "run", "step", "steps", "curve", "findings", "artifact", "disk_use")
 """Questions about one run whose answers are short enough to stand below one another."""
 _RESULTS = ("result", "compare", "cases", "findings", "confusion")
+
+
+def whether_it_fits(deps: TurnDeps, model: str) -> str:
+    """Whether a model can be trained here, in a sentence; empty for a packaged one, and where that is not known."""
+    if model in BUNDLED:
+        return ""
+    try:
+        return answer(FitsQuery(model=model, work="train"), deps.records()).lines[0]
+    except TunesmithError:
+        return ""
 
 
 @cache

@@ -5,8 +5,8 @@ What else the sentence asks for is told too: a base that it names, and steps tha
 
 from __future__ import annotations
 
-from tunesmith.agent.driver.look_ups import looked_up
-from tunesmith.agent.driver.planning import named_base, whether_it_fits
+from tunesmith.agent.driver.look_ups import looked_up, whether_it_fits
+from tunesmith.agent.driver.planning import named_base
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Proposed
 from tunesmith.agent.queries.files import FileQuery

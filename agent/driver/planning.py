@@ -16,15 +16,14 @@ from tunesmith.agent.commands import run_steps
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.driver import describing
+from tunesmith.agent.driver.look_ups import whether_it_fits
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.queries.fits import FitsQuery
-from tunesmith.agent.queries.registry import answer
 from tunesmith.agent.words.acts import Assigned, assigned
 from tunesmith.agent.words.edits import Edits, edits_of, model_in
 from tunesmith.agent.words.lexicon import everyday, words_of
 from tunesmith.agent.words.reading import Context, read_or_not, reader
 from tunesmith.agent.words.slots import Slots, slots_of
-from tunesmith.memory.errors import BadInput, TunesmithError
+from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.machine.memory_left import memory_left_bytes
 from tunesmith.tools.models.bundled import BUNDLED
@@ -127,16 +126,6 @@ def named_base(slots: Slots) -> str:
     """The base that a sentence names, as a request names it; empty: none. Raises BadInput, SeveralSizes."""
     named = model_in(slots)
     return _model_named(str(named.value)) if named is not None else ""
-
-
-def whether_it_fits(deps: TurnDeps, model: str) -> str:
-    """Whether a model can be trained here, in a sentence; empty for a packaged one, and where that is not known."""
-    if model in BUNDLED:
-        return ""
-    try:
-        return answer(FitsQuery(model=model, work="train"), deps.records()).lines[0]
-    except TunesmithError:
-        return ""
 
 
 def _means_the_bundled(words: str) -> bool:
