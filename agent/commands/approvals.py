@@ -30,6 +30,7 @@ _NO = re.compile(
     r"skip|leave it|forget it|nicht|kein|jamais|nunca)\b",
     re.IGNORECASE,
 )
+_MARKS = re.compile(r"[,;:.!?。！？、，；：…—–]+")
 _ALWAYS = frozenset({"always", "a", "yes always", "always yes", "immer", "ja immer"})
 SHOW_ALL = frozenset({"why", "why?", "show all", "details", "more", "?"})
 _BARE_NO = frozenset({"n", "no", "nope", "nah", "nein", "nö", "nee", "non", "no thanks", "no thank you", "нет"})
@@ -74,6 +75,9 @@ def read_answer(text: str, *, by: str, stage: str = "") -> Decision | None:
     words = _words(text)
     if words in _ALWAYS:
         return Decision(True, by, ALWAYS)
+    if (behind := _refused(text)) is not None:
+        after = read_answer(behind, by=by, stage=stage) if behind else None
+        return None if after and after.yes else Decision(False, by, text.strip())
     more = _after_yes(words, stage)
     if more is None and _NO.match(words):
         return None if is_no_and_yes(text, stage) else Decision(False, by, "" if words in _BARE_NO else text.strip())
@@ -82,6 +86,22 @@ def read_answer(text: str, *, by: str, stage: str = "") -> Decision | None:
     named = {stage, f"{stage}ing", f"{stage.removesuffix('e')}ing", f"{stage}ment"} if stage else set()
     around = _said("yes", "start" if stage else "yes", "opening", "around") | {(name,) for name in named}
     return Decision(True, by) if not _left(more, around) else None
+
+
+def _refused(text: str) -> str | None:
+    """What stands behind a part of an answer that is a refusal and nothing else; None where there is none."""
+    start = 0
+    for mark in (*_MARKS.finditer(text), None):
+        if tuple(_parts(text[start : mark.start() if mark else None])) in _said("refuses"):
+            return text[mark.end() :].strip() if mark else ""
+        start = mark.end() if mark else start
+    return None
+
+
+def is_yes(text: str) -> bool:
+    """Whether words say yes to a start and nothing else."""
+    answer = read_answer(text, by="", stage="plan")
+    return answer is not None and answer.yes
 
 
 def yes_or_no(text: str, ask: Callable[[str], str], look: Callable[[], None] | None = None) -> bool | None:
@@ -110,7 +130,7 @@ def begins_with_yes(text: str, stage: str = "") -> bool:
 
 
 def _words(text: str) -> str:
-    return " ".join(re.sub(r"[,;:.!?。！？、，；：…—–]+", " ", text).split()).lower()
+    return " ".join(_MARKS.sub(" ", text).split()).lower()
 
 
 def _parts(words: str) -> list[str]:

@@ -226,6 +226,10 @@ def _nothing_waits(deps: TurnDeps) -> TurnAnswer:
 
 def _wanted(deps: TurnDeps, reading: Reading) -> TurnAnswer:
     """A new behaviour: its plan, with every value that the words give to a setting, or the first question about it."""
+    if reading.likely[1:2] == (_NO_TEXT,):  # `something that draws cats`: nobody should describe it for nothing
+        deps.offered = (deps.prompt, (reading.label,))
+        limit = look_ups.talk_text(deps, _NO_TEXT.removeprefix("talk."))
+        return TurnAnswer(f"{limit} Type 1 if text is what the model is to answer with: its description begins then.")
     slots = reading.slots
     pace = "fast" if slots.first("pace") == "fast" else "full"
     no_quantizing = any(slots.negated(slot) for slot in slots.all("stage") if slot.value == "quantize")
@@ -236,8 +240,6 @@ def _wanted(deps: TurnDeps, reading: Reading) -> TurnAnswer:
     text = text or "The plan is on your screen, with every step's price."
     if deps.draft is not None:
         text = _with_values(deps, reading) or text
-    if reading.likely[1:2] == (_NO_TEXT,):  # `something that draws cats`: nobody should describe it for nothing
-        text = f"{look_ups.talk_text(deps, _NO_TEXT.removeprefix('talk.'))}\n{text}"
     return TurnAnswer(text, tool="plan_fine_tune", arguments=args.model_dump())
 
 

@@ -60,7 +60,8 @@ def follow_up(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
         if asked == ServedQuery(about="before"):
             deps.last_query = ServedQuery(about="history")  # `put that back`
         return answer
-    if asked is None and reading.label == "why" and not reading.sure and reading.probability >= _WHY_LEAST:
+    asks_why = reading.label == "why" or (reading.label == "step.failure" and _bare(slots))
+    if asked is None and asks_why and not reading.sure and reading.probability >= _WHY_LEAST:
         return why(deps)
     return asked
 

@@ -18,6 +18,7 @@ from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.choosing import leaves_it_to_results
 from tunesmith.agent.driver.look_ups import GUESSED, turn_context
 from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.words.acts import Order
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.reading import LONGEST, Context, Reading, read, reader
@@ -42,6 +43,8 @@ _AFTER = ("plan.cost", "plan.show")
 """What is asked of a plan and is told with each change of it."""
 _OF_RESULTS = ("compare", "result", "cases", "findings", "confusion")
 """What is asked of a test that is only ordered."""
+_OF_ROWS, _MAKES_ROWS = ("rows", "row"), ("rows", "dataset")
+"""What is asked of rows that an order makes, and what such an order makes."""
 _NO_PART = ("want", "follow", "remark", "describe")
 """Kinds that are read out of the middle of one wish or one question."""
 
@@ -145,11 +148,12 @@ def _in_turn(deps: TurnDeps, parts: Sequence[Part]) -> list[str]:
         return []
     orders = [one for one in parts if one.asks == "order"]
     first = orders[0].reading.order if orders else None
-    tests = first is not None and bool(catalog.BY_NAME[first.stage].load().measures)
-    behind = [one for one in parts[parts.index(orders[0]) + 1 :] if one.asks == "order" or
-              (tests and one.reading.kind in _OF_RESULTS)] if orders else []  # fmt: skip
+    following = parts[parts.index(orders[0]) + 1 :] if orders else ()
+    behind = [one for one in following if one.asks == "order" or one.reading.kind in _told_once(first)]
     run = _run_of_all(deps, parts)
-    deps.later = tuple(_in_run(one, run) for one in behind)
+    # what an import made is told as it ends
+    waits = [one for one in behind if one.asks == "order" or (first is not None and first.stage != "import")]
+    deps.later = tuple(_in_run(one, run) for one in waits)
     now = [one for one in parts if one not in behind and one not in orders]
     if "edit" in kinds:
         changed = ", ".join(one.text.rstrip(",;.!") for one in now if one.asks == "edit")
@@ -164,6 +168,14 @@ def _in_turn(deps: TurnDeps, parts: Sequence[Part]) -> list[str]:
         # `import FILE and tell me if a row is twice in it`
         deps.last_query = request.model_copy(update={"path": str(first.fields.get("source", ""))})
     return [*texts, *(_in_run(one, run) for one in orders[:1])]
+
+
+def _told_once(order: Order | None) -> tuple[str, ...]:
+    """The kinds of question about what an order makes, which are answered once it has ended."""
+    entry = catalog.BY_NAME[order.stage] if order is not None else None
+    if entry is None:
+        return ()
+    return _OF_RESULTS if entry.load().measures else _OF_ROWS if entry.makes in _MAKES_ROWS else ()
 
 
 def _run_of_all(deps: TurnDeps, parts: Sequence[Part]) -> str:

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.slots import Slot, Slots, empty_words, stages_of
-from tunesmith.agent.words.unmeant import PassedOver, denial_before, denied_values, not_enough, passed_over
+from tunesmith.agent.words.unmeant import PassedOver, denial_before, denied_values, lowered, not_enough, passed_over
 from tunesmith.agent.words.unread import (
     MARKS,
     NEAR,
@@ -247,7 +247,7 @@ def _numbers(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
     at = 0
     while at < len(tokens):
         pair = _pair(slots, tokens[at], tokens[at + 1], passed) if at + 1 < len(tokens) else None
-        off = pair is not None and _is_denied(slots, tokens[at])
+        off = pair is not None and _is_denied(slots, tokens[at]) and not lowered(slots, *pair)
         if pair and _marked(slots, *pair) and at + 2 < len(tokens) and pair[1] == tokens[at + 1]:
             behind = _pair(slots, tokens[at + 1], tokens[at + 2], passed)  # `with r1's rows, 2 epochs`
             pair = None if behind and not slots.between(behind[1].end, behind[0].start) else pair

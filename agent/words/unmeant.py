@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from tunesmith.agent.words.lexicon import Word, lexicon
-from tunesmith.agent.words.slots import Slots
+from tunesmith.agent.words.slots import Slot, Slots
 from tunesmith.agent.words.unread import MARKS, NEAR, Place
 from tunesmith.agent.words.values import Number
 
@@ -75,6 +75,11 @@ def denial_before(slots: Slots, at: int) -> int | None:
         if not (apart or named or any(a <= start < b for a, b in none)):
             return start
     return None
+
+
+def lowered(slots: Slots, field: Slot, number: Number) -> bool:
+    """Whether what stands before a name only lowers it: `cut epochs to 1`; `don't raise it to 16` denies."""
+    return bool(_places("to_b", slots.between(field.end, number.start))) and denial_before(slots, field.start) is None
 
 
 def not_enough(slots: Slots) -> Iterator[Place]:

@@ -97,12 +97,15 @@ NEITHER = (
     # A no that goes on as a yes.
     "no, go ahead", "no problem, start it", "nein, mach ruhig", "non, vas-y", "não, pode ir",
     "nie ma problemu, zaczynaj",
+    "no, not yet... ok go", "pas maintenant. bon, vas-y",
     "wait, ok go", "\N{RIGHT-TO-LEFT OVERRIDE}yes",
 )  # fmt: skip
 NOS = (
     "no", "nope", "No, too slow", "not yes", "never", "stop", "later", "not now, yes?", "don't start it", "nein danke",
     "cancel that", "wait", "n", "no go", "nie zaczynaj", "nie zaczynaj teraz", "no lo hagas", "no, start later",
     "nee joh, laat maar", "no, not ok",
+    "25 minutes?? absolutely not, I've got a class to teach", "auf keinen Fall!", "ni hablar, es muy caro",
+    "hm, pas maintenant", "assolutamente no", "de jeito nenhum", "te lang. zeker niet", "na pewno nie, za drogo",
 )  # fmt: skip
 
 

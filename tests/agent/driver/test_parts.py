@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tests.agent.driver.test_said import Alone
 from tests.bench.strangers import Shell, shell_in
-from tests.driver.stranger_states import home_of_state
+from tests.driver.stranger_states import TICKETS, home_of_state
 from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.tables import table
 from tunesmith.agent.driver import parts
@@ -153,3 +153,22 @@ def test_a_base_that_is_named_beside_an_import_is_told_how_it_is_had(alone: Alon
     told = " ".join(f"{said} {screen.getvalue()}".split())
     assert "Nothing was imported or begun" in told and "Of train nothing was begun" in told
     assert "“base model=meta-llama/Llama-3.2-1B" in told
+
+
+@pytest.mark.parametrize(
+    "said", ["put the previous model back please", "vuelve al modelo anterior", "bitte wieder das Modell davor"]
+)
+def test_the_model_before_is_the_one_that_was_served_before(tmp_path: Path, said: str) -> None:
+    screen = screen_of(
+        tmp_path,
+        "at least two finished runs; a model of one of them is served now, and another was served before it",
+        said,
+    )
+    assert "serve the quantized model of r1 (a10)" in screen
+
+
+def test_what_an_import_dropped_is_told_as_it_ends_and_not_of_older_rows(tmp_path: Path) -> None:
+    TICKETS.parent.mkdir(exist_ok=True)
+    said = f"import {TICKETS} and tell me how many rows you dropped"
+    screen = screen_of(tmp_path, "r1 was released as GGUF in an earlier step", said)
+    assert "incompatible" in screen and "22 rows were dropped" not in screen

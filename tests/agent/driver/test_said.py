@@ -520,7 +520,9 @@ def test_who_asks_what_failed_is_told_how_it_goes_on(tmp_path: Path) -> None:
 
 def test_who_wants_pictures_is_told_the_limit_before_describing_anything(alone: Alone) -> None:
     for said in ("train me something that draws photos of cats", "I want a model that describes my product photos"):
-        assert "on text alone" in alone.hears(said) and not alone.asked, said
+        told = alone.hears(said)
+        assert "on text alone" in told and "1 of 4" not in told and not alone.asked, said
+        assert "1 of 4" in alone.hears("1"), "it is text all the same"
         alone.hears("drop it")
     assert "on text alone" not in alone.hears("i want a model that answers orders as one line of JSON")
 
