@@ -39,6 +39,9 @@ from tunesmith.memory.records import PLANNED, RUNNING
 
 _NO_TEXT = "talk.images"
 """What is asked by who wants a model of pictures or sound; beside a wish its likeliest other reading."""
+_TEXT_ALONE = 0.97
+"""From which probability of a wish that other reading counts for nothing: meeting notes into haikus have .999, what
+draws, describes or hears something .83 to .95."""
 _TOO_LONG = (
     "That is {:,} characters at once; I read sentences of up to {}. Say in one what you want; rows of your own come "
     "with `/import FILE`."
@@ -206,7 +209,7 @@ def _after_what_runs(deps: TurnDeps, order: Order) -> TurnAnswer | None:
     running = next((step for step in deps.store.steps(run.id, status=RUNNING) if step.stage in makes), None)
     if not lacking or running is None or len(makes) > 1:
         return None
-    deps.kept[running.id] = (*deps.kept.get(running.id, ()), deps.prompt)
+    deps.kept[running.id] = tuple(dict.fromkeys((*deps.kept.get(running.id, ()), deps.prompt)))
     return TurnAnswer(
         f"{order.stage} needs what {running.stage} ({running.id}) is making. Once that has ended its price is shown by "
         f"itself, and asked about; nothing was begun."
@@ -226,7 +229,8 @@ def _nothing_waits(deps: TurnDeps) -> TurnAnswer:
 
 def _wanted(deps: TurnDeps, reading: Reading) -> TurnAnswer:
     """A new behaviour: its plan, with every value that the words give to a setting, or the first question about it."""
-    if reading.likely[1:2] == (_NO_TEXT,):  # `something that draws cats`: nobody should describe it for nothing
+    # `something that draws cats`: nobody should describe it for nothing
+    if reading.likely[1:2] == (_NO_TEXT,) and reading.probability < _TEXT_ALONE:
         deps.offered = (deps.prompt, (reading.label,))
         limit = look_ups.talk_text(deps, _NO_TEXT.removeprefix("talk."))
         return TurnAnswer(f"{limit} Type 1 if text is what the model is to answer with: its description begins then.")

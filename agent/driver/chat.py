@@ -28,7 +28,7 @@ from tunesmith.agent.driver.agent import LIMITS, build_agent, clear_line, messag
 from tunesmith.agent.driver.agreement import asked_again, with_lost_results
 from tunesmith.agent.driver.by_code import decide
 from tunesmith.agent.driver.endpoint import NotYetStarted
-from tunesmith.agent.driver.history import is_prompt, summed_up
+from tunesmith.agent.driver.history import is_prompt, summed_up, with_text
 from tunesmith.agent.driver.ordering import run_stage
 from tunesmith.agent.driver.parts import steps_of
 from tunesmith.agent.driver.turn_deps import Call, Declined, TurnAnswer, TurnDeps
@@ -268,8 +268,9 @@ class Chat:
             raise self.deps.undecided or ApprovalPending("a call waits for a yes")
         reply = voice.conclude(result.output)
         self.deps.last_answer = reply.text
-        messages = ModelMessagesTypeAdapter.dump_python(result.all_messages()[own:], mode="json")
-        self._finish(turn, reply.text, messages, before)
+        for_model = self.deps.for_model
+        said = ModelMessagesTypeAdapter.dump_python(with_text(result.all_messages()[own:], for_model), mode="json")
+        self._finish(turn, for_model or reply.text, said, before)
         return reply
 
     async def _driver(self, model: Callable[[], Model]) -> Model:

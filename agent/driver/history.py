@@ -168,3 +168,11 @@ def within(tools: Sequence[ToolDefinition], first: Sequence[set[str]], window: W
         if (size := tool_characters([tool])) <= left:
             visible, left = visible | {tool.name}, left - size
     return [tool for tool in tools if tool.name in visible]
+
+
+def with_text(messages: Sequence[ModelMessage], text: str) -> list[ModelMessage]:
+    """The messages of a turn with other words as its answer; no words: as they are."""
+    *before, last = messages
+    if not text or not isinstance(last, ModelResponse):
+        return [*messages]
+    return [*before, replace(last, parts=[TextPart(text)])]

@@ -27,7 +27,7 @@ from tunesmith.agent.driver.history import is_prompt, last_turns, shortened, wit
 from tunesmith.agent.driver.look_ups import turn_context
 from tunesmith.agent.driver.state_summary import few_tools, in_half_a_line
 from tunesmith.agent.driver.tools import stage_call
-from tunesmith.agent.driver.turn_deps import Call, TurnDeps
+from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.unsure import did_you_mean, guessed
 from tunesmith.agent.queries.registry import tool_of
 from tunesmith.agent.words.encoder import NoEncoder
@@ -69,8 +69,9 @@ async def answer(deps: TurnDeps, request: ModelRequestContext, handler: WrapMode
     if isinstance(choice, ToolCallPart):
         deps.calls = [*deps.calls, _brief(choice)]
         return ModelResponse([choice], model_name=request.model.model_name)
-    deps.note(choice)
-    return ModelResponse([TextPart(choice)], model_name=request.model.model_name)
+    deps.for_model = choice.for_model
+    deps.note(choice.text)
+    return ModelResponse([TextPart(choice.text)], model_name=request.model.model_name)
 
 
 def _few_turns(request: ModelRequestContext) -> ModelRequestContext:
@@ -104,7 +105,7 @@ class CannotRoute(Exception):
         self.lasting = lasting
 
 
-async def choose(model: Model, deps: TurnDeps, state: str) -> ToolCallPart | str:
+async def choose(model: Model, deps: TurnDeps, state: str) -> ToolCallPart | TurnAnswer:
     """The call that answers the user's words, or what is said to them.
 
     Raises CannotRoute, and what the answer itself raises.
@@ -114,7 +115,7 @@ async def choose(model: Model, deps: TurnDeps, state: str) -> ToolCallPart | str
     except NoEncoder as error:
         raise CannotRoute(str(error), lasting=True) from error
     if not reading.likely:
-        return did_you_mean(deps)
+        return TurnAnswer(did_you_mean(deps))
     labels = reading.likely[:_CANDIDATES]
     # By hand: pydantic-ai's native output writes the schema into the prompt, where it would cost the server its cache.
     bound = {"type": "json_schema", "json_schema": {"name": "choice", "schema": choice_schema(labels)}}
@@ -129,10 +130,10 @@ async def choose(model: Model, deps: TurnDeps, state: str) -> ToolCallPart | str
     if deps.unsure is not None:
         return _two_opinions(deps, label, labels[0])
     act = act_on(deps, reader().read(deps.prompt, turn_context(deps), label)) if label != NONE else None
-    return act if act is not None else did_you_mean(deps)
+    return act if act is not None else TurnAnswer(did_you_mean(deps))
 
 
-def _two_opinions(deps: TurnDeps, label: str, likeliest: str) -> ToolCallPart | str:
+def _two_opinions(deps: TurnDeps, label: str, likeliest: str) -> ToolCallPart | TurnAnswer:
     """What comes of words that the reader is unsure of, by the driver's choice and by the reader's own likeliest label.
 
     Of 56 such sentences a 1.5B chose rightly in half of those where it agreed with the reader and in a fifth of the
@@ -142,17 +143,17 @@ def _two_opinions(deps: TurnDeps, label: str, likeliest: str) -> ToolCallPart | 
     if label != NONE and kind_of(label) == kind_of(likeliest):
         deps.unsure = reading = reader().read(deps.prompt, turn_context(deps), label)
         if guess := guessed(deps):
-            return guess.text
+            return guess
         leaves_words = reading.order is not None and reading.order.unread  # an order that would only be asked about
         act = None if leaves_words else act_on(deps, reading)
-        return act if act is not None else did_you_mean(deps)
+        return act if act is not None else TurnAnswer(did_you_mean(deps))
     its_own = (reader().head.offer(label),) if label != NONE else ()
     own, others, most = deps.nearest[:1], deps.nearest[1:], len(deps.nearest)
     deps.nearest = tuple(dict.fromkeys((*own, *its_own, *others)))[:most]
     if guess := guessed(deps, doubted=bool(its_own)):
-        return guess.text
+        return guess
     deps.nearest = tuple(dict.fromkeys((*its_own, *deps.nearest)))
-    return did_you_mean(deps)
+    return TurnAnswer(did_you_mean(deps))
 
 
 def chosen(text: str, labels: Sequence[str]) -> str:
@@ -166,7 +167,7 @@ def chosen(text: str, labels: Sequence[str]) -> str:
     return str(label)
 
 
-def act_on(deps: TurnDeps, reading: Reading) -> ToolCallPart | str | None:
+def act_on(deps: TurnDeps, reading: Reading) -> ToolCallPart | TurnAnswer | None:
     """A reading as the call of a tool, or as words where code answers it. None: neither."""
     call_id = f"routed_{secrets.token_hex(6)}"
     if reading.request is not None and deps.draft is None:
@@ -177,7 +178,7 @@ def act_on(deps: TurnDeps, reading: Reading) -> ToolCallPart | str | None:
     if isinstance(act, Call):
         run = str(act.arguments.get("run", ""))
         return stage_call(act.tool, {k: v for k, v in act.arguments.items() if k != "run"}, run, call_id)
-    return act.text if act is not None else None
+    return act
 
 
 def choice_schema(labels: Sequence[str]) -> Mapping[str, object]:

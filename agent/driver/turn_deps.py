@@ -136,6 +136,8 @@ class TurnDeps:
     """The steps that the last answer proposed."""
     last_answer: str = ""
     """What code said last."""
+    for_model: str = ""
+    """What a model may read later of this turn's answer, where that is not what the screen shows."""
     driver_state: Callable[[], str] = lambda: "No language model drives this conversation: I answer from the records."
     """The driver as the user knows it."""
     edit: Callable[[str], str] | None = None
@@ -196,7 +198,7 @@ class TurnDeps:
         spoken = f'"{self.prompt[:_BEFORE_CHARACTERS]}"' if self.prompt else ""
         self.before, self.calls = next(iter(self.calls), spoken), []
         self.prompt, self.say_next, self.returned, self.undecided = prompt, "", None, None
-        self.spoken, self.nearest, self.unsure = (), (), None
+        self.spoken, self.nearest, self.unsure, self.for_model = (), (), None, ""
         self.heard = [prompt]
         self.seen_calls.clear()
         self.errors.clear()

@@ -228,7 +228,9 @@ class Talk:
         for line in state_summary.words(store, step):
             self._screen.say(line)
         kept = " then ".join(chat.deps.kept.pop(step.id, ()))
-        if kept and step.status == DONE:
+        if kept and (chat.deps.draft is not None or describing.open_interview(store.home) is not None):
+            self._screen.say(f"You also wanted “{kept}”; say it again once what is open here is done.")
+        elif kept and step.status == DONE:
             self._screen.enqueue(kept)
         elif kept:
             self._screen.say(f"“{kept}”, which you wanted after it, was not begun; say it again once that is mended.")

@@ -113,6 +113,16 @@ def test_what_was_wanted_after_a_step_is_asked_about_once_that_has_ended(
     assert not shell.talk.chat().deps.kept
 
 
+def test_what_was_wanted_after_a_step_is_no_answer_to_what_is_open_then(tmp_path: Path) -> None:
+    with home_of_state(tmp_path / "home", RUNNING), shell_in(tmp_path / "home", [], None) as shell:
+        shell.type("once it is done evaluate the adapter straight away")
+        (step,) = shell.talk.chat().deps.kept
+        shell.type("I want a model that turns my meeting notes into haikus")
+        ended(shell, step, DONE)
+        screen = shell.screen.getvalue()
+    assert "You also wanted “once it is done evaluate" in screen and "when: " not in screen.partition("You also")[2]
+
+
 def ended(shell: Shell, step: str, status: str) -> None:
     with shell.store.write() as conn:
         conn.execute("UPDATE steps SET status = ? WHERE step = ?", (status, step))

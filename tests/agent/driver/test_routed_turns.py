@@ -13,6 +13,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from tests.agent.driver.test_conversation import APPROVE_NOW, Talk
+from tests.fixtures.stored_runs import finished_run
 from tunesmith.agent.words.head import kind_of
 from tunesmith.agent.words.reading import Context, read, reader
 from tunesmith.tools.pipeline import catalog
@@ -155,6 +156,21 @@ def test_what_the_driver_doubts_is_answered_beside_where_things_stand_and_its_ch
     said = routed.say(UNSURE, '{"label": "steps.time"}')
     assert "Perhaps you ask for this." in said and run in said and "with little certainty" in said
     assert f"1 “{reader().head.offer('steps.time')}”" in said and routed.shown == []
+
+
+def test_cases_that_a_guess_shows_stay_on_the_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished_run(tmp_path / "home")[0].close()
+    routed = Routed(tmp_path / "home", [])
+    routed.deps.code_first = True
+    words = "which cases did the adapter fail?"
+    unsure = replace(read(words, Context()), probability=0.6, sure=False)
+    for module in ("routed", "by_code"):
+        monkeypatch.setattr(f"tunesmith.agent.driver.{module}.read", lambda *_: unsure)
+    said = routed.say(words, json.dumps({"label": unsure.label}))
+    assert "My parcel" in said and "with little certainty" in said
+    stored = [row["content"] for row in routed.store.read("SELECT content FROM conversations")]
+    assert stored and not any("My parcel" in content for content in stored)
+    routed.chat.close()
 
 
 @pytest.mark.parametrize("context_tokens", [1024, 4096])

@@ -524,7 +524,9 @@ def test_who_wants_pictures_is_told_the_limit_before_describing_anything(alone: 
         assert "on text alone" in told and "1 of 4" not in told and not alone.asked, said
         assert "1 of 4" in alone.hears("1"), "it is text all the same"
         alone.hears("drop it")
-    assert "on text alone" not in alone.hears("i want a model that answers orders as one line of JSON")
+    for said in ("i want a model that answers orders as one line of JSON", "a model that turns my notes into haikus"):
+        assert "on text alone" not in alone.hears(said), said
+        alone.hears("drop it")
 
 
 def test_a_paste_of_many_sentences_is_read_in_few_parts(alone: Alone) -> None:
