@@ -21,7 +21,7 @@ from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.acts import Assigned, assigned
 from tunesmith.agent.words.edits import Edits, edits_of, model_in
 from tunesmith.agent.words.lexicon import everyday, words_of
-from tunesmith.agent.words.reading import Context, read_or_not, reader
+from tunesmith.agent.words.reading import LONGEST, Context, read_or_not, reader
 from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import duration, size
@@ -84,7 +84,7 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> object:
         plan = run_steps.demo_plan(fast=args.pace == "fast")
         behaviour = f"the bundled behaviour {plan.name}, by its own rows; where yours is another, drop it and say yours"
     else:
-        base, named = _wished_base(deps, deps.prompt)
+        base, named = _wished_base(deps, deps.prompt[:LONGEST])
         interview = describing.begin(deps.store.home, args.goal, args.pace, args.quantize, base)
         if whenever := _always(deps.prompt):
             interview = describing.take(deps.store.home, interview, f"when: {whenever}")

@@ -62,7 +62,7 @@ def while_it_runs(store: Store, told: str = "") -> list[str]:
     lines: list[str] = []
     for step in store.steps(status=RUNNING):
         again = f"“go on” takes it up {GOES_ON[step.stage]}" if step.stage in GOES_ON else "“go on” begins it anew"
-        kept = " and keeps what is done" if step.stage in GOES_ON else ""
+        kept = " and keeps what is written to disk" if step.stage in GOES_ON else ""
         lines += [] if f"({cite(step)}) is running" in told else [at_work(step)]
         lines += [
             loss_so_far(store, step),

@@ -18,7 +18,7 @@ from tunesmith.agent.driver.history import Window
 from tunesmith.agent.queries.answer import Context, Proposed
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.registry import TOOLS
-from tunesmith.agent.words.reading import Reading
+from tunesmith.agent.words.reading import LONGEST, Reading
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, StepFailed, TunesmithError
 from tunesmith.memory.records import Run
@@ -178,7 +178,11 @@ class TurnDeps:
         """No free path among the tools: a model is a bundled one, or a whole word of the user's. Raises BadInput."""
         model = given.get("model")
         words = {word.strip(".,;:!?'\"()") for word in self.prompt.split()}
-        if model is not None and model not in BUNDLED and str(model) not in {*words, *_published(self.prompt)}:
+        if (
+            model is not None
+            and model not in BUNDLED
+            and str(model) not in {*words, *_published(self.prompt[:LONGEST])}
+        ):
             raise BadInput(f"model {model!r}: the user did not name it; ask which model, or use 'bundled'")
 
     def forget(self) -> None:

@@ -121,6 +121,8 @@ def _price_beside(deps: TurnDeps, label: str) -> str:
     stage, run = label.removeprefix("do."), deps.focused_run()
     if stage == label or run is None or stage not in next_stages(deps.store, run):
         return ""
+    if (ended := deps.store.broken_off(run.id)) is not None and ended.stage == stage:
+        return ""  # where things stand has the price of going on with it
     try:
         [ahead] = forecast_of(deps.records(), run, [StepSpec(stage=stage)])
     except TunesmithError:

@@ -170,7 +170,7 @@ def cite(step: Step) -> str:
 
 
 GOES_ON = {
-    "train": "from its newest checkpoint", "generate": "with the rows that are written",
+    "train": "from its newest checkpoint, where there is one", "generate": "with the rows that are written",
     "baseline": "with the cases that are answered", "evaluate": "with the cases that are answered",
     "quantize": "with the layers that are done",
 }  # fmt: skip

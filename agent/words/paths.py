@@ -13,6 +13,8 @@ from tunesmith.agent.words.lexicon import Word, everyday, lexicon
 
 _MOST_WORDS = 8
 """Words that a path with blanks in it may go on for."""
+_MOST_CHARACTERS = 400
+"""In which those words are looked for: a paste may hold many paths."""
 _MOST_ENTRIES = 1000
 """Of a folder that are looked through for a file which was named by its stem."""
 _MARKS = ".,;:?!)\"'”»"
@@ -48,7 +50,7 @@ def end_of(sentence: str, start: int, end: int) -> int:
 def _word_ends(sentence: str, end: int) -> list[int]:
     """Where each of the next words ends that blanks part."""
     ends, at = list[int](), end
-    for word in islice(sentence[end:].split(), _MOST_WORDS):
+    for word in islice(sentence[end : end + _MOST_CHARACTERS].split(), _MOST_WORDS):
         at = sentence.index(word, at) + len(word)
         ends.append(at)
     return ends

@@ -423,7 +423,11 @@ def test_who_orders_a_stop_is_asked_once_about_the_step_that_runs(alone: Alone) 
     build = stored_runs.new_builder(alone.store.home)
     step = stored_runs.start_training(build, 3)
     said = alone.hears("stop the training now please")
-    assert f"/stop {step}" in said and "takes it up from its newest checkpoint" in said and asked_about == [step]
+    assert (
+        f"/stop {step}" in said
+        and "takes it up from its newest checkpoint, where there is one" in said
+        and asked_about == [step]
+    )
     assert alone.store.step(step).status == "running"
 
 
@@ -704,7 +708,7 @@ def test_a_follow_up_goes_to_the_other_run_only_where_it_says_so(alone: Alone) -
 def test_what_broke_off_is_told_with_how_it_goes_on(alone: Alone) -> None:
     failed_run(alone.store.home)[0].close()
     said = alone.hears("why did the training fail?")
-    assert "“Go on” tries it again, from its newest checkpoint, or `tunesmith resume r2`." in said
+    assert "“Go on” tries it again, from its newest checkpoint, where there is one, or `tunesmith resume r2`." in said
     assert "Go on" not in alone.hears("how long did the training of r1 take?")
 
 

@@ -43,7 +43,14 @@ STATES: list[tuple[str, list[str]]] = [
     (SERVED, ["release-notes is served at", "Of r2 quantized", "Before it: the quantized model a10 of r1"]),
     (SERVED, ["target 57 of 60", "“roll back” prices serving it again", "r1 and r2 differ in train.epochs"]),
     (RUNNING, ["train (s6 of r1) is running", "left.", "last recorded training loss is 0.161"]),
-    (RUNNING, ["sleeps or is switched off halts it", "terminal closed", "`/stop s6` ends it and keeps what is done"]),
+    (
+        RUNNING,
+        [
+            "sleeps or is switched off halts it",
+            "terminal closed",
+            "`/stop s6` ends it and keeps what is written to disk",
+        ],
+    ),
     ("a run whose training step failed", ["failed: the worker was killed", "“Go on” tries it again", "price: about "]),
     ("several runs or steps, at least one of which failed", ["train (s18 of r2) failed", "r1 (ticket-triage): "]),
     (

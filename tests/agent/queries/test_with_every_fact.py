@@ -53,7 +53,10 @@ def test_no_loss_is_made_up(tmp_path: Path) -> None:
 def test_what_broke_off_is_told_with_how_it_goes_on_and_its_price(tmp_path: Path) -> None:
     for kind, given in (("step", {"about": "failure"}), ("steps", {"about": "failures"}), ("run", {"about": "status"})):
         said = in_state(tmp_path / f"{kind}", "a run whose training step failed", kind, **given)
-        assert "“Go on” tries it again, from its newest checkpoint" in said and "Its price: about " in said, said
+        assert (
+            "“Go on” tries it again, from its newest checkpoint, where there is one" in said
+            and "Its price: about " in said
+        ), said
         assert "of memory" in said and "of disk; it asks before it starts" in said
 
 
