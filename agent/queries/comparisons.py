@@ -313,9 +313,11 @@ def _times(store: Store, runs: Sequence[Run], stage: str) -> Answer:
         for run in runs
     ]
     each = ", ".join(f"{one.run} {duration(one.seconds)}" for one in took)
-    longer = max(took, key=lambda one: one.seconds)
-    return Answer((f"{longer.run} took longer: {each} {f'of {stage}' if stage else 'in all finished steps'}.",),
-                  tuple(took))  # fmt: skip
+    shorter, longer = sorted(took, key=lambda one: one.seconds)
+    apart, both = longer.seconds - shorter.seconds, longer.seconds + shorter.seconds
+    of = f"of {stage}" if stage else "in all finished steps"
+    line = f"{longer.run} took {duration(apart)} longer: {each} {of}; {duration(both)} together."
+    return Answer((line,), tuple(took))
 
 
 def _results(store: Store, one: Run, two: Run, only: str = "") -> list[str]:

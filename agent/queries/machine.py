@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, decided_by, named, span, within
+from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, decided_by, find, named, span, within
 from tunesmith.agent.queries.arguments import Query, RunName, Since, Until
 from tunesmith.agent.queries.curves import loss_so_far
 from tunesmith.agent.queries.scores import in_short
@@ -178,20 +178,25 @@ def served(query: ServedQuery, context: Context) -> Answer:
         f"{one.run} ({one.step})"
         for one in past[:4]  # the newest
     ]
+    run = query.run and find(store, query.run).id
+    of_it = next((line for line in deployed if line["run"] == run), None)
+    no_longer = [f"No: nothing of {run} is served now."] if run and of_it is None else []
     if not deployed:
         if not past:
             return Answer(("Nothing is served now, and nothing was deployed before.",))
         return Answer(("Nothing is served now: no server of a deployed model runs. Deployed before:", *before))
-    line = deployed[0]
+    line = of_it or deployed[0]
     state = "it is down" if line["down"] else "it does not answer at the moment"
     health = "" if line["healthy"] else f" ({state}; `tunesmith serve status` says more)"
     lines = [
+        *no_longer,
         f"{clip(line['model'], 60)} is served at {line['url']}{health}; it was made in "
         f"{line['run'] or 'an unknown run'} ({line['step'] or '–'}).",
         f"Its key lies in {line['key_file']}; “how do I call it?” shows a call.",
         _lineage_line(store, str(line["artifact"])) if line["artifact"] else "",
     ]
-    lines[1:1] = [_came_to(store, str(line["run"] or ""), str(line["artifact"] or "")), served_before(store)]
+    at = len(no_longer) + 1
+    lines[at:at] = [_came_to(store, str(line["run"] or ""), str(line["artifact"] or "")), served_before(store)]
     # an answer stays on a screen
     lines += [f"{count(len(past), 'deployment')} in all:", *before[:3]] if len(past) > 2 else []
     return Answer(tuple(one for one in lines if one), run=str(line["run"] or ""))

@@ -94,7 +94,7 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
     ("compare", {**R1, "arm": "adapter"}, "r1 .*base → adapter"),
     ("compare", {**R1, "arm": "base", "other_arm": "quantized"}, "base → quantized"),
     ("compare_runs", {"run": "r1", "other_run": "r2"}, "r1 .* and r2"),
-    ("compare_runs", {"about": "time", "stage": "train"}, "took longer: .* of train"),
+    ("compare_runs", {"about": "time", "stage": "train"}, "took .* longer: .* of train; .* together"),
     ("compare_runs", {"about": "settings", **R1}, "settings"),
     ("compare_runs", {"about": "cases", "run": "r1", "other_run": "r2"}, "cases that both were asked"),
     ("setting", {**R1, "fields": ["lora_rank"]}, "lora_rank was 16 in train"),

@@ -196,3 +196,9 @@ def test_a_sentence_is_shortened_at_a_clause() -> None:
     assert shortened("One is so; two is so; three is longer than what there is room for", 40) == "One is so; two is so."
     assert shortened("short", 40) == "short"
     assert shortened("one word after another without any mark at all", 20).endswith("…")
+
+
+def test_whether_a_run_is_served_is_said_first(tmp_path: Path) -> None:
+    state = "at least two finished runs; a model of one of them is served now, and another was served before it"
+    assert in_state(tmp_path / "no", state, "served", run="r1").startswith("No: nothing of r1 is served now.")
+    assert "it was made in r2" in in_state(tmp_path / "yes", state, "served", run="r2").splitlines()[0]
