@@ -173,6 +173,7 @@ def test_the_rooms_are_few_and_loosely_joined() -> None:
     assert len(between) <= MOST_ARROWS
 
 
+@pytest.mark.heavy
 def test_no_module_imports_itself_in_a_circle() -> None:
     modules = {module_of(path): path for path in sources()}
     arrows = {module: targets(at_run_time(path), modules) - {module} for module, path in modules.items()}

@@ -158,7 +158,7 @@ def test_the_key_is_not_sent_to_a_stranger_on_the_port(home: Path) -> None:
     os.kill(server.pid, signal.SIGKILL)
     wait_for(lambda: port_is_free(server.port))
     stranger = HTTPServer(("127.0.0.1", server.port), Stranger)
-    threading.Thread(target=stranger.serve_forever, daemon=True).start()
+    threading.Thread(target=stranger.serve_forever, args=(0.02,), daemon=True).start()
     try:
         assert not servers.healthy(server) and Stranger.heard == []
     finally:

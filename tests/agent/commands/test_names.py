@@ -48,6 +48,7 @@ def finished(tmp_path: Path) -> Store:
 # Other programs' names
 
 
+@pytest.mark.heavy
 def test_names_are_said_back_once_and_a_file_gives_way_to_flags(
     tunesmith: Tunesmith, finished: Store, tmp_path: Path
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_hub_model_is_pinned_at_its_newest_commit_wherever_it_is_named(
     assert again.returncode == 3 and "is not the plan of" not in again.stderr
 
 
+@pytest.mark.heavy
 def test_without_the_hub_one_sentence_says_what_to_do(tunesmith: Tunesmith, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(f"name: p\nsteps: [{{stage: base, model: {MODEL}}}]")
     for words in (("base", "--model", MODEL), ("run", str(tmp_path / "p.yaml"))):

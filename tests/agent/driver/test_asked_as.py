@@ -84,6 +84,7 @@ def test_an_argument_that_words_name_beside_their_label(
     assert request is not None and request.model_dump(exclude_defaults=True) == asked
 
 
+@pytest.mark.heavy
 @table(
     ("said", "first"),
     [
