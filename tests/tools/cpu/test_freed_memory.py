@@ -43,7 +43,7 @@ def held_mib():
 with open(sys.argv[1], "wb") as file:
     file.write(bytes(range(256)) * (32 << 12))
     file.flush()
-    os.fsync(file.fileno())
+    os.fdatasync(file.fileno())
 with open(sys.argv[1], "rb") as file:
     pages = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
 before, total = held_mib(), sum(pages[::mmap.PAGESIZE])
