@@ -14,6 +14,7 @@ import termios
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 
 from tunesmith.agent.commands.fields import of_words
 from tunesmith.agent.commands.price import in_a_sentence
@@ -22,6 +23,8 @@ from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.workspace import Decision, Edited
 
+LONGEST = 600
+"""Letters of an answer; a longer one is neither a yes nor a no, and is not read at length."""
 GRACE_S = 0.5
 """Keys typed before a question had been on the screen for this long were meant for something else."""
 
@@ -42,7 +45,7 @@ ALWAYS = "always in this session, up to this price"
 
 
 _PAIR = re.compile(r"""(?<![^\s,;])-{0,2}([^\W\d][\w-]*)\s*=+\s*("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s=;]*[^\s=;,.!])""")
-_BESIDE_PAIRS = frozenset({"a", "and", "at", "but", "instead", "make", "set", "to", "use", "always"})
+_BESIDE_PAIRS = frozenset({"a", "and", "at", "but", "instead", "make", "set", "to", "use", "always", "with"})
 
 
 def read_edit(text: str, plan: Plan) -> dict[str, object]:
@@ -56,7 +59,7 @@ def read_edit(text: str, plan: Plan) -> dict[str, object]:
     pairs = [(name.replace("-", "_").lower(), value.strip("\"'")) for name, value in _PAIR.findall(text)]
     around = " ".join(re.split(r"[\s,;.!]+", _PAIR.sub(" ", text))).strip()
     beside = [word for word in around.lower().split() if word not in _BESIDE_PAIRS]
-    unclear = _left(_parts(" ".join(beside)), _said("yes", "start", "opening", "around"))
+    unclear = len(around) > LONGEST or _left(_parts(" ".join(beside)), _said("yes", "start", "opening", "behind"))
     if not pairs or unclear or "run" in dict(pairs):
         example = next((f"{name}={value}" for name, value in plan.request.items() if name != "run"), "field=value")
         target = "run" if "run" in dict(pairs) else around or text.strip()
@@ -70,8 +73,11 @@ def read_edit(text: str, plan: Plan) -> dict[str, object]:
 def read_answer(text: str, *, by: str, stage: str = "") -> Decision | None:
     """The decision in what somebody typed: a clear yes, or a no with its reason; None where it is neither.
 
-    A yes is a word for it with nothing beside it that could change its meaning; `stage` may be named.
+    A yes is a word for it with nothing beside it that could change its meaning; `stage` may be named. What hesitates is
+    none, and what is longer than an order may be is neither.
     """
+    if len(text) > LONGEST:
+        return None
     words = _words(text)
     if words in _ALWAYS:
         return Decision(True, by, ALWAYS)
@@ -81,11 +87,44 @@ def read_answer(text: str, *, by: str, stage: str = "") -> Decision | None:
     more = _after_yes(words, stage)
     if more is None and _NO.match(words):
         return None if is_no_and_yes(text, stage) else Decision(False, by, "" if words in _BARE_NO else text.strip())
-    if more is None or set(text) & set("?？؟"):
+    if more is None or set(text) & set("?？؟") or _hesitates(text):
         return None
     named = {stage, f"{stage}ing", f"{stage.removesuffix('e')}ing", f"{stage}ment"} if stage else set()
-    around = _said("yes", "start" if stage else "yes", "opening", "around") | {(name,) for name in named}
+    around = _said("yes", "start" if stage else "yes", "behind") | {(name,) for name in named}
     return Decision(True, by) if not _left(more, around) else None
+
+
+def _hesitates(text: str) -> bool:
+    """Whether words that agree one by one say together that somebody has not decided, or trail off."""
+    return text.rstrip().endswith(("…", "..", "—", "-")) or _holds(_parts(_words(text)), _said("hesitates"))
+
+
+def ends(text: str) -> bool:
+    """Whether words agree that something is ended or given up: a plain yes, or the order to end it, and nothing else.
+    `Go on` and `it's fine` say the contrary there."""
+    if len(text) > LONGEST or set(text) & set("?？؟") or _hesitates(text):
+        return False
+    words = _parts(_words(text))
+    return bool(words) and not _left(words, _said("ends"))
+
+
+def holds_back(text: str) -> bool:
+    """Whether words that were read as an order to carry out a plan are no clear yes: they deny, put off or hesitate."""
+    if is_yes(text):
+        return False
+    words = _parts(_words(text))
+    return _hesitates(text) or _holds(words, _said("holds_back")) or _holds(words[1:], _said("trails_off"))
+
+
+def no_clear_yes(text: str) -> str:
+    """What is said of an answer that begins nothing, since it is no clear yes; empty for one that does."""
+    if not holds_back(text):
+        return ""
+    return f"“{text.strip()}” is no clear yes, so nothing was started: “start it” alone carries the plan out."
+
+
+def _holds(words: list[str], names: frozenset[tuple[str, ...]]) -> bool:
+    return any(_longest(words[at:], names) for at in range(len(words)))
 
 
 def _refused(text: str) -> str | None:
@@ -126,7 +165,7 @@ def yes_or_no(text: str, ask: Callable[[str], str], look: Callable[[], None] | N
 
 def begins_with_yes(text: str, stage: str = "") -> bool:
     """Whether somebody agreed to something, be it to other things than were asked: that is never a no."""
-    return _after_yes(_words(text), stage) is not None
+    return len(text) <= LONGEST and _after_yes(_words(text), stage) is not None
 
 
 def _words(text: str) -> str:
@@ -140,6 +179,7 @@ def _parts(words: str) -> list[str]:
     return folded(words).translate(dict.fromkeys(map(ord, "'’`-"), " ")).split()
 
 
+@cache
 def _said(*kinds: str) -> frozenset[tuple[str, ...]]:
     from tunesmith.agent.words.lexicon import consent
 
@@ -148,13 +188,13 @@ def _said(*kinds: str) -> frozenset[tuple[str, ...]]:
 
 def _after_yes(words: str, stage: str = "") -> list[str] | None:
     """What follows a word for yes; None where there is none at the beginning, or behind words that change nothing. At
-    a stage's price an order to start is a yes."""
+    a stage's price an order to start is a yes. What begins with a no is one only as a whole saying, `no dobra`."""
     left, agrees = _parts(words), _said("yes", "start" if stage else "yes")
     while left:
         taken = _longest(left, agrees)
         if taken >= (opened := _longest(left, _said("opening"))) and taken:
             return left[taken:]
-        if not opened:
+        if not opened or _NO.match(words):
             return None
         left = left[opened:]
     return None
@@ -174,6 +214,8 @@ def _left(words: list[str], names: frozenset[tuple[str, ...]]) -> list[str]:
 
 def is_no_and_yes(text: str, stage: str) -> bool:
     """Whether what begins as a no goes on as a yes, `no, go ahead`, or has nothing against it: that is asked about."""
+    if len(text) > LONGEST:
+        return False
     if _longest(_parts(_words(text)), _said("no_objection")):
         return True
     said, marked, denies = text.split(), False, False
@@ -261,7 +303,7 @@ class TerminalApprover:
 
 def _unclear(text: str, stage: str) -> str:
     """What is said of an answer that is neither a yes nor a no, before it is asked again."""
-    words = text.strip()
+    words = text.strip() if len(text) <= LONGEST else f"{text.strip()[:80]}…"
     if begins_with_yes(words, stage):
         return f"“{words}” says more than yes, and nothing was started: yes alone starts this step as it is shown"
     return f"“{words}” is neither a yes nor a no, and nothing was started: yes starts this step, no leaves it"

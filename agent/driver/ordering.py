@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tunesmith.agent.commands import render, run_steps
-from tunesmith.agent.commands.approvals import is_yes
+from tunesmith.agent.commands.approvals import is_yes, no_clear_yes
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, named_files, plan_questions, planning
 from tunesmith.agent.driver.describing import Interview
@@ -266,7 +266,7 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
         case "plan.start" | "yes" | "accept" if edits is not None and edits.unread and not is_yes(deps.prompt):
             return TurnAnswer(unread_notice(edits.unread, "nothing was started"))
         case "plan.start" | "yes" | "accept" if not reading.slots.asks:
-            return _confirm(deps, "start")
+            return TurnAnswer(doubt) if (doubt := no_clear_yes(deps.prompt)) else _confirm(deps, "start")
         case "plan.drop" | "no":
             return _confirm(deps, "drop")
         case "plan.show" | "plan.cost":

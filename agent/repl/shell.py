@@ -190,13 +190,18 @@ class Shell:
                 return self.talk.as_edit(answer, self._asked_for) or answer
 
     def confirm(self, question: str) -> bool:
-        """A yes or anything else, with the grace against keys typed ahead."""
-        from tunesmith.agent.commands.approvals import read_answer
+        """Whether what is to be ended or given up is, asked until that is plain, with the grace against keys typed ahead."""
+        from tunesmith.agent.commands.approvals import ends, read_answer
 
         # The grace: keys of before are no answer.
         time.sleep(GRACE_S)
-        answer = read_answer(self.ask(f"{question} (yes or no) "), by="terminal")
-        return answer is not None and answer.yes
+        remark = ""
+        while not (agreed := ends(words := self.ask(f"{remark}{question} (yes or no) "))):
+            answer = read_answer(words, by="terminal")
+            if not words.strip() or (answer is not None and not answer.yes):
+                break
+            remark = f"“{words.strip()[:80]}” is no plain yes, so nothing was ended.\n"
+        return agreed
 
     def answer(self, question: PlanQuestion) -> bool | None:
         """The person's answer to what a plan asks before its price, from any thread; None for Ctrl-C."""

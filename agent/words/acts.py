@@ -11,11 +11,18 @@ from typing import Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from tunesmith.agent.words.lexicon import lexicon, words_of
-from tunesmith.agent.words.slots import Slot, Slots, empty_words, stages_of
-from tunesmith.agent.words.unmeant import PassedOver, denial_before, denied_values, lowered, not_enough, passed_over
+from tunesmith.agent.words.slots import Slot, Slots, stages_of
+from tunesmith.agent.words.unmeant import (
+    PassedOver,
+    denial_before,
+    denied,
+    denied_values,
+    lowered,
+    not_enough,
+    passed_over,
+)
 from tunesmith.agent.words.unread import (
     MARKS,
-    NEAR,
     Place,
     idle_places,
     loose_clauses,
@@ -112,19 +119,6 @@ def _conditions(slots: Slots) -> list[Place]:
         if any(start <= word.start < end for word in said):
             places.append((start, end))
     return places
-
-
-def denied(slots: Slots, slot: Slot, since: int = 0) -> bool:
-    """Whether a negation denies a slot with no mark between them: shortly before it, or behind it as the last word of
-    that part of the sentence that says anything, as in `die Quantisierung brauche ich nicht`; none before `since`."""
-    for no in (one for one in slots.all("not") if one.start >= since):
-        start, end = min(no.end, slot.end), max(no.start, slot.start)
-        ends = (at for mark in MARKS if (at := slots.sentence.find(mark, no.end)) >= 0)
-        last = all(word.text in empty_words() for word in slots.between(no.end, min(ends, default=len(slots.sentence))))
-        near = len(slots.between(start, end)) <= NEAR and not set(MARKS) & set(slots.sentence[start:end])
-        if near and (no.end <= slot.start or last):
-            return True
-    return False
 
 
 def _owner(name: str) -> str:

@@ -10,7 +10,7 @@ from tunesmith.agent.words import acts
 from tunesmith.agent.words.acts import Assigned, assigned, factors, info_of
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words
-from tunesmith.agent.words.unmeant import denied_values, not_enough
+from tunesmith.agent.words.unmeant import denied, denied_values, not_enough
 from tunesmith.agent.words.unread import MARKS, NEAR, Place, loose_clauses, own_nouns, remarks_beside, unread_of
 
 
@@ -122,7 +122,7 @@ def _left_out(slots: Slots, stages: Sequence[Slot], until: Sequence[Slot]) -> li
         empty = len(between) <= NEAR and all(word.text in empty_words() for word in between)
         parts = any(lexicon()[table].find(between) for table in ("contrast", "speakers"))
         joined = left_out and empty and not parts and not _is_set(slots, slot)
-        since, left_out = slot.end, slot not in until and (joined or acts.denied(slots, slot, since))
+        since, left_out = slot.end, slot not in until and (joined or denied(slots, slot, since))
         negated += [slot] if left_out else []
     return negated
 

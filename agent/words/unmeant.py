@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from tunesmith.agent.words.lexicon import Word, lexicon
-from tunesmith.agent.words.slots import Slot, Slots
+from tunesmith.agent.words.slots import Slot, Slots, empty_words
 from tunesmith.agent.words.unread import MARKS, NEAR, Place
 from tunesmith.agent.words.values import Number
 
@@ -75,6 +75,21 @@ def denial_before(slots: Slots, at: int) -> int | None:
         if not (apart or named or any(a <= start < b for a, b in none)):
             return start
     return None
+
+
+def denied(slots: Slots, slot: Slot, since: int = 0) -> bool:
+    """Whether a negation denies a slot with no mark between them: shortly before it, or behind it as the last word of
+    that part of the sentence that says anything, as in `die Quantisierung brauche ich nicht`; none before `since`,
+    and none of `why not`, `don't forget to`."""
+    none = _places("no_denial", slots.words)
+    for no in (one for one in slots.all("not") if one.start >= since and not any(a <= one.start < b for a, b in none)):
+        start, end = min(no.end, slot.end), max(no.start, slot.start)
+        ends = (at for mark in MARKS if (at := slots.sentence.find(mark, no.end)) >= 0)
+        last = all(word.text in empty_words() for word in slots.between(no.end, min(ends, default=len(slots.sentence))))
+        near = len(slots.between(start, end)) <= NEAR and not set(MARKS) & set(slots.sentence[start:end])
+        if near and (no.end <= slot.start or last):
+            return True
+    return False
 
 
 def lowered(slots: Slots, field: Slot, number: Number) -> bool:

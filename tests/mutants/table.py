@@ -617,7 +617,17 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(APPROVALS, "agent/commands/approvals.py", (
         ("if not _left(more, around) else None", "", "tests/agent/commands/test_approvals.py"),
-        ('"start" if stage else "yes", "opening"', '"start", "opening"', "tests/agent/commands/test_approvals.py"),
+        ('"start" if stage else "yes", "behind"', '"start", "behind"', "tests/agent/commands/test_approvals.py"),
+        ('_said("yes", "start" if stage else "yes", "behind")', '_said("yes", "start", "opening", "behind")',
+         "tests/agent/commands/test_approvals.py"),
+        (" or _hesitates(text):\n        return None", ":\n        return None",
+         "tests/agent/commands/test_approvals.py"),
+        ("        if not opened or _NO.match(words):\n", "        if not opened:\n",
+         f"{_APPROVERS}test_what_begins_with_a_no_is_no_yes_whatever_the_tables_say"),
+        ('    return bool(words) and not _left(words, _said("ends"))\n', '    return bool(words) and is_yes(text)\n',
+         f"{_APPROVERS}test_what_is_to_be_ended_is_ended_by_a_plain_yes_alone"),
+        ("    if len(text) > LONGEST:\n        return None\n", "",
+         f"{_APPROVERS}test_an_answer_that_is_too_long_is_neither_and_not_read_at_length"),
         ('_said("yes", "start" if stage else "yes")', '_said("yes", "start")',
          "tests/agent/commands/test_approvals.py::test_an_order_to_start_agrees_to_no_other_question"),
         (" and (marked or alone)", "",
@@ -654,9 +664,15 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(APPROVALS, "agent/driver/ordering.py", (
         ('case "plan.start" | "yes" | "accept" if not reading.slots.asks:', 'case "plan.start" | "yes" | "accept":',
          "tests/agent/driver/test_said.py::test_what_is_no_yes_starts_no_plan"),
+        ("TurnAnswer(doubt) if (doubt := no_clear_yes(deps.prompt)) else _confirm", "_confirm",
+         "tests/agent/driver/test_said.py::test_what_is_no_yes_starts_no_plan"),
+    )),
+    *rows(APPROVALS, "agent/words/unmeant.py", (
+        (" and not any(a <= one.start < b for a, b in none)):", "):",
+         "tests/agent/words/test_unread.py::test_why_not_and_do_not_forget_deny_no_step"),
     )),
     *rows(APPROVALS, "agent/commands/approvals.py", (
-        ('if more is None or set(text) & set("?？؟"):', 'if more is None or "?" in text:',
+        ('if more is None or set(text) & set("?？؟") or', 'if more is None or "?" in text or',
          "tests/agent/commands/test_approvals.py::test_what_is_no_plain_yes_and_no_no_is_asked_about_until_one_is_said"),
     )),
     *rows(APPROVALS, "agent/driver/ordering.py", (

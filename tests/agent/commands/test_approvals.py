@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -14,10 +17,14 @@ from tunesmith.agent.commands.approvals import (
     HashApprover,
     TerminalApprover,
     YesApprover,
+    begins_with_yes,
+    ends,
+    is_no_and_yes,
     nobody,
     question,
     read_answer,
 )
+from tunesmith.agent.repl import shell
 from tunesmith.memory.errors import ApprovalPending
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Estimate, Plan
@@ -60,6 +67,10 @@ def plan(seconds: float = 60.0, summary: str = "train") -> Plan:
         "d’accord", "dai, vai", "perfetto, iniziamo", "tá bom, manda ver", "beleza, pode começar",
         "is goed, begin maar",
         "akkoord", "prima, start maar", "jasne, odpalaj", "no to lecimy", "zgoda", "👍",
+        "no to zaczynaj", "no to lecimy", "yes, start it now", "ja, sofort", "oui, tout de suite", "sí, por favor",
+        "va bene, fallo", "sim, pode ir, obrigado", "ja hoor, doe maar", "tak, od razu", "mach ruhig", "let’s go",
+        "well, let’s start", "sure, go on, thanks", "allez-y, merci", "gracias, adelante", "ja graag, start maar",
+        "sounds good to me",
     ],
 )  # fmt: skip
 def test_a_yes_is_a_yes_however_politely_it_is_said(text: str) -> None:
@@ -88,6 +99,14 @@ BEGIN_WITH_YES = (
     "ja maar niet nu", "ok, off", "yes, turn it off", "approved, deploy now", "dale pero mañana",
     "ja, wenn es billig ist",
     "dobra, ale później", "vas-y doucement", "mach aus", "si, si es barato", "ja maar", "start with fewer rows",
+    "ja, gleich", "yes, well...", "yes, well", "ok... hmm", "ok so", "ja also", "oui bon", "sí, bueno",
+    "go to the start", "go to this step", "ok cool it", "good start", "yes...", "yes, I guess", "sure, soon",
+    "go ahead in a bit", "nice start", "ok then, hm", "yeah right", "ja, na gut", "ja ja", "ja, nachher",
+    "ja doch nicht", "los, aber gleich", "gut, ja", "oui, bientôt", "oui, alors", "vas-y demain", "ok, bon",
+    "oui, tout à l'heure", "sí, luego", "vale, pues", "sí, en un rato", "dale, mañana", "claro, bueno", "sì, dopo",
+    "va bene, allora", "sì, fra poco", "vai, ma piano", "sim, depois", "sim, bom", "pode ir amanhã",
+    "tá bom, daqui a pouco", "beleza, então", "ja, straks", "ja, nou", "doe maar later", "ja, zo meteen",
+    "tak, zaraz", "no dobra, potem", "tak, chyba", "dobra, jutro", "tak, ale zaraz", "no dobra, to start",
 )  # fmt: skip
 NEITHER = (
     "use rank 8 instead", "yesterday", "1", "yess", "too slow", "maybe", "hm", "rank 8",
@@ -99,6 +118,7 @@ NEITHER = (
     "nie ma problemu, zaczynaj",
     "no, not yet... ok go", "pas maintenant. bon, vas-y",
     "wait, ok go", "\N{RIGHT-TO-LEFT OVERRIDE}yes",
+    "na ja", "fallo", "hm, yes", "naja, ok", "bof, oui", "beh, sì", "nou ja", "no wait, yes",
 )  # fmt: skip
 NOS = (
     "no", "nope", "No, too slow", "not yes", "never", "stop", "later", "not now, yes?", "don't start it", "nein danke",
@@ -106,6 +126,9 @@ NOS = (
     "nee joh, laat maar", "no, not ok",
     "25 minutes?? absolutely not, I've got a class to teach", "auf keinen Fall!", "ni hablar, es muy caro",
     "hm, pas maintenant", "assolutamente no", "de jeito nenhum", "te lang. zeker niet", "na pewno nie, za drogo",
+    "no to start", "No, to start it", "no to begin", "no to go ahead", "no, to launch it", "nope, to run it",
+    "no to all of it", "no to that", "nein, gleich", "nicht starten", "non, plus tard", "no, mañana", "no, dopo",
+    "não, depois", "nee, straks", "nie, potem", "no just go away", "never start it",
 )  # fmt: skip
 
 
@@ -133,6 +156,70 @@ def test_what_is_no_plain_yes_and_no_no_is_asked_about_until_one_is_said(text: s
 def test_a_no_is_a_no_at_once_with_its_words_as_the_reason(text: str) -> None:
     answer = read_answer(text, by="t")
     assert answer is not None and not answer.yes and answer.reason in ("", text)
+
+
+def test_what_begins_with_a_no_is_no_yes_whatever_the_tables_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = approvals._said
+    monkeypatch.setattr(
+        approvals, "_said", lambda *kinds: said(*kinds) | ({("no", "to")} if "opening" in kinds else set())
+    )
+    answer = read_answer("no to start", by="t", stage="train")
+    assert answer is not None and not answer.yes
+
+
+@table("text", ["yes ", "please ", "no ", "no, ", "not now. ", "x "])
+def test_an_answer_that_is_too_long_is_neither_and_not_read_at_length(text: str) -> None:
+    began, long = time.monotonic(), text * 40_000
+    assert read_answer(long, by="t", stage="train") is None and not ends(long)
+    assert not begins_with_yes(long, "train") and not is_no_and_yes(long, "train")
+    assert time.monotonic() - began < 0.5
+
+
+END_IT = (
+    "yes", "y", "Yes!", "yes please", "yes, end it", "stop it", "sure", "ok", "ja", "ja, bitte", "oui", "sí", "si",
+    "sì", "sim", "tak", "claro", "certo, fermalo", "ja, beende es", "oui, arrête", "tak, zatrzymaj", "jazeker", "да", "是",
+)  # fmt: skip
+NOT_TO_END = (
+    "go", "go on", "go ahead", "avanti", "vai avanti", "vai", "adelante", "dale", "it's fine", "that's fine",
+    "keep going", "fang an", "mach weiter", "procedi pure", "begin maar", "ga maar", "zacznij", "lecimy", "start", "let it run",
+    "fine", "va bene", "tá bom", "vas-y", "c'est bon", "alles klar", "passt", "sounds good", "yes, go on", "yes?", "yes, well",
+    "na ja", "ja, gleich", "yes but later", "end it?", "ok...", "let it end", "", "hm",
+)  # fmt: skip
+
+
+@table("text", END_IT)
+def test_a_plain_yes_ends_what_is_asked_about(text: str) -> None:
+    assert ends(text)
+
+
+@table("text", NOT_TO_END)
+def test_what_is_to_be_ended_is_ended_by_a_plain_yes_alone(text: str) -> None:
+    assert not ends(text)
+
+
+@table(
+    ("lines", "ended", "asked"),
+    [
+        (["yes"], True, 1),
+        (["no"], False, 1),
+        ([""], False, 1),
+        (["go on", "no"], False, 2),
+        (["go on", "it's fine", "ja, bitte"], True, 3),
+    ],
+)
+def test_the_shell_asks_until_it_is_clear_whether_to_end_it(
+    monkeypatch: pytest.MonkeyPatch, lines: list[str], ended: bool, asked: int
+) -> None:
+    monkeypatch.setattr(shell, "GRACE_S", 0.0)
+    questions: list[str] = []
+    answers = iter(lines)
+
+    def ask(question: str) -> str:
+        questions.append(question)
+        return next(answers)
+
+    assert shell.Shell.confirm(cast(Any, SimpleNamespace(ask=ask)), "End it?") is ended and len(questions) == asked
+    assert all(one.endswith("End it? (yes or no) ") for one in questions), questions
 
 
 def test_why_shows_all_of_the_plan_and_asks_again() -> None:

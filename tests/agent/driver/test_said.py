@@ -244,7 +244,7 @@ def test_values_are_set_in_the_plan_and_told(planned: Alone, said: str, changed:
     assert {name: fields[name] for name in changed} == changed
 
 
-@pytest.mark.parametrize("said", ["yes, start it", "yes pls", "ok go", "ja", "start it", "go on"])
+@pytest.mark.parametrize("said", ["yes, start it", "yes pls", "ok go", "ja", "start it", "go on", "carry out the plan"])
 def test_a_yes_to_the_plan_starts_it(planned: Alone, said: str) -> None:
     planned.hears(said)
     assert len(planned.started) == 1
@@ -257,6 +257,8 @@ def test_a_yes_to_the_plan_starts_it(planned: Alone, said: str) -> None:
         "yes, if it stays under an hour", "ja, aber erst morgen", "sí, pero sin cuantizar", "oui mais pas maintenant",
         "好的，但是先等一下", "don't start yet", "start with explaining step two", "start it tonight at 11",
         "fine by me but use my own rows from rows.jsonl", "no, but keep it around", "start it?",
+        "start it but not now", "yes, well", "na ja", "ja, gleich", "starte es, aber nicht jetzt", "oui, plus tard",
+        "sí, luego", "sì, dopo", "sim, depois", "ja, straks", "tak, zaraz", "yes...", "no, start it", "good start",
     ],
 )  # fmt: skip
 def test_what_is_no_yes_starts_no_plan(planned: Alone, said: str) -> None:

@@ -235,3 +235,19 @@ def test_the_little_words_of_eight_languages_are_never_asked_about(language: str
     slots = slots_of(f"{word} r1")
     places = [(slot.start, slot.end) for slot in slots.named if slot.kind in ("run", "only", "not", "pronoun")]
     assert not unread_words(slots, places, unknown), language
+
+
+@table(
+    ("said", "denied"),
+    [
+        ("why not train again with rank 8", False),
+        ("don't forget to train again with rank 8", False),
+        ("don't you train again with rank 8", False),
+        ("don't train again with rank 8", True),
+        ("do not train", True),
+        ("warum nicht noch mal trainieren", False),
+        ("nicht trainieren", True),
+    ],
+)
+def test_why_not_and_do_not_forget_deny_no_step(said: str, denied: bool) -> None:
+    assert order_of("train", slots_of(said), unknown).denied is denied
