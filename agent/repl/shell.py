@@ -190,7 +190,7 @@ class Shell:
                 return self.talk.as_edit(answer, self._asked_for) or answer
 
     def confirm(self, question: str) -> bool:
-        """Whether what is to be ended or given up is, asked until that is plain, with the grace against keys typed ahead."""
+        """Whether what is to be ended or given up is, asked until that is plain. With the grace."""
         from tunesmith.agent.commands.approvals import ends, read_answer
 
         # The grace: keys of before are no answer.

@@ -177,13 +177,15 @@ def test_an_answer_that_is_too_long_is_neither_and_not_read_at_length(text: str)
 
 END_IT = (
     "yes", "y", "Yes!", "yes please", "yes, end it", "stop it", "sure", "ok", "ja", "ja, bitte", "oui", "sí", "si",
-    "sì", "sim", "tak", "claro", "certo, fermalo", "ja, beende es", "oui, arrête", "tak, zatrzymaj", "jazeker", "да", "是",
+    "sì", "sim", "tak", "claro", "certo, fermalo", "ja, beende es", "oui, arrête", "tak, zatrzymaj",
+    "jazeker", "да", "是",
 )  # fmt: skip
 NOT_TO_END = (
     "go", "go on", "go ahead", "avanti", "vai avanti", "vai", "adelante", "dale", "it's fine", "that's fine",
-    "keep going", "fang an", "mach weiter", "procedi pure", "begin maar", "ga maar", "zacznij", "lecimy", "start", "let it run",
-    "fine", "va bene", "tá bom", "vas-y", "c'est bon", "alles klar", "passt", "sounds good", "yes, go on", "yes?", "yes, well",
-    "na ja", "ja, gleich", "yes but later", "end it?", "ok...", "let it end", "", "hm",
+    "keep going", "fang an", "mach weiter", "procedi pure", "begin maar", "ga maar", "zacznij", "lecimy",
+    "start", "let it run",
+    "fine", "va bene", "tá bom", "vas-y", "c'est bon", "alles klar", "passt", "sounds good",
+    "yes, go on", "yes?", "yes, well", "na ja", "ja, gleich", "yes but later", "end it?", "ok...", "let it end", "", "hm",
 )  # fmt: skip
 
 
