@@ -185,7 +185,8 @@ NOT_TO_END = (
     "keep going", "fang an", "mach weiter", "procedi pure", "begin maar", "ga maar", "zacznij", "lecimy",
     "start", "let it run",
     "fine", "va bene", "tá bom", "vas-y", "c'est bon", "alles klar", "passt", "sounds good",
-    "yes, go on", "yes?", "yes, well", "na ja", "ja, gleich", "yes but later", "end it?", "ok...", "let it end", "", "hm",
+    "yes, go on", "yes?", "yes, well", "na ja", "ja, gleich", "yes but later", "end it?", "ok...", "let it end",
+    "", "hm",
 )  # fmt: skip
 
 
