@@ -9,8 +9,9 @@ from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import find, ordinary
 from tunesmith.agent.queries.comparisons import CompareRunsQuery, better_run
 from tunesmith.agent.queries.scores import arms_measured
+from tunesmith.agent.words.acts import order_of, places_of
 from tunesmith.agent.words.lexicon import Word, lexicon
-from tunesmith.agent.words.reading import Reading
+from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.suites.case import PRIMARY_BLOCK
 
@@ -48,9 +49,10 @@ def on_the_better(deps: TurnDeps, reading: Reading) -> Reading | TurnAnswer:
             f"“{order.stage} {two.id}”."
         )
     deps.show(prose(f"{told} So it is {winner}:"))
-    start = slots.words[found[0].first].start if found else len(slots.sentence)
-    unread = tuple(text for text in order.unread if slots.sentence.find(text) < start)
-    return replace(reading, order=replace(order, run=winner, unread=unread))
+    taken = [(slots.words[one.first].start, slots.words[one.after - 1].end) for one in found]
+    taken += places_of(slots, ("block",)) if found else []
+    read_again = order_of(order.stage, slots, reader().known(reading.label), taken)
+    return replace(reading, order=replace(order, run=winner, unread=read_again.unread, beside=read_again.beside))
 
 
 def _candidates(deps: TurnDeps, named: list[str]) -> list[str]:

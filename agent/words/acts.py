@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -10,6 +9,7 @@ from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from tunesmith.agent.words.held import held_back, taken_back
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.slots import Slot, Slots, stages_of
 from tunesmith.agent.words.unmeant import (
@@ -24,7 +24,6 @@ from tunesmith.agent.words.unmeant import (
 from tunesmith.agent.words.unread import (
     MARKS,
     Place,
-    idle_places,
     loose_clauses,
     misspelt,
     own_nouns,
@@ -65,8 +64,9 @@ class Order:
     """Whole parts of the sentence that name nothing of the trade: a reason, or a remark."""
 
 
-def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
-    """The step that a sentence orders; `known` tells the words by which such a step is ordered."""
+def order_of(stage: str, slots: Slots, known: Callable[[str], bool], taken: Sequence[Place] = ()) -> Order:
+    """The step that a sentence orders; `known` tells the words by which such a step is ordered, `taken` is where what
+    somebody else read stands."""
     request = catalog.BY_NAME[stage].load().request.model_fields
     assignments = assigned(slots, (stage,))
     fields = {one.field: one.value for one in assignments}
@@ -89,16 +89,16 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
         fields["system_prompt"] = quote
     fields = {name: value for name, value in fields.items() if name not in multiples}
     places += [
+        *taken,
         *(place for _, place in multiples.values()),
         *places_of(slots, (*OWN_SLOTS, "stage" if set(stages_of(slots)) <= {stage} else "")),
     ]
-    others = [*others, *_conditions(slots)]
     if fields or multiples:  # `longer, 5 epochs`; without a value it is an order that nothing took
         places += places_of(slots, ("unspoken",))
     foreign = next((one for one in assigned(slots) if one.field not in request), None)
     unvalued, another, unvalued_places = _unvalued(slots, request, {*fields, *multiples})
     places += [*unvalued_places, *own_nouns(slots, (stage,)), *misspelt(slots, stage, places, known)]
-    others = [*others, *denied_values(slots), *not_enough(slots)]
+    others = [*others, *denied_values(slots), *not_enough(slots), *held_back(slots, places), *taken_back(slots)]
     clauses = [] if others else loose_clauses(slots, places, known, (stage, *fields), strict=True)
     unread = unread_of(slots, [*places, *clauses], known, others)
     return Order(
@@ -107,18 +107,6 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
         denied=any(denied(slots, one) for one in slots.all("stage") if one.value == stage),
         beside=tuple(slots.sentence[start:end].strip() for start, end in clauses),
     )  # fmt: skip
-
-
-def _conditions(slots: Slots) -> list[Place]:
-    """From a word such as `if` to the next mark: no order is held to a condition. None of politeness, `if you can`."""
-    places = []
-    for match in lexicon()["conditions"].find(slots.words):
-        start = slots.words[match.first].start
-        end = start + len(re.split(r"[,;.!?]", slots.sentence[start:])[0].rstrip())
-        said = slots.unread([*places_of(slots, ("not",)), *idle_places(slots)], lambda word: False)
-        if any(start <= word.start < end for word in said):
-            places.append((start, end))
-    return places
 
 
 def _owner(name: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from tunesmith.agent.words import acts
 from tunesmith.agent.words.acts import Assigned, assigned, factors, info_of
+from tunesmith.agent.words.held import taken_back
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words
 from tunesmith.agent.words.unmeant import denied, denied_values, not_enough
@@ -61,7 +62,7 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     places += _unwanted(slots, places) if assignments else []
     places += own_nouns(slots, [str(slot.value) for slot in stages])
     names = list(dict.fromkeys(str(slot.value) for slot in stages if slot not in negated))
-    denied = [*denied_values(slots), *not_enough(slots)]
+    denied = [*denied_values(slots), *not_enough(slots), *taken_back(slots)]
     unread = unread_of(slots, places, known, denied, by_part=True)
     edits = Edits(
         tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Literal
 
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.registry import REQUESTS
-from tunesmith.agent.words.acts import Order, order_of
+from tunesmith.agent.words.acts import OWN_SLOTS, Order, order_of, places_of
 from tunesmith.agent.words.edits import Edits, edits_of
 from tunesmith.agent.words.encoder import Encoder, NoEncoder
 from tunesmith.agent.words.head import NOTHING, Guess, Head, Moment, kind_of, kinds, possible
-from tunesmith.agent.words.lexicon import lexicon
+from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import Slots, forgetting_of_two, place_in_list, slots_of
 from tunesmith.agent.words.spelling import canonical, slip_of
+from tunesmith.agent.words.unread import idle_places
 from tunesmith.memory.records import ASIDE_RUNS, Run
 from tunesmith.tools.pipeline import catalog
 
@@ -37,6 +38,8 @@ _REMEMBERED = 32
 """A turn reads the same words several times, and parts of them."""
 _BEHIND_A_YES, _EACH_WORD_READ = 0.5, 0.4
 """From which probability an order is taken, which is priced and asked about; one all of whose words are arguments."""
+_NEVER = 2.0
+"""A probability that nothing has."""
 _STOP, _MAY_STOP = "do.stop", 0.2
 """What may be an order to stop is never answered as a question, and no other order: to say what runs does no harm."""
 _DESTROYS = ("do.delete", "plan.drop")
@@ -178,6 +181,8 @@ class Reader:
         destroys = reading.label in _DESTROYS and not (edits and edits.changes)
         if destroys or not reading.label.startswith(("do.", "plan.", "want", "go_on", "accept")):
             return self.head.threshold
+        if order and _names_no_step(order, reading.slots):
+            return _NEVER
         whole = edits.changes and not edits.unread if edits else bool(order and order.fields and not order.unread)
         return min(self.head.threshold, _EACH_WORD_READ if whole else _BEHIND_A_YES)
 
@@ -206,6 +211,15 @@ class Reader:
         if label == "follow":
             return followed(context.before, asked, runs) if context.before is not None else None
         return _carried(request_of(asked, context.before), context.before, slots) if kind in REQUESTS else None
+
+
+def _names_no_step(order: Order, slots: Slots) -> bool:
+    """Whether of the words with a content none is one of this step or of any: `blorp the flurb`."""
+    if order.fields or order.factors or slots.all("stage"):
+        return False
+    said = slots.unread([*places_of(slots, OWN_SLOTS), *idle_places(slots)], lambda word: False)
+    unread = {word.written for text in order.unread for word in words_of(text)}
+    return bool(said) and all(word.written in unread for word in said)
 
 
 def _of_another_run(context: Context, before: Query, slots: Slots) -> bool:

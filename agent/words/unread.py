@@ -182,12 +182,12 @@ def idle_places(slots: Slots) -> list[Place]:
     """Where words stand that say nothing of what is to be done, in whatever language: `straight away`, `hazme`, `and
     the rest stays`, `200 rows are enough` (which `not_enough` looks at)."""
     words = _as_written(slots.words)
-    places = [*_found("says_nothing", words), *_found("suffices", words)]
-    places += [] if slots.all("stage") else _found("leaves", words)
-    places += [] if any(slot.kind in _ASKED_FOR for slot in slots.named) else _found("shows", words)
+    places = [*found_as_written("says_nothing", words), *found_as_written("suffices", words)]
+    places += [] if slots.all("stage") else found_as_written("leaves", words)
+    places += [] if any(slot.kind in _ASKED_FOR for slot in slots.named) else found_as_written("shows", words)
     for part in _parts(slots):
         own = [word for word in words if part.start <= word.start < part.end]
-        rest, stays = _found("the_rest", own), _found("stays", own)
+        rest, stays = found_as_written("the_rest", own), found_as_written("stays", own)
         places += [*rest, *stays] if rest and stays else []
     return places
 
@@ -221,7 +221,9 @@ def _as_written(words: Sequence[Word]) -> list[Word]:
     return [replace(word, text=word.written) for word in words]
 
 
-def _found(table: str, words: Sequence[Word]) -> list[Place]:
+def found_as_written(table: str, words: Sequence[Word]) -> list[Place]:
+    """Where the names of a table of everyday words stand, none put right."""
+    words = _as_written(words)
     return [(words[one.first].start, words[one.after - 1].end) for one in lexicon()[table].find(words)]
 
 
