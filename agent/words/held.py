@@ -15,7 +15,8 @@ def held_back(slots: Slots, places: Sequence[Place]) -> list[Place]:
 
     `places` are those of its arguments. What a reason says limits nothing, nor does a saying such as `when you can`.
     """
-    harmless = [*idle_places(slots), *reasons_of(slots), *_places_of(slots, "again")]
+    sayings = [one for one in idle_places(slots) if len(slots.between(*one)) > 1]
+    harmless = [*sayings, *reasons_of(slots), *_places_of(slots, "again")]
     loose = [*_conditions(slots, places), *_negations(slots), *_others(slots, places)]
     return [one for one in loose if not _inside(one, harmless)]
 
@@ -56,15 +57,12 @@ def _negations(slots: Slots) -> Iterator[Place]:
     targets = [slot.start for slot in slots.named if slot.kind in _DENIED or slot.kind.startswith("choice.")]
     targets += [number.start for number in slots.numbers if not number.weak]
     spent = {denial_before(slots, at) for at in targets}
+    denies = {*lexicon()["denies"].words()}
     for start, end in _all_negations(slots):
         answers = not slots.between(0, start) and slots.sentence[end:].lstrip()[:1] in MARKS  # `no, train it`
-        near = [at for at in targets if at >= end and len(slots.between(end, at)) <= 1]
-        if (
-            start in spent
-            or answers
-            or _inside((start, end), proposed)
-            or any(_same_part(slots, end, at) for at in near)
-        ):
+        most = 1 if _texts(slots.between(start, end)) <= denies else NEAR  # `cut it down to 2 epochs`
+        near = any(at >= end and len(slots.between(end, at)) <= most and _same_part(slots, end, at) for at in targets)
+        if start in spent or answers or near or _inside((start, end), proposed):
             continue
         yield start, min(_end_of_part(slots, end), _after(slots, end))
 

@@ -639,8 +639,8 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(APPROVALS, "agent/words/acts.py", (
         ("    unread = unread_of(slots, [*places, *clauses], known, others)\n", "    unread = ()\n",
          "tests/agent/words/test_words.py::test_every_word_of_an_order_counts"),
-        ("    others = [*others, *_conditions(slots)]\n", "",
-         "tests/agent/words/test_words.py::test_every_word_of_an_order_counts"),
+        (", *held_back(slots, places), *taken_back(slots)]\n", "]\n",
+         "tests/agent/words/test_unread.py::test_what_limits_an_order_and_is_no_argument_of_it_holds_it_back"),
         ("        off = pair is not None and _is_denied(slots, tokens[at]) and not lowered(slots, *pair)\n",
          "        off = False\n",
          f"{_UNREAD}test_a_value_is_the_one_that_is_meant_and_what_is_denied_is_not_set"),
@@ -658,7 +658,7 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_UNREAD}test_a_word_with_a_content_that_no_argument_took_stops_an_order"),
     )),
     *rows(APPROVALS, "agent/words/edits.py", (
-        ("    denied = [*denied_values(slots), *not_enough(slots)]\n", "    denied: list[Place] = []\n",
+        ("    denied = [*denied_values(slots), *not_enough(slots), *taken_back(slots)]\n", "    denied: list[Place] = []\n",
          f"{_UNREAD}test_a_value_is_the_one_that_is_meant_and_what_is_denied_is_not_set"),
     )),
     *rows(APPROVALS, "agent/driver/ordering.py", (

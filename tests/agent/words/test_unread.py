@@ -9,7 +9,7 @@ from tests.fixtures.tables import table
 from tunesmith.agent.words.acts import order_of, settled
 from tunesmith.agent.words.edits import Edits, edits_of, without_remarks
 from tunesmith.agent.words.lexicon import lexicon
-from tunesmith.agent.words.reading import Context, read
+from tunesmith.agent.words.reading import Context, read, reader
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.agent.words.unread import unread_words
 from tunesmith.agent.words.values import numbers_in
@@ -73,6 +73,86 @@ def test_a_word_with_a_content_that_no_argument_took_stops_an_order(said: str) -
     stage = next(stage for stage in (*slots.values("stage"), "train") if stage in _STAGES)
     unread = " ".join(order_of(stage, slots, unknown).unread).lower()
     assert unread and all(word in unread for word in STOPPED[said].split()), unread
+
+
+HELD_BACK = (
+    "merge it, not now",
+    "train again, but not right now",
+    "trainiere noch mal, nur nicht jetzt",
+    "quantifie encore une fois mais pas maintenant",
+    "train again without mine",
+    "trainiere nie wieder",
+    "quantifie-le si c'est bon",
+    "déploie-le quand c'est fini",
+    "entraîne à nouveau quand je serai là",
+    "deploy het als het klaar is",
+    "despliega el modelo si está bien",
+    "metti online il modello se è pronto",
+    "wytrenuj ponownie gdy będzie gotowy",
+    "trainiere noch mal, nachdem du fertig bist",
+    "train again with rank from 8 to 4, no wait, 16",
+    "train with rank 16, no wait",
+    "train it further with epochs 2",
+    "train r1 more",
+    "train it a bit further",
+    "trainiere noch mal anders",
+    "train again otherwise",
+    "train again soon",
+    "deploy it at the end",
+    "entrena otra vez al final",
+    "trainiere noch mal zum Schluss",
+    "merge it into the other one",
+    "quantize it when r1 is good",
+    "merge it if r1 is better",
+    "train it again, not r1",
+    "treina de novo quando eu voltar",
+    "addestra di nuovo appena finisce",
+    "train opnieuw zodra je klaar bent",
+    "wytrenuj jeszcze raz, ale nie teraz",
+    "entrena otra vez pero no ahora",
+    "addestra di nuovo ma non adesso",
+    "treina de novo, mas não agora",
+    "train nog een keer, maar niet nu",
+    "merge it, wait",
+    "deploy it alongside r1",
+    "quantisiere es, sobald es geht und alles da ist",
+    "déploie-le dès que c'est prêt",
+)
+"""Orders with a negation, a condition, a time, another target or a value taken back that no argument took."""
+
+
+@table("said", HELD_BACK)
+def test_what_limits_an_order_and_is_no_argument_of_it_holds_it_back(said: str) -> None:
+    slots = slots_of(said)
+    stage = next(stage for stage in (*slots.values("stage"), "train") if stage in _STAGES)
+    order = order_of(stage, slots, reader().known(f"do.{stage}"))
+    assert order.unread or order.denied, order
+
+
+NOT_HELD_BACK = (
+    "sí, entrena otra vez",
+    "si, entrena otra vez con rango 8",
+    "train it again if you can",
+    "quantize it when you can",
+    "no, train it again with rank 8",
+    "never mind, train it again with rank 8",
+    "trainiere wieder",
+    "wait, train it with rank 8",
+    "quantifie-le si possible",
+    "train het nog een keer als het kan",
+    "mach weiter mit dem Training",
+    "train again because it did not learn",
+    "evaluate the adapter when it's done",
+)
+"""Orders with a yes, a no to what was said before, or politeness in the words of a condition."""
+
+
+@table("said", NOT_HELD_BACK)
+def test_politeness_and_answers_hold_no_order_back(said: str) -> None:
+    slots = slots_of(said)
+    stage = next(stage for stage in (*slots.values("stage"), "train") if stage in _STAGES)
+    order = order_of(stage, slots, reader().known(f"do.{stage}"))
+    assert not order.unread and not order.denied, order
 
 
 REASONS = {
@@ -213,7 +293,7 @@ half dora unsloth safetensors frankfurt gpu cpu slack jira two drei sin sans ohn
 def test_what_limits_denies_counts_or_names_is_no_word_that_says_nothing() -> None:
     said = {*lexicon()["says_nothing"].single_words(), *lexicon()["shows"].single_words()}
     assert not said & {*_MUST_STAY.split()}
-    tables = ("denies", "negation", "conditions", "until", "only", "unspoken", "instead", "times")
+    tables = ("denies", "negation", "conditions", "until", "only", "unspoken", "instead", "times", "holds_back")
     both = {name: said & {*lexicon()[name].single_words()} for name in tables}
     assert not any(both.values()), both
 
