@@ -181,7 +181,7 @@ class Reader:
         destroys = reading.label in _DESTROYS and not (edits and edits.changes)
         if destroys or not reading.label.startswith(("do.", "plan.", "want", "go_on", "accept")):
             return self.head.threshold
-        if order and _names_no_step(order, reading.slots):
+        if order and names_no_step(order, reading.slots):
             return _NEVER
         whole = edits.changes and not edits.unread if edits else bool(order and order.fields and not order.unread)
         return min(self.head.threshold, _EACH_WORD_READ if whole else _BEHIND_A_YES)
@@ -213,7 +213,7 @@ class Reader:
         return _carried(request_of(asked, context.before), context.before, slots) if kind in REQUESTS else None
 
 
-def _names_no_step(order: Order, slots: Slots) -> bool:
+def names_no_step(order: Order, slots: Slots) -> bool:
     """Whether of the words with a content none is one of this step or of any: `blorp the flurb`."""
     if order.fields or order.factors or slots.all("stage"):
         return False

@@ -658,7 +658,8 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_UNREAD}test_a_word_with_a_content_that_no_argument_took_stops_an_order"),
     )),
     *rows(APPROVALS, "agent/words/edits.py", (
-        ("    denied = [*denied_values(slots), *not_enough(slots), *taken_back(slots)]\n", "    denied: list[Place] = []\n",
+        ("    denied = [*denied_values(slots), *not_enough(slots), *taken_back(slots)]\n",
+         "    denied: list[Place] = []\n",
          f"{_UNREAD}test_a_value_is_the_one_that_is_meant_and_what_is_denied_is_not_set"),
     )),
     *rows(APPROVALS, "agent/driver/ordering.py", (
@@ -1071,6 +1072,10 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_parts.py::test_a_question_in_two_halves_and_a_condition_are_not_parted"),
         ('return f"{part.text.rstrip(\'.!\')} ({run})" if orders else part.text', "return part.text",
          "tests/agent/driver/test_parts.py::test_an_order_beside_a_question_about_a_run_is_of_that_run"),
+    )),
+    *rows(APPROVALS, "agent/words/reading.py", (
+        ("    if order.fields or order.factors or slots.all(\"stage\"):\n", "    if True:\n",
+         "tests/agent/words/test_unread.py::test_an_order_none_of_whose_words_was_read_is_none"),
     )),
     *rows(APPROVALS, "agent/driver/choosing.py", (
         ("    if not winner:\n", "    if False:\n",

@@ -9,7 +9,7 @@ from tests.fixtures.tables import table
 from tunesmith.agent.words.acts import order_of, settled
 from tunesmith.agent.words.edits import Edits, edits_of, without_remarks
 from tunesmith.agent.words.lexicon import lexicon
-from tunesmith.agent.words.reading import Context, read, reader
+from tunesmith.agent.words.reading import Context, names_no_step, read, reader
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.agent.words.unread import unread_words
 from tunesmith.agent.words.values import numbers_in
@@ -127,6 +127,12 @@ def test_what_limits_an_order_and_is_no_argument_of_it_holds_it_back(said: str) 
     stage = next(stage for stage in (*slots.values("stage"), "train") if stage in _STAGES)
     order = order_of(stage, slots, reader().known(f"do.{stage}"))
     assert order.unread or order.denied, order
+
+
+def test_an_order_none_of_whose_words_was_read_is_none() -> None:
+    for said, gibberish in {"blorp the flurb": True, "merge it": False, "make it smaller": False}.items():
+        slots = slots_of(said)
+        assert names_no_step(order_of("quantize", slots, reader().known("do.quantize")), slots) is gibberish, said
 
 
 NOT_HELD_BACK = (
