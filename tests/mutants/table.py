@@ -1084,7 +1084,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_parts.py::test_which_of_two_arms_is_meant_is_asked_back"),
     )),
     *rows(APPROVALS, "agent/repl/talk.py", (
-        ("        if kept and step.status == DONE:\n", "        if kept:\n",
+        ("        elif kept and step.status == DONE:\n", "        elif kept:\n",
          "tests/agent/driver/test_parts.py::test_what_was_wanted_after_a_step_is_asked_about_once_that_has_ended"),
     )),
     *rows(APPROVALS, "agent/driver/by_code.py", (
@@ -1143,13 +1143,15 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_routed_turns.py::test_whatever_its_context_holds_a_routed_driver_has_every_tool_that_reads"),
     )),
     *rows(PEOPLE, "agent/driver/routed.py", (
-        ("    return act if act is not None else did_you_mean(deps)\n\n\ndef _two",
-         "    return act or 'The model is now running.'\n\n\ndef _two",
+        ("    return act if act is not None else TurnAnswer(did_you_mean(deps))\n\n\ndef _two",
+         "    return act or TurnAnswer('The model is now running.')\n\n\ndef _two",
          "tests/agent/driver/test_routed_turns.py::test_words_that_fit_no_label_get_none_of_the_drivers_own"),
         ("kind_of(label) == kind_of(likeliest)", "True",
          "tests/agent/driver/test_routed_turns.py::test_a_choice_that_the_reader_does_not_share_is_asked_about"),
         ("        if guess := guessed(deps):\n", "        if guess := None:\n",
          "tests/agent/driver/test_routed_turns.py::test_a_choice_among_unsure_words_is_told_as_a_guess"),
+        ("    deps.for_model = choice.for_model\n", "",
+         "tests/agent/driver/test_routed_turns.py::test_cases_that_a_guess_shows_stay_on_the_screen"),
         ("doubted=bool(its_own)", "doubted=False",
          "tests/agent/driver/test_routed_turns.py::"
          "test_what_the_driver_doubts_is_answered_beside_where_things_stand_and_its_choice_is_offered"),
