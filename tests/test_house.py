@@ -184,6 +184,7 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     assert not left, f"in a circle, or above one: {sorted(left)}"
 
 
+@pytest.mark.heavy
 def test_heavy_libraries_are_imported_only_at_work_and_only_inside_functions() -> None:
     wrong = []
     for path in (path for path in sources() if name_of(path) not in INSIDE_VLLM):

@@ -75,6 +75,7 @@ def test_ten_looks_at_a_finished_run_leave_it_as_it_was(finished: Tunesmith) -> 
     assert waits == [("deploy", "r1"), ("base", "r2")]
 
 
+@pytest.mark.heavy
 def test_of_two_prices_the_newest_can_be_approved_and_the_older_says_why_not(finished: Tunesmith) -> None:
     older, newest = (finished.json(*PRICED, "--max_tokens", tokens, "--json")["plan_hash"] for tokens in ("32", "64"))
     gone = finished("evaluate", "--approve", older[:12], **UNASKED)

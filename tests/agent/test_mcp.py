@@ -349,6 +349,7 @@ def test_over_a_real_pipe_a_price_is_answered_and_a_step_is_followed(home: Path)
     assert len(person.shown) == 1 and plan["estimated_seconds"] > 0
 
 
+@pytest.mark.heavy
 @table("client", ["claude-code", "codex", "cursor"])
 def test_add_shows_what_it_would_do_and_does_it_once(tmp_path: Path, client: str) -> None:
     folder = tmp_path / "bin"

@@ -167,6 +167,7 @@ def test_a_named_file_is_replaced_only_by_force_and_is_its_users_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["out"], "and no temporary file is left"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("command", ["explain", "compare", "report"])
 def test_without_a_run_the_newest_is_taken_and_named(folder: Path, tmp_path: Path, command: str) -> None:
     done = tunesmith(folder, command)

@@ -87,6 +87,7 @@ def test_a_whole_folder_is_not_made_again(tmp_path: Path) -> None:
     assert again == read_manifest(tmp_path / "model")
 
 
+@pytest.mark.heavy
 def test_kill_9_while_writing_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
     target = tmp_path / "state.json"
     atomic_write(target, "0" * 4_000_000)

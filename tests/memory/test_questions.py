@@ -72,6 +72,7 @@ def test_anything_but_reading_is_refused_and_changes_nothing(store: Store, sql: 
     assert not Path("/tmp/stolen.db").exists()
 
 
+@pytest.mark.heavy
 def test_a_question_without_end_is_stopped(store: Store) -> None:
     with pytest.raises(BadInput, match=r"more than 0\.3 s"):
         ask_sql(

@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 import jsonschema
+import pytest
 
 from tests.fixtures import yaml_of
 from tests.fixtures.tables import table
@@ -196,6 +197,7 @@ def texts_of(document: Any) -> Iterator[str]:
             yield from texts_of(value)
 
 
+@pytest.mark.heavy
 def test_the_rows_are_balanced_right_by_the_behaviours_rules_and_give_no_case_away() -> None:
     answers = [json.loads(row.answer) for row in rows()]
     assert Counter(answer["category"] for answer in answers) == dict.fromkeys(CATEGORIES, 45)

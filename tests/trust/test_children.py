@@ -31,6 +31,7 @@ def downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "ran"
 
 
+@pytest.mark.heavy
 def test_a_server_runs_nothing_from_the_present_folder(tmp_path: Path, downloaded: Path) -> None:
     model, home = tmp_path / "model", tmp_path / "home"
     model.mkdir()

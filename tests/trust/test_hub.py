@@ -220,6 +220,7 @@ def bytes_in(folder: Path) -> int:
             return sum(file.stat().st_size for file in folder.iterdir())
 
 
+@pytest.mark.heavy
 def test_a_worker_that_refuses_leaves_nothing_below_models(hub: Hub, tmp_path: Path) -> None:
     other_bytes(hub)
     code, told = base(hub, tmp_path)

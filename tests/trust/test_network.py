@@ -245,6 +245,7 @@ def server_of(ours: Ours, folder: Path) -> servers.Server:
     )
 
 
+@pytest.mark.heavy
 def test_every_client_of_a_server_on_the_books_knows_whose_it_must_be(tmp_path: Path) -> None:
     """Measuring, scoring, adapters, and what is asked of it between."""
 
@@ -279,6 +280,7 @@ def loaded_for_nobody(server: servers.Server, folder: Path) -> Iterator[None]:
             yield
 
 
+@pytest.mark.heavy
 def test_the_driver_that_was_started_here_is_known_as_ours(tmp_path: Path) -> None:
     home = tmp_path / "home"
     chosen = DriverSettings(model=str(make_tiny_model(tmp_path / "model")))

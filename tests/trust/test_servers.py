@@ -181,6 +181,7 @@ def test_a_listener_is_ours_only_below_our_process() -> None:
         assert not Listener(port, replace(me, ticks=(me.ticks or 0) + 1)).is_ours(), "a pid that came back is another"
 
 
+@pytest.mark.heavy
 def test_the_key_that_loads_adapters_is_in_no_argument_and_no_environment_of_users(home: Path) -> None:
     server = start(home)
     assert len(server.loader_key) >= 32 and server.loader_key not in repr(server) and server.loader_key != server.key
@@ -189,6 +190,7 @@ def test_the_key_that_loads_adapters_is_in_no_argument_and_no_environment_of_use
 # --- a server whose starter died
 
 
+@pytest.mark.heavy
 def test_a_server_whose_starter_was_killed_before_it_named_it_is_found_and_ended(home: Path) -> None:
     server = start(home)
     record = json.loads(server.record.read_text())

@@ -59,6 +59,7 @@ def two(
     return both, told
 
 
+@pytest.mark.heavy
 def test_two_homes_on_one_gpu_take_turns_and_the_one_that_waits_is_told_for_whom(tmp_path: Path) -> None:
     both, told = two(tmp_path, (GPU,), (GPU,), ("a", "b"))
     assert not both and told and told[0] == f"waiting for RTX to be left by s1 of {tmp_path / 'a'}"
@@ -70,6 +71,7 @@ def test_another_gpu_or_none_is_waited_for_by_nobody(tmp_path: Path) -> None:
     assert two(tmp_path, (), (), ("c", "d"))[0]
 
 
+@pytest.mark.heavy
 def test_steps_of_one_home_take_turns_without_a_gpu_too(tmp_path: Path) -> None:
     both, told = two(tmp_path, (), (), ("a", "a"))
     assert not both and told[0] == "waiting for another step to leave the machine"

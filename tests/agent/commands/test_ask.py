@@ -45,6 +45,7 @@ def nobody_asked(plan: Plan, step: str) -> Decision:
 # --- what runs already is used
 
 
+@pytest.mark.heavy
 def test_a_deployed_model_answers_without_a_question_and_without_a_mark_on_the_run(home: Home) -> None:
     server = home.deploy("quantized")
     before = [step.id for step in home.store.steps()]
@@ -98,6 +99,7 @@ def test_the_price_is_bound_to_what_is_served_and_not_to_the_words(home: Home) -
     assert hash_of("one", "base") == hash_of("two", "base") != hash_of("one", "quantized")
 
 
+@pytest.mark.heavy
 def test_a_yes_starts_a_server_for_ten_minutes_and_leaves_events_but_no_step(home: Home) -> None:
     before, words = len(home.store.steps()), "my secret parcel"
     answered = home.ask(words, "base", "adapter")
@@ -162,6 +164,7 @@ def test_two_servers_that_do_not_fit_side_by_side_come_one_after_the_other(
     assert peaks[1] < peaks[0] and len(answered.answers) == 2 and left.spec.served_name.startswith("quantized")
 
 
+@pytest.mark.heavy
 def test_what_does_not_fit_is_refused_and_what_is_deployed_stays(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     server = home.deploy("quantized")
     monkeypatch.setattr(asking, "measure_machine", lambda home: Machine("cpu", 2, 8 * GIB, GIB // 4, 0, GIB))
@@ -211,6 +214,7 @@ def test_a_base_whose_server_takes_no_adapters_is_asked_without_any(
 # --- which run, which arms
 
 
+@pytest.mark.heavy
 def test_left_out_the_run_is_the_newest_that_made_a_model_and_the_arms_are_base_and_what_is_deployed(
     home: Home,
 ) -> None:
@@ -305,6 +309,7 @@ def add_suite(home: Home, **request: Any) -> None:
     home.store.finish(step, {"artifact": made.id, "key": {"suite": "s"}})
 
 
+@pytest.mark.heavy
 def test_a_message_is_put_as_the_runs_cases_are_with_their_sampling(home: Home) -> None:
     add_suite(home, max_tokens=7)
     assert frame_of_run(home.store, home.run) == Frame("You sort letters.", "Sort this:\n\n", "")
@@ -324,6 +329,7 @@ def test_a_message_is_put_as_the_runs_cases_are_with_their_sampling(home: Home) 
     assert (framed["max_tokens"], framed["temperature"], framed["seed"]) == (7, 0.0, 0)
 
 
+@pytest.mark.heavy
 def test_an_answer_that_used_up_its_tokens_says_so(home: Home) -> None:
     [one] = home.ask("say and so on…", "quantized").answers
     assert one.cut_at_tokens == 128 and "cut off: an answer has up to 128 tokens" in plain_text([one])
@@ -375,6 +381,7 @@ def test_an_arm_without_an_answer_is_exit_code_1_and_says_why(home: Home) -> Non
     assert code == 1 and "no answer: HTTP 400: told to" in out
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("line", "text"),
     [

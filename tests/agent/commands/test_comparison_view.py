@@ -30,11 +30,13 @@ def told(store: Store, run: str, *, whole: bool = False, in_repl: bool = False) 
     return file.getvalue().splitlines()
 
 
+@pytest.mark.heavy
 def test_the_first_line_is_the_verdict_with_its_numbers(tmp_path: Path) -> None:
     first = told(*finished_run(tmp_path))[0]
     assert first.startswith("r1 learned: adapter, 59 of 60 people's cases right, the base 2 (exact p < 0.001, ")
 
 
+@pytest.mark.heavy
 def test_a_lost_and_a_failing_case_are_asked_answered_and_wanted(tmp_path: Path) -> None:
     text = "\n".join(told(*finished_run(tmp_path)))
     lost, failing = text.split("adapter still fails: 1 case")
@@ -44,6 +46,7 @@ def test_a_lost_and_a_failing_case_are_asked_answered_and_wanted(tmp_path: Path)
     assert "→ wanted order 48017 (is-json: expected" in failing
 
 
+@pytest.mark.heavy
 def test_five_of_each_are_shown_and_all_of_them_with_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fails = {**stored_runs.FAILS, "adapter": {**stored_runs.FAILS["adapter"], "target": set(range(10, 22))}}
     monkeypatch.setattr(stored_runs, "FAILS", fails)
@@ -54,6 +57,7 @@ def test_five_of_each_are_shown_and_all_of_them_with_all(tmp_path: Path, monkeyp
     assert len(some) < 40
 
 
+@pytest.mark.heavy
 def test_a_blind_case_is_counted_and_none_of_its_text_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = stored_runs.suite
 
@@ -70,6 +74,7 @@ def test_a_blind_case_is_counted_and_none_of_its_text_is_shown(tmp_path: Path, m
         assert "48017" not in text and "sorry to hear" not in text
 
 
+@pytest.mark.heavy
 def test_the_next_step_can_be_typed_into_a_shell_and_at_the_prompt(tmp_path: Path) -> None:
     store, run = finished_run(tmp_path)
     proposals = [one.next for one in findings(store, run) if one.next is not None]

@@ -99,6 +99,7 @@ def test_no_table_breaks_a_word(tmp_path: Path, width: int) -> None:
     assert not cut
 
 
+@pytest.mark.heavy
 def test_a_narrow_table_gives_up_what_matters_least_and_keeps_the_rest(tmp_path: Path) -> None:
     store, run = finished_run(tmp_path)
     wide, narrow = ("\n".join(on_terminal(views(store, run)["runs show"], width)) for width in (120, 66))

@@ -201,6 +201,7 @@ def test_resume_and_show_take_the_newest_run(tunesmith: Tunesmith, finished: Sto
     )
 
 
+@pytest.mark.heavy
 def test_serve_is_a_deployment_of_what_is_named(tunesmith: Tunesmith, finished: Store) -> None:
     def asked(*argv: str) -> StepRequest:
         args, rest = parse(argv)

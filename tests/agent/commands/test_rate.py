@@ -59,6 +59,7 @@ def answer(home: Home, sitting: Sitting, *messages: str) -> None:
 # Asked once
 
 
+@pytest.mark.heavy
 def test_messages_are_asked_of_both_arms_at_one_price_and_never_again(home: Home) -> None:
     sitting = Sitting.of(home.ws, home.run, ("base", "adapter"))
     assert sitting.add_all([f"{n}: {WHO}" for n in range(3)], "typed") == []
@@ -80,6 +81,7 @@ def test_messages_are_asked_of_both_arms_at_one_price_and_never_again(home: Home
     assert [one["answers"] for one in told["answers"]] == [3, 3] and WHO not in json.dumps(told)
 
 
+@pytest.mark.heavy
 def test_what_was_answered_before_a_fault_is_not_asked_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     sitting = Sitting.of(home.ws, home.run, ("base", "adapter"))
     sitting.add_all(["one", "two"], "typed")
@@ -97,6 +99,7 @@ def test_what_was_answered_before_a_fault_is_not_asked_again(home: Home, monkeyp
     assert sitting.now()[1].first_answer == "the first"
 
 
+@pytest.mark.heavy
 def test_a_message_without_an_answer_waits_and_says_why(home: Home) -> None:
     sitting = Sitting.of(home.ws, home.run, ("base", "adapter"))
     sitting.add_all(["this is an err", "fine"], "typed")

@@ -46,6 +46,7 @@ def talk(home: Path) -> Iterator[tuple[Talk, io.StringIO]]:
     talk.chat.close()
 
 
+@pytest.mark.heavy
 @table(
     ("said", "label", "before", "asked"),
     [
@@ -112,6 +113,7 @@ def answer_of(talk: Talk, said: str, label: str) -> str:
     return answer.text
 
 
+@pytest.mark.heavy
 @table(
     ("said", "label", "shown"),
     [

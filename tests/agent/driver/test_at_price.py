@@ -26,6 +26,7 @@ def alone(tmp_path: Path) -> Iterator[Alone]:
     one.chat.close()
 
 
+@pytest.mark.heavy
 @table(
     ("said", "holds"),
     [

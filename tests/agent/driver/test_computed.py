@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from tests.fixtures.tables import table
 from tunesmith.agent.driver.voice import checked, unsupported
 
@@ -59,6 +61,7 @@ def test_only_what_is_alike_is_set_against_each_other() -> None:
     assert unsupported("3 more.", ["5 of 60", "2 of 24"]) == ["3"]
 
 
+@pytest.mark.heavy
 def test_where_much_was_told_a_made_up_figure_seldom_passes_for_a_computed_one() -> None:
     chance = random.Random(0)
     lines = [f"step {n} took {chance.randint(5, 900)} s, estimated {chance.randint(5, 900)} s" for n in range(12)]

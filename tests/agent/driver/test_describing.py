@@ -106,6 +106,7 @@ def test_a_name_is_short_and_of_the_users_words_or_it_is_none(answer: str, name:
     assert said.name == name and said.what == spec.what
 
 
+@pytest.mark.heavy
 def test_a_whole_description_is_planned_where_the_driver_is_declined(talk: Talk) -> None:
     def declined() -> Endpoint:
         raise StepFailed("no driver was fetched")
@@ -166,6 +167,7 @@ def test_a_part_can_be_said_anew_by_its_name(talk: Talk) -> None:
     assert draft.draft.what == SAID[1] and draft.asked == "never"
 
 
+@pytest.mark.heavy
 def test_a_behaviour_described_earlier_is_planned_at_once_by_its_name(talk: Talk) -> None:
     talk.turn("make it give cooking tips", GOAL)
     tell(talk, *SAID)

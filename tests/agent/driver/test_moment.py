@@ -54,6 +54,7 @@ def test_a_step_at_work_comes_before_one_that_broke_off(home: Path) -> None:
     assert told(home, "train (s", "is running") == "running"
 
 
+@pytest.mark.heavy
 def test_a_served_model_is_told_and_a_plan_comes_before_everything(home: Path) -> None:
     store, _ = stored_runs.finished_run(home)
     served = store.artifacts("r1", "quantized")[-1].id

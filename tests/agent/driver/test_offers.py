@@ -22,6 +22,7 @@ def merged(tmp_path: Path) -> Alone:
     return Alone(tmp_path / "home", [])
 
 
+@pytest.mark.heavy
 def test_an_offered_step_has_its_price_beside_it(merged: Alone) -> None:
     merged.deps.nearest = (reader().head.offer("do.quantize"), "list all runs")
     said = did_you_mean(merged.deps)
@@ -38,6 +39,7 @@ def test_no_step_is_offered_whose_run_lacks_what_it_needs(merged: Alone, monkeyp
     assert "deploy the quantized model" not in said and "1 “quantize it”" in said and "3 “merge it”" in said
 
 
+@pytest.mark.heavy
 def test_what_is_hardly_read_is_answered_beside_where_things_stand(merged: Alone) -> None:
     asked = replace(read("how long did the training take?"), sure=False)
     for probability, stands in ((0.5, False), (0.35, True)):

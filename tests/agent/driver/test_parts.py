@@ -36,6 +36,7 @@ def parted(one: Alone, said: str) -> tuple[list[str], tuple[str, ...]]:
     return parts.steps_of(one.deps), one.deps.later
 
 
+@pytest.mark.heavy
 @table(
     ("said", "now", "later"),
     [
@@ -58,6 +59,7 @@ def test_a_sentence_is_parted_into_what_each_part_says_by_itself(
     assert parted(alone, said) == (now, later)
 
 
+@pytest.mark.heavy
 @table(
     "said",
     [
@@ -115,12 +117,12 @@ def test_what_was_wanted_after_a_step_is_asked_about_once_that_has_ended(
 
 def test_what_was_wanted_after_a_step_is_no_answer_to_what_is_open_then(tmp_path: Path) -> None:
     with home_of_state(tmp_path / "home", RUNNING), shell_in(tmp_path / "home", [], None) as shell:
-        shell.type("once it is done evaluate the adapter straight away")
+        shell.type("how far along is it, and when it's done evaluate the adapter straight away")
         (step,) = shell.talk.chat().deps.kept
         shell.type("I want a model that turns my meeting notes into haikus")
         ended(shell, step, DONE)
         screen = shell.screen.getvalue()
-    assert "You also wanted “once it is done evaluate" in screen and "when: " not in screen.partition("You also")[2]
+    assert "You also wanted “when it's done evaluate" in screen and "when: " not in screen.partition("You also")[2]
 
 
 def ended(shell: Shell, step: str, status: str) -> None:
@@ -130,6 +132,7 @@ def ended(shell: Shell, step: str, status: str) -> None:
     shell.answer_questions()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "said",
     [
@@ -151,6 +154,7 @@ def test_which_of_two_arms_is_meant_is_asked_back(tmp_path: Path) -> None:
     assert "“deploy the adapter model”" in screen and "?? deploy" not in screen
 
 
+@pytest.mark.heavy
 def test_an_order_beside_a_question_about_a_run_is_of_that_run(tmp_path: Path) -> None:
     screen = screen_of(tmp_path, TWO, "how did r1 do and deploy the quantized one")
     assert ", r1): serve the quantized model" in screen

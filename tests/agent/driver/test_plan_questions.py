@@ -125,6 +125,7 @@ def test_a_card_that_is_named_is_what_the_plan_is_held_against_and_nothing_of_it
     assert planned.deps.draft == before
 
 
+@pytest.mark.heavy
 def test_what_a_change_would_take_has_memory_and_disk_and_without_one_it_is_the_last_change_that_is_meant(
     planned: Talk,
 ) -> None:

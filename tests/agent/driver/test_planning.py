@@ -137,6 +137,7 @@ def test_a_plan_that_cannot_begin_stays_proposed_and_nothing_says_that_it_began(
     assert planned.deps.draft is not None and "It begins" not in reply.text and not planned.deps.say_next
 
 
+@pytest.mark.heavy
 def test_a_question_without_a_run_is_about_the_run_that_was_asked_about_and_steps_are_not(
     talk: Talk,
 ) -> None:

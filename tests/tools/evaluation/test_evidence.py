@@ -167,6 +167,7 @@ def opened(store: Store, run: str, arm: str, model: str, cases: Sequence[Case]) 
     store.event(BLIND_OPENED, run=run, step="s1", arm=arm, model=model, cases=len(cases), suite="?", blind=digits)
 
 
+@pytest.mark.heavy
 def test_every_training_that_was_asked_the_blind_cases_before_is_an_opening(tmp_path: Path, tickets: Suite) -> None:
     cases = [case.model_copy(update={"metadata": {**case.metadata, "split": "blind"}}) for case in tickets.cases]
     made = trained(tmp_path, Suite(cases=tuple(cases)), answers_of("ticket-triage"))

@@ -231,6 +231,7 @@ def test_where_no_assertion_tells_the_meaning_people_decide(kind: Kind) -> None:
     assert weighed(kind, perfect, cases=marked).verdict.needs == 10
 
 
+@pytest.mark.heavy
 @table("kind", KINDS)
 def test_an_arm_that_gives_the_message_back_never_shows_more_than_the_form(kind: Kind) -> None:
     for name in ("bare echo", "echo in the form"):
@@ -331,6 +332,7 @@ def test_a_right_answer_that_is_too_rare_is_named_as_untested() -> None:
     assert found.word == LEARNED and found.untested == ("rare",) and "too few cases test rare" in found.sentence
 
 
+@pytest.mark.heavy
 def test_no_text_of_a_blind_case_stands_in_a_verdict() -> None:
     for kind in KINDS:
         for name in ("always the majority", "first right answer always", "right mix, wrong places", "never the rarest"):

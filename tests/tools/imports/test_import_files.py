@@ -95,6 +95,7 @@ def test_what_a_table_says_of_its_columns_opens_and_fetches_nothing(name: str, t
     assert sorted(file.name for file in tmp_path.iterdir()) == before
 
 
+@pytest.mark.heavy
 def test_extension_types_and_vectors_are_left_out_and_labels_are_text(tmp_path: Path) -> None:
     columns = {
         "prompt": ["a"], "completion": pa.array([7], pa.int64()), "tag": pa.array(["x"]).dictionary_encode(),
@@ -106,6 +107,7 @@ def test_extension_types_and_vectors_are_left_out_and_labels_are_text(tmp_path: 
     assert rows[0].completion[0]["content"] == "7" and set(rows[0].attributes.as_json()) == {"number"}
 
 
+@pytest.mark.heavy
 def test_lists_of_messages_keep_their_turns(tmp_path: Path) -> None:
     talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
     rows, *_ = taken(table(tmp_path / "rows.parquet", {"messages": [talk] * 100}))
@@ -123,6 +125,7 @@ def test_a_small_file_that_decodes_to_much_is_bounded_by_bytes_and_a_limit_takes
     assert len(taken(path, limit=10, most_bytes=10_000_000)[0]) == 10
 
 
+@pytest.mark.heavy
 def test_one_value_repeated_to_gigabytes_is_refused_by_its_plan(tmp_path: Path) -> None:
     repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 200_000, pa.int32()), pa.array(["x" * 150_000]))
     path = table(tmp_path / "bomb.parquet", {"prompt": repeated, "completion": ["y"] * 200_000})

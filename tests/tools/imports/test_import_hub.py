@@ -153,6 +153,7 @@ def fetched(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.heavy
 def test_what_arrives_is_what_was_listed_or_nothing(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for sent, wrong in (
         (ROWS.encode() * 100, "sends more"), (ROWS.encode()[:-1], "other bytes"), (b"x" * len(ROWS), "another hash"),

@@ -58,6 +58,7 @@ def held(store: Store) -> list[TrainingRow]:
     return file
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_is_imported_after_each_other_every_row_has_an_id_of_its_own(
     seed: int, ws: Workspace, tmp_path: Path
@@ -75,6 +76,7 @@ def test_whatever_is_imported_after_each_other_every_row_has_an_id_of_its_own(
         said = rows
 
 
+@pytest.mark.heavy
 def test_one_file_twice_and_then_another_are_all_there(ws: Workspace, tmp_path: Path) -> None:
     first, second = (records(tmp_path / f"{name}.jsonl", [None] * 30, name) for name in "ab")
     for path in (first, first, second):

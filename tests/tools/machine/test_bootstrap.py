@@ -270,6 +270,7 @@ def test_trainer_and_server_share_one_transformers_release() -> None:
     assert allowed.endswith("<=" + bootstrap.TRANSFORMERS.partition("==")[2])
 
 
+@pytest.mark.heavy
 def test_a_cpu_build_that_is_at_hand_is_taken_from_there(offline: Path, tmp_path: Path) -> None:
     wheel(offline, "torch", "2.13.0+cpu")
     builder = environments.Builder(Environment(Path(sys.prefix), (), cpu_builds=("torch>=2.10,<2.15",)), {})

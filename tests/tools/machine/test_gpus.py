@@ -172,6 +172,7 @@ def test_a_worker_sees_the_chosen_gpu_alone(monkeypatch: pytest.MonkeyPatch, tmp
     assert "CUDA_VISIBLE_DEVICES=GPU-1f00" in started[0]
 
 
+@pytest.mark.heavy
 def test_a_server_sees_the_chosen_gpu_alone(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     plant(monkeypatch, *CARDS)
     spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_bytes=5 * GIB)
@@ -196,6 +197,7 @@ def test_a_gpu_too_old_to_compute_on_is_absent_and_the_reason_is_told(monkeypatc
     assert pin_environment(()) == {} and report(here).gpus_left_out == ()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("capability", "named", "disabled"),
     [
@@ -456,6 +458,7 @@ def test_a_record_of_an_earlier_version_is_read(monkeypatch: pytest.MonkeyPatch,
     assert [one.id for one in servers.list_servers(home)] == [server.id]
 
 
+@pytest.mark.heavy
 def test_a_gpu_without_room_is_refused_with_the_numbers_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
@@ -466,6 +469,7 @@ def test_a_gpu_without_room_is_refused_with_the_numbers_before_anything_starts(
     assert not list(home.glob("servers/*"))
 
 
+@pytest.mark.heavy
 def test_a_server_waits_for_memory_that_an_ended_process_gives_back_late(monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
     free = [2, 2, 20, 20]

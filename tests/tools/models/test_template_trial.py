@@ -95,6 +95,7 @@ def test_every_template_of_a_folder_is_tried(tmp_path: Path) -> None:
     probe_template(folder)
 
 
+@pytest.mark.heavy
 def test_base_takes_no_model_whose_template_takes_too_much(tmp_path: Path) -> None:
     """In its own worker, before anything else renders it; nothing is left below models/."""
     folder = a_folder(tmp_path, WRITES + ANSWERS)

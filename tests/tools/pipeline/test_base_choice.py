@@ -70,6 +70,7 @@ def models(plan: PipelinePlan) -> tuple[str, str]:
     return named["base"], named.get("teacher", "")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("pace", "speed"), [("fast", 1.0), ("fast", 20.0), ("full", 0.6)])
 def test_what_a_larger_base_would_cost_is_what_its_own_plan_says(here: Here, pace: Pace, speed: float) -> None:
     facts = here.machine(speed)
@@ -129,6 +130,7 @@ def test_a_stronger_model_that_the_user_serves_writes_where_the_pace_has_room(
     assert ("with mine the plan" in why) == (writer != "mine")
 
 
+@pytest.mark.heavy
 def test_a_model_of_the_hub_is_looked_up_after_a_yes_alone(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 

@@ -175,6 +175,7 @@ def test_rows_under_several_system_prompts_are_taken_and_what_shows_nothing_is_t
         settled(path)
 
 
+@pytest.mark.heavy
 def test_answers_behind_the_first_one_are_no_labels_of_it(tmp_path: Path) -> None:
     path = tmp_path / "rounds.jsonl"
     path.write_text(talks(CALLS * 2, [{"role": "tool", "content": "ok"}, {"role": "assistant", "content": "Done."}]))
@@ -198,6 +199,7 @@ def test_a_data_set_that_nobody_has_read_needs_words_beside_it(tmp_path: Path) -
     assert settle(known, BEHAVIOURS["polite"].spec("p"), ()).own.blind == 10
 
 
+@pytest.mark.heavy
 def test_a_choice_of_answers_is_a_label_and_a_form_that_a_row_refutes_is_none(tmp_path: Path) -> None:
     labels = written(tmp_path / "l.jsonl", [(a, ("ok", "late", "broken")[n % 3]) for n, (a, _) in enumerate(PAIRS)])
     [label, *_] = settled(labels).spec.labels

@@ -41,6 +41,7 @@ def serve(ws: Workspace, tmp_path: Path, *, owner: str, role: str) -> None:
     servers.start(ws.store.home, spec, vllm=STUB, log_path=tmp_path / "log", owner=owner, role=role)
 
 
+@pytest.mark.heavy
 def test_a_step_in_this_process_is_not_charged_with_the_drivers_server(ws: Workspace, tmp_path: Path) -> None:
     serve(ws, tmp_path, owner="driver", role=servers.DRIVER)
     step = run_step(ws, StepRequest("inspect", {}, ws.store.new_run("test")), say_yes).done()
@@ -48,6 +49,7 @@ def test_a_step_in_this_process_is_not_charged_with_the_drivers_server(ws: Works
     assert step.peak_rss_bytes < resident_bytes(own_tree(os.getpid()).values()) + HELD_BYTES / 3
 
 
+@pytest.mark.heavy
 def test_a_server_that_the_step_started_is_charged_to_it_before_it_answers(ws: Workspace, tmp_path: Path) -> None:
     run = ws.store.new_run("test")
     step = propose(ws, price(ws, StepRequest("inspect", {}, run)))

@@ -106,6 +106,7 @@ def test_the_report_counts_what_the_store_holds(finished: tuple[Facts, Page]) ->
     assert {reason.kind: reason.rows for reason in facts.rows.reasons} == {"near-duplicate": 20, "leak": 2}
 
 
+@pytest.mark.heavy
 def test_the_page_shows_every_part(finished: tuple[Facts, Page]) -> None:
     facts, page = finished
     for heading in ("Pass rates", "Case by case", "Comparability", "Known limits", "Training", "Training rows",
@@ -133,6 +134,7 @@ def test_a_tool_block_that_the_base_cannot_do_is_said_to_prove_nothing(finished:
     assert page.text.count("proves nothing either way") == 2
 
 
+@pytest.mark.heavy
 def test_the_page_needs_nothing_from_anywhere(finished: tuple[Facts, Page]) -> None:
     _, page = finished
     assert not {tag for tag, _ in page.elements} & {"script", "link", "img", "iframe", "object", "embed", "form", "a"}
@@ -224,6 +226,7 @@ def test_an_unknown_run_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.heavy
 def test_only_a_server_that_runs_is_said_to_be_served_now(tmp_path: Path) -> None:
     store, run = stored_runs.finished_run(tmp_path)
     assert gather(store, run).verdict.endswith("deployed last was the quantized model, which is not served any more.")

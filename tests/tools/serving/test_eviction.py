@@ -54,6 +54,7 @@ def test_what_a_server_holds_counts_as_free_for_the_step_that_adopts_it(
     assert machine_for_a_step(home).ram_free_bytes == 8 * GIB, "never more than there is"
 
 
+@pytest.mark.heavy
 def test_a_price_is_held_against_that_memory(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ws = Workspace(Store(home), None, lambda event, **data: None)
     monkeypatch.setattr(eviction, "measure_machine", lambda folder: MACHINE)
@@ -63,6 +64,7 @@ def test_a_price_is_held_against_that_memory(home: Path, monkeypatch: pytest.Mon
     assert quote(ws, StepRequest("inspect", {})).free_ram_bytes == 5 * GIB
 
 
+@pytest.mark.heavy
 def test_on_a_gpu_it_is_what_the_driver_counts_else_the_share_that_was_claimed(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,6 +137,7 @@ def test_a_plan_of_one_card_keeps_the_hash_that_it_had_before_there_were_several
     assert plan.model_copy(update={"estimate": Estimate(seconds=1, basis="", cards=2)}).hash != plan.hash
 
 
+@pytest.mark.heavy
 def test_a_step_holds_all_of_its_cards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tenancy_module, "_folder_of_all_homes", lambda: tmp_path)
     cards, waited = [gpu(0), gpu(1), gpu(2, free=1)], list[str]()
