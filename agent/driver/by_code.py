@@ -179,7 +179,7 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
         case "out_of_scope" | "code":
             return TurnAnswer(look_ups.PLAIN[kind])
         case "remark":
-            return TurnAnswer(did_you_mean(deps) if reading.nearest else look_ups.PLAIN[kind])
+            return TurnAnswer(did_you_mean(deps))
     return None
 
 

@@ -144,8 +144,9 @@ def _two_opinions(deps: TurnDeps, label: str, likeliest: str) -> ToolCallPart | 
         deps.unsure = reading = reader().read(deps.prompt, turn_context(deps), label)
         if guess := guessed(deps):
             return guess
-        leaves_words = reading.order is not None and reading.order.unread  # an order that would only be asked about
-        act = None if leaves_words else act_on(deps, reading)
+        # an order that would only be asked about, or a description that nobody is sure is wanted
+        asked = (reading.order is not None and reading.order.unread) or reading.kind == "want"
+        act = None if asked else act_on(deps, reading)
         return act if act is not None else TurnAnswer(did_you_mean(deps))
     its_own = (reader().head.offer(label),) if label != NONE else ()
     own, others, most = deps.nearest[:1], deps.nearest[1:], len(deps.nearest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,12 @@ ONE = "r1 is trained and merged, not yet quantized"
 TWO = "at least two finished runs r1 and r2 with different settings, both tested"
 LESS = "r2 is tested and only partly learned or did not learn"
 RUNNING = "a training step is running now, partly done"
+
+
+@pytest.fixture(autouse=True)
+def a_server_to_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What serves is priced wherever the tests run; nothing is started."""
+    monkeypatch.setenv("TUNESMITH_VLLM", sys.executable)
 
 
 @pytest.fixture

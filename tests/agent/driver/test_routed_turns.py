@@ -158,6 +158,20 @@ def test_what_the_driver_doubts_is_answered_beside_where_things_stand_and_its_ch
     assert f"1 “{reader().head.offer('steps.time')}”" in said and routed.shown == []
 
 
+@pytest.mark.parametrize("label", ["remark", "want"])
+def test_what_both_only_suppose_to_be_a_remark_or_a_wish_gets_where_things_stand(
+    routed: Routed, monkeypatch: pytest.MonkeyPatch, label: str
+) -> None:
+    routed.deps.code_first = True
+    routed.store.new_run("tickets", plan={"steps": [{"stage": "base"}]})
+    words = "the old bot was nicer to talk to"
+    unsure = replace(read(words, Context()), label=label, likely=(label,), probability=0.6, sure=False, request=None)
+    for module in ("routed", "by_code"):
+        monkeypatch.setattr(f"tunesmith.agent.driver.{module}.read", lambda *_: unsure)
+    said = routed.say(words, json.dumps({"label": label}))
+    assert "I did not understand that" in said and "1 of 4" not in said and routed.shown == []
+
+
 def test_cases_that_a_guess_shows_stay_on_the_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished_run(tmp_path / "home")[0].close()
     routed = Routed(tmp_path / "home", [])
