@@ -35,7 +35,7 @@ def worry(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     wishes = bool(everyday("wishes", reading.slots.words))
     if _is_about_privacy(reading, wishes=wishes):
         return TurnAnswer(talk_text(deps, _PRIVACY.removeprefix("talk.")))
-    if not (wishes and reading.label == _WISH) and (complaint := _of_what_is_served(deps, reading)) is not None:
+    if (complaint := _of_what_is_served(deps, reading)) is not None:
         return complaint
     if reading.label == _WISH and reading.sure and not wishes and reading.probability < _CERTAIN_WISH:
         return TurnAnswer(f"{PLAIN['remark']} {_SAY}")

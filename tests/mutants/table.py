@@ -1109,8 +1109,6 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_follow_ups.py::test_words_of_their_own_are_not_taken_for_short_ones"),
     )),
     *rows(PEOPLE, "agent/driver/worries.py", (
-        ("if not (wishes and reading.label == _WISH) and (complaint", "if (complaint",
-         "tests/agent/driver/test_follow_ups.py::test_a_wish_is_one_also_where_it_complains_or_denies"),
         ("reading.sure and not wishes and reading", "reading.sure and reading",
          "tests/agent/driver/test_follow_ups.py::test_a_wish_is_one_also_where_it_complains_or_denies"),
         ("doubtful and _PRIVACY in reading.likely[:_MOST_LIKELY]", "False",

@@ -547,7 +547,9 @@ def test_a_paste_of_many_sentences_is_read_in_few_parts(alone: Alone) -> None:
 
 
 def test_two_changes_of_the_plan_are_one(planned: Alone) -> None:
-    said = planned.hears("rank 8, and forget about deploying")
+    planned.deps.begin_turn(both := "rank 8, and forget about deploying")
+    assert parts.steps_of(planned.deps) == [both]
+    said = planned.hears(both)
     assert said.count("The plan is changed") == 1 and "without deploy, train lora_rank 8" in said
 
 
