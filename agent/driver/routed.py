@@ -35,7 +35,7 @@ from tunesmith.agent.words.head import kind_of
 from tunesmith.agent.words.reading import Reading, read, reader
 
 NONE = "none"
-"""No reading: words are the answer."""
+"""What is chosen where no label fits."""
 _CANDIDATES, _SHOTS = 10, 3
 """The right label is nearly always among ten; three examples of each fit into a small driver's context with them."""
 _WORDS_CHARACTERS = 600

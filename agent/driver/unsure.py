@@ -51,13 +51,13 @@ def guessed(deps: TurnDeps, *, doubted: bool = False) -> TurnAnswer | None:
         return None
     if guess is None:
         return None
-    stands = standing(deps)
-    if (doubted or reading.probability < GUESSED) and stands not in guess.text:
+    if (doubted or reading.probability < GUESSED) and (stands := standing(deps)) not in guess.text:
         guess = replace(guess, text=f"{stands}\nPerhaps you ask for this. {guess.text}")
     else:
         beside = while_it_runs(deps.store, guess.text)  # a guess may miss what matters now
         if not beside and reading.label.startswith("talk.") and moment(deps) not in ("empty", "finished"):
-            beside = [*dict.fromkeys((*stands.splitlines()[:_BESIDE], *stands.splitlines()[-1:]))]
+            lines = standing(deps).splitlines()
+            beside = [*dict.fromkeys((*lines[:_BESIDE], *lines[-1:]))]
         guess = replace(guess, text="\n".join([guess.text, *beside]))
     others = f"; or did you mean {_numbered(deps, deps.nearest[1:])}? Type its number" if deps.nearest[1:] else ""
     return replace(guess, text=f"{guess.text}\n(I read that with little certainty{others}.)")

@@ -17,7 +17,7 @@ _WISH = "want"
 _CERTAIN_WISH = 0.9
 """From which probability words are a wish whatever words are in it."""
 _PRIVACY = "talk.privacy"
-_MOST_LIKELY = 2
+_MOST_LIKELY, _WITH_ONE_BEFORE = 2, 2
 _WORRIES = 0.4
 """From which probability a worry about where one's texts go is answered: no fact of a run is told by it."""
 _OF_A_CHANGE = ("remark", "served.history", "served.now", "compare_runs.results", "do.deploy", "talk.complaint",
@@ -57,7 +57,7 @@ def _of_what_is_served(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
         return None
     if not complains or reading.slots.asks or moment(deps) != "served" or reading.slots.all("run"):
         return None
-    if len(deps.store.newest_of_kind("deployment")) < _MOST_LIKELY or not {*_OF_A_CHANGE} & {
+    if len(deps.store.newest_of_kind("deployment")) < _WITH_ONE_BEFORE or not {*_OF_A_CHANGE} & {
         reading.label,
         *reading.likely[:_MOST_LIKELY],
     }:

@@ -98,11 +98,6 @@ class Context:
         return next(did, runs[0]) if with_stage else runs[0]
 
 
-def picked(record: object, *names: str) -> dict[str, object]:
-    """Some fields of a record by their names."""
-    return {name: getattr(record, name) for name in names}
-
-
 def ordinary(store: Store) -> list[Run]:
     """The runs that are somebody's work, the newest first."""
     return [run for run in store.runs() if run.name not in ASIDE_RUNS]

@@ -12,12 +12,13 @@ from pydantic import Field
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries import scores
-from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, named, picked
+from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, named
 from tunesmith.agent.queries.arguments import AnyArm, Query, RunName
 from tunesmith.agent.queries.described import asked_by, cases_of, wanted_of
 from tunesmith.agent.queries.machine import deployed_now
 from tunesmith.agent.queries.steps import plain
 from tunesmith.memory.errors import NotFound
+from tunesmith.memory.json_values import picked
 from tunesmith.memory.questions import provenance_of
 from tunesmith.memory.records import Artifact, EvalResult, Run
 from tunesmith.memory.store import Store

@@ -19,12 +19,12 @@ from tunesmith.agent.queries.answer import (
     day,
     find,
     ordinary,
-    picked,
     reached,
 )
 from tunesmith.agent.queries.arguments import AnyArm, Query, RunName, StageName, StepName
 from tunesmith.agent.queries.prices import how_it_goes_on, not_tested
 from tunesmith.memory.errors import NotFound
+from tunesmith.memory.json_values import picked
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import ABANDONED, DECLINED, DONE, FAILED, PLANNED, RUNNING, STOPPED, Step
 from tunesmith.memory.store import Store

@@ -10,7 +10,7 @@ from typing import Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from tunesmith.agent.words.held import held_back, taken_back
-from tunesmith.agent.words.lexicon import lexicon, words_of
+from tunesmith.agent.words.lexicon import lexicon, words_in, words_of
 from tunesmith.agent.words.slots import Slot, Slots, stages_of
 from tunesmith.agent.words.unmeant import (
     PassedOver,
@@ -137,7 +137,7 @@ def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tu
                 s for s in slots.all("unspoken") if s.end <= slot.start and len(slots.between(s.end, slot.start)) < 2
             ]
             before = {word.text for word in [w for w in slots.words if w.end <= slot.start][-2:]}
-            if not wants and (before & _joining("indefinite") or slot.value == "port"):  # `put it on the port`
+            if not wants and (before & words_in("indefinite") or slot.value == "port"):  # `put it on the port`
                 return "", False, [(slot.start, slot.end)]
             if wants or slot.value not in _UNSAID:
                 return str(slot.value), bool(wants), [(slot.start, slot.end), *((s.start, s.end) for s in wants)]
@@ -273,15 +273,10 @@ def _pair(
     between = [word.text for word in words if not any(start <= word.start < end for start, end in over)]
     if isinstance(one, Number) and isinstance(two, Slot):
         whole = two.value in ("epochs",) or not one.weak
-        return (two, one) if whole and set(between) <= _joining("between") else None
+        return (two, one) if whole and set(between) <= words_in("between") else None
     if isinstance(one, Slot) and isinstance(two, Number):
-        return (one, two) if not two.weak and set(between) <= _joining("joins") else None
+        return (one, two) if not two.weak and set(between) <= words_in("joins") else None
     return None
-
-
-@cache
-def _joining(table: str) -> frozenset[str]:
-    return frozenset(lexicon()[table].words())
 
 
 def settled(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tunesmith.agent.words.lexicon import Word, lexicon
+from tunesmith.agent.words.lexicon import Word, words_in
 from tunesmith.agent.words.slots import Slots, empty_words
 from tunesmith.agent.words.unmeant import denial_before, passed_over
 from tunesmith.agent.words.unread import MARKS, NEAR, Place, found_as_written, idle_places, reasons_of
@@ -57,7 +57,7 @@ def _negations(slots: Slots) -> Iterator[Place]:
     targets = [slot.start for slot in slots.named if slot.kind in _DENIED or slot.kind.startswith("choice.")]
     targets += [number.start for number in slots.numbers if not number.weak]
     spent = {denial_before(slots, at) for at in targets}
-    denies = {*lexicon()["denies"].words()}
+    denies = words_in("denies")
     for start, end in _all_negations(slots):
         answers = not slots.between(0, start) and slots.sentence[end:].lstrip()[:1] in MARKS  # `no, train it`
         most = 1 if _texts(slots.between(start, end)) <= denies else NEAR  # `cut it down to 2 epochs`
@@ -76,7 +76,7 @@ def _all_negations(slots: Slots) -> list[Place]:
     """`lass` is one of them and also says to do something, so what says nothing is none."""
     said = [(slot.start, slot.end) for slot in slots.all("not")]
     verbs = [one for one in said if not _texts(slots.between(*one)) <= empty_words()]
-    denies = {*lexicon()["denies"].words()}
+    denies = words_in("denies")
     return sorted({*verbs, *(one for one in said if _texts(slots.between(*one)) <= denies)})
 
 

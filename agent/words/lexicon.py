@@ -101,6 +101,12 @@ def lexicon() -> Mapping[str, Names]:
 
 
 @cache
+def words_in(table: str) -> frozenset[str]:
+    """Every word and saying of a table."""
+    return frozenset(lexicon()[table].words())
+
+
+@cache
 def consent() -> Mapping[str, frozenset[tuple[str, ...]]]:
     """The words that agree to a price or refuse it, by what they do, each in its parts; no other reading knows them."""
     return {

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tunesmith.agent.words.lexicon import Word, lexicon
+from tunesmith.agent.words.lexicon import Word, lexicon, words_in
 from tunesmith.agent.words.slots import Slot, Slots, empty_words
 from tunesmith.agent.words.unread import MARKS, NEAR, Place
 from tunesmith.agent.words.values import Number
@@ -34,10 +34,10 @@ def _passed(slots: Slots, old: Number, new: Number) -> PassedOver | None:
     corrects = [*_places("corrects", between), *_places("corrects", _behind(slots, new.end, NEAR))]
     if corrects and len(between) <= NEAR:
         return PassedOver(old, new, (old.start, max(new.end, *(end for _, end in corrects))))
-    if len(between) == 1 and between[0].text in {*lexicon()["to_b"].words()}:
+    if len(between) == 1 and between[0].text in words_in("to_b"):
         before = [word for word in slots.words if word.end <= old.start][-_FROM:]
         names = [slot.start for slot in slots.all("field")]
-        start = next((word.start for word in reversed(before) if word.text in {*lexicon()["from_a"].words()}), None)
+        start = next((word.start for word in reversed(before) if word.text in words_in("from_a")), None)
         if start is not None and (start == before[-1].start or any(start < at < old.start for at in names)):
             return PassedOver(old, new, (start, new.end))
     return None
@@ -66,7 +66,7 @@ def denial_before(slots: Slots, at: int) -> int | None:
     none = _places("no_denial", slots.words)
     for start, end in _places("denies", slots.words):
         between = slots.between(end, at)
-        if not {word.text for word in slots.between(start, end)} <= {*lexicon()["denies"].words()}:
+        if not {word.text for word in slots.between(start, end)} <= words_in("denies"):
             continue  # `nos` is no `no`
         if end > at or len(between) > NEAR or set(MARKS) & set(slots.sentence[end:at]):
             continue

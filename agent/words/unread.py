@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 
-from tunesmith.agent.words.lexicon import Word, lexicon
+from tunesmith.agent.words.lexicon import Word, lexicon, words_in
 from tunesmith.agent.words.slots import Slot, Slots, empty_words
 from tunesmith.agent.words.spelling import slip_of
 from tunesmith.agent.words.values import Number, numbers_in
@@ -23,18 +23,8 @@ _NO_ARGUMENTS = ("pronoun", "only", "not", "verdict", "span", "outcome")
 """Kinds of what is named that no field of a step takes."""
 _OF_A_SPEAKER = (*_NO_ARGUMENTS, "work", "made")
 _OF_A_REASON = (
-    "pronoun",
-    "only",
-    "not",
-    "verdict",
-    "outcome",
-    "work",
-    "made",
-    "again",
-    "unspoken",
-    "decision",
-    "order",
-)
+    "pronoun", "only", "not", "verdict", "outcome", "work", "made", "again", "unspoken", "decision", "order",
+)  # fmt: skip
 """Kinds of what is named that orders nothing where somebody tells what he does: `I'll serve it myself`; and of what a
 reason names: `because it got worse again`."""
 _SHORTEST_PUT_RIGHT = 5
@@ -96,7 +86,7 @@ def _parts(slots: Slots) -> Iterator[_Part]:
 def _named(slots: Slots, part: _Part, own: Sequence[str]) -> bool:
     """Whether a part names what may be an argument."""
     first = next(word.written for word in slots.words if word.start >= part.start)
-    speaks = first in _table("speakers")
+    speaks = first in words_in("speakers")
     orders_nothing = _OF_A_REASON if part.reason else _OF_A_SPEAKER if speaks else _NO_ARGUMENTS
 
     def again(slot: Slot) -> bool:
@@ -118,9 +108,9 @@ def _within(one: Slot | Number, part: _Part) -> bool:
 def _may_be_argument(slots: Slots, part: _Part) -> bool:
     """Whether a part limits something, `no wait, leave it`, or begins as an argument does, `, on my emails`."""
     words = [word.text for word in slots.between(part.start, part.end)]
-    first = next((word for word in words if word not in (_table("contrast") | _table("joints"))), "")
+    first = next((word for word in words if word not in (words_in("contrast") | words_in("joints"))), "")
     limits = (*slots.all("not"), *slots.all("only"))
-    return first in _table("attaches") or any(part.start <= one.start < part.end for one in limits)
+    return first in words_in("attaches") or any(part.start <= one.start < part.end for one in limits)
 
 
 def unread_of(
@@ -213,7 +203,7 @@ def own_nouns(slots: Slots, stages: Sequence[str]) -> list[Place]:
     return [
         (words[match.first].start, words[match.after - 1].end)
         for match in lexicon()["own_nouns"].find(words)
-        if match.name in own and not {word.text for word in words[: match.first][-1:]} & _table("unspoken")
+        if match.name in own and not {word.text for word in words[: match.first][-1:]} & words_in("unspoken")
     ]
 
 
@@ -225,11 +215,6 @@ def found_as_written(table: str, words: Sequence[Word]) -> list[Place]:
     """Where the names of a table of everyday words stand, none put right."""
     words = _as_written(words)
     return [(words[one.first].start, words[one.after - 1].end) for one in lexicon()[table].find(words)]
-
-
-@cache
-def _table(name: str) -> frozenset[str]:
-    return frozenset(lexicon()[name].words())
 
 
 @cache

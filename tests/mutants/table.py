@@ -627,7 +627,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ('    return bool(words) and not _left(words, _said("ends"))\n', '    return bool(words) and is_yes(text)\n',
          f"{_APPROVERS}test_what_is_to_be_ended_is_ended_by_a_plain_yes_alone"),
         ("    if len(text) > LONGEST:\n        return None\n", "",
-         f"{_APPROVERS}test_an_answer_that_is_too_long_is_neither_and_not_read_at_length"),
+         f"{_APPROVERS}test_an_answer_that_is_too_long_is_neither_and_is_not_parted_into_words"),
         ('_said("yes", "start" if stage else "yes")', '_said("yes", "start")',
          "tests/agent/commands/test_approvals.py::test_an_order_to_start_agrees_to_no_other_question"),
         (" and (marked or alone)", "",
@@ -654,7 +654,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_said.py::test_what_an_order_holds_beside_itself_is_named_and_keeps_nothing_back"),
         ("    return bool(numbers) or any(", "    return any(",
          f"{_UNREAD}test_a_word_with_a_content_that_no_argument_took_stops_an_order"),
-        (' and not {word.text for word in words[: match.first][-1:]} & _table("unspoken")', "",
+        (' and not {word.text for word in words[: match.first][-1:]} & words_in("unspoken")', "",
          f"{_UNREAD}test_a_word_with_a_content_that_no_argument_took_stops_an_order"),
     )),
     *rows(APPROVALS, "agent/words/edits.py", (

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tests.agent.driver.test_said import Alone
 from tests.bench.strangers import Shell, shell_in
-from tests.driver.stranger_states import TICKETS, home_of_state
+from tests.driver.stranger_states import home_of_state
 from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.tables import table
 from tunesmith.agent.driver import parts
@@ -189,7 +189,7 @@ def test_the_model_before_is_the_one_that_was_served_before(tmp_path: Path, said
 
 
 def test_what_an_import_dropped_is_told_as_it_ends_and_not_of_older_rows(tmp_path: Path) -> None:
-    TICKETS.parent.mkdir(exist_ok=True)
-    said = f"import {TICKETS} and tell me how many rows you dropped"
+    (file := tmp_path / "tickets.jsonl").write_text('{"prompt": "where is it?", "completion": "on its way"}\n' * 3)
+    said = f"import {file} and tell me how many rows you dropped"
     screen = screen_of(tmp_path, "r1 was released as GGUF in an earlier step", said)
     assert "incompatible" in screen and "22 rows were dropped" not in screen
