@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import product
 
 from tests.fixtures.tables import table
-from tunesmith.agent.words.acts import order_of, settled
+from tunesmith.agent.words.acts import Order, order_of, settled
 from tunesmith.agent.words.edits import Edits, edits_of, without_remarks
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.reading import Context, names_no_step, read, reader
@@ -75,6 +75,13 @@ def test_a_word_with_a_content_that_no_argument_took_stops_an_order(said: str) -
     assert unread and all(word in unread for word in STOPPED[said].split()), unread
 
 
+def ordered(said: str) -> Order:
+    """The order of the first stage that a sentence names, else of a training."""
+    slots = slots_of(said)
+    stage = next(stage for stage in (*slots.values("stage"), "train") if stage in _STAGES)
+    return order_of(stage, slots, reader().known(f"do.{stage}"))
+
+
 HELD_BACK = (
     "merge it, not now",
     "train again, but not right now",
@@ -123,9 +130,7 @@ HELD_BACK = (
 
 @table("said", HELD_BACK)
 def test_what_limits_an_order_and_is_no_argument_of_it_holds_it_back(said: str) -> None:
-    slots = slots_of(said)
-    stage = next(stage for stage in (*slots.values("stage"), "train") if stage in _STAGES)
-    order = order_of(stage, slots, reader().known(f"do.{stage}"))
+    order = ordered(said)
     assert order.unread or order.denied, order
 
 
@@ -155,9 +160,7 @@ NOT_HELD_BACK = (
 
 @table("said", NOT_HELD_BACK)
 def test_politeness_and_answers_hold_no_order_back(said: str) -> None:
-    slots = slots_of(said)
-    stage = next(stage for stage in (*slots.values("stage"), "train") if stage in _STAGES)
-    order = order_of(stage, slots, reader().known(f"do.{stage}"))
+    order = ordered(said)
     assert not order.unread and not order.denied, order
 
 
