@@ -3,7 +3,7 @@
     python -m tests.bench.strangers FILE.yaml OUT [ID ...] [--driver | --driver-alone]
 
 FILE holds items `{id, state, say, before}` (tests/heldout). `say` is typed in a home made for `state`, after `before`
-where that is given; where a price waits, it is the answer to it. Every other question is answered with a no. All is
+(a line or several) where that is given; where a price waits, it is the answer to it. Every other question is answered with a no. All is
 done in one process, and no worker is started: that one would be is recorded. There is no driver; with --driver that of
 TUNESMITH_HOME is served beside and asked what the reader leaves, with --driver-alone it is asked everything. OUT gets
 `ID.txt`, the transcript, and `ID.json`. Homes lie in a temporary folder; only the user's file that some sentences name
@@ -170,7 +170,7 @@ def converse(shell: Shell, item: Mapping[str, Any]) -> tuple[bool, float]:
     """Type what comes before, then the sentence, unless it was an answer; whether the shell lives, the last seconds."""
     say, before, state = item["say"], item.get("before"), item["state"]
     at_price = state.startswith("a price waits")
-    lines = [*([before] if before else []), *(["rank 64"] if "just changed it to rank 64" in state else [])]
+    lines = [*([before] if isinstance(before, str) else before or []), *(["rank 64"] if "just changed it to rank 64" in state else [])]
     lines.append(_PRICED.get(state.split(":")[1].split(",")[0].strip(), "") if at_price else say)
     shell.answers.left = [say] if at_price or before else []
     alive, took = True, 0.0
