@@ -170,7 +170,9 @@ def converse(shell: Shell, item: Mapping[str, Any]) -> tuple[bool, float]:
     """Type what comes before, then the sentence, unless it was an answer; whether the shell lives, the last seconds."""
     say, before, state = item["say"], item.get("before"), item["state"]
     at_price = state.startswith("a price waits")
-    lines = [*([before] if isinstance(before, str) else before or []), *(["rank 64"] if "just changed it to rank 64" in state else [])]
+    lines = [before] if isinstance(before, str) else [*(before or ())]
+    if "just changed it to rank 64" in state:
+        lines.append("rank 64")
     lines.append(_PRICED.get(state.split(":")[1].split(",")[0].strip(), "") if at_price else say)
     shell.answers.left = [say] if at_price or before else []
     alive, took = True, 0.0
