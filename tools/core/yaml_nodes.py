@@ -150,6 +150,7 @@ class _Builder:
                 "a key is a mapping or a list; keys are text, and a template such as '{{name}}' stands in quotes", line
             )
         if event.anchor:
+            # Defined anew: inside itself neither its old value nor its unfinished one can be meant.
             self._anchors.pop(event.anchor, None)
         self._open.append(_Open({} if kind == "map" else [], line, event.anchor))
 
@@ -158,6 +159,7 @@ class _Builder:
         if isinstance(done.value, dict):
             for source in done.merged:
                 for key, value in source.items():
+                    # YAML's merge: a mapping's own key goes before, and the first source before the others.
                     done.value.setdefault(key, value)
         self.document.lines[id(done.value)] = done.line
         if done.anchor:

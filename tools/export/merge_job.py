@@ -229,7 +229,7 @@ def _merge_shard(source: Path, updates: Mapping[str, Update], target: Path, wher
     specs = list(read_header(source).items())
     with (
         safe_open(source, framework="pt") as file,
-        TensorFileWriter(target, specs, synced=False) as writer,
+        TensorFileWriter(target, specs, synced=False) as writer,  # `_Whole.add` syncs it before it notes it
         ThreadPoolExecutor(1) as pool,
     ):
         writing: Future[None] | None = None

@@ -186,7 +186,7 @@ def copy_beside_weights(base: Path, target: Path) -> None:
     """
     for name in wanted_files(base):
         if not name.endswith(".safetensors") and name != CARD:
-            (target / name).unlink(missing_ok=True)
+            (target / name).unlink(missing_ok=True)  # `copy_inside` makes new files alone
             copy_inside(base, name, target / name)
 
 

@@ -73,6 +73,7 @@ def fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str:
     }
     del decided["max_kl"], decided["patience"]  # they choose among checkpoints, and change none
     del decided["cards"]  # several compute the step that one does
+    # What is as it was before the setting existed is left out, each for itself: older checkpoints go on.
     if settings.value_weight == 1:
         del decided["value_weight"]
     if not settings.micro_batch:
