@@ -71,7 +71,7 @@ def sync_folder(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
+    fd = os.open(path, os.O_RDONLY)  # a folder opens no other way, and for fsync it is enough
     try:
         os.fsync(fd)
     finally:

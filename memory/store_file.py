@@ -195,6 +195,7 @@ class StoreFile:
         with _hidden("pandas", "numpy"):
             from sqlite_utils import Database
 
+        # Else sqlite-utils sets a pragma on our connection; the schema has no triggers.
         return Database(self._conn, recursive_triggers=False)
 
     def close(self) -> None:

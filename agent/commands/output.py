@@ -117,7 +117,7 @@ class Output:
 
     def _line(self, value: object) -> None:
         sys.stdout.write(json_text(value, default=_plain) + "\n")
-        sys.stdout.flush()
+        sys.stdout.flush()  # who reads the pipe acts on events as they happen
 
     def _show(self, event: str, data: EventData) -> None:
         stage = data.get("stage", "")

@@ -65,6 +65,7 @@ class Shell:
         self._asked_for: Plan | None = None
         """The stage whose price stands before the user."""
         self._questions: queue.Queue[Callable[[], None]] = queue.Queue()
+        # EOFError: a KeyboardInterrupt that leaves the prompt would end the event loop of the turn that asks.
         self._asking: PromptSession[str] = PromptSession(
             bottom_toolbar=lambda: toolbar(self.monitor.line()), style=TOOLBAR_STYLE, interrupt_exception=EOFError,
             key_bindings=without_mouse(),

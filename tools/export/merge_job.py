@@ -171,7 +171,7 @@ class _Whole:
             self._write()
         for file in out_dir.iterdir():
             if file.name not in self.names:
-                file.unlink()
+                file.unlink()  # half written, or of another adapter or base
 
     def add(self, shard: Path) -> None:
         """Bring a shard to the disk, then note it."""

@@ -204,7 +204,7 @@ def _telling(store: Store, step: str) -> Callable[[], None]:
         now = store.step(step)
         word: list[object] = [now.done, now.total, now.note]
         if now.note and word != before:
-            before[:] = word
+            before[:] = word  # in place: `tell` shares it
             say({"progress": word})
 
     return tell
