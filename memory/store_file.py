@@ -223,7 +223,7 @@ class StoreFile:
 
     @contextmanager
     def _transaction(self, wait_s: float | None) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock:  # threads share the connection, and a transaction is the connection's
             self._begin(wait_s)
             try:
                 yield self._conn

@@ -56,7 +56,7 @@ class Output:
         elif event == "approval.required":
             self.pending |= {"event": event, **data}
         elif event == "approval.decided":
-            self.pending.clear()
+            self.pending.clear()  # it waits no more
         if self.stream and self.as_json:
             self._line({"event": event, **data, "at": time.time()})
         self._show(event, data)

@@ -290,7 +290,7 @@ class Shell:
             raise BadInput("a plan is being carried out already; wait for it, or /stop its step")
         # Daemon: leaving waits for no plan; its step goes on in a worker, and `run --resume` does the rest.
         thread = threading.Thread(target=self._carry_out, args=(plan, resume_run), daemon=True)
-        self.plans.clear()
+        self.plans.clear()  # of threads that have ended; `run.started` puts this one in
         thread.start()
 
     def _carry_out(self, plan: PipelinePlan | None, resume_run: str | None) -> None:

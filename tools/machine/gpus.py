@@ -226,7 +226,7 @@ def process_bytes(pids: Collection[int]) -> dict[int, int]:
 
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:
+    except pynvml.NVMLError:  # no driver: nothing is held
         return {}
     try:
         count = pynvml.nvmlDeviceGetCount()

@@ -224,7 +224,7 @@ def server_memory(
     cache_bytes = min(sequences * whole_bytes, max(whole * whole_bytes, _LEAST_KV_BYTES))
     return ServerMemory(
         cpu_server_bytes(weight_bytes, cpu_cache_gib(context_tokens * kv_bytes_per_token)) + slot_bytes,
-        int(1.03 * weight_bytes / cards)
+        int(1.03 * weight_bytes / cards)  # 3 %: padding
         + slot_bytes
         + cache_bytes
         + GPU_SERVER_BYTES

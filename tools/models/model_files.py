@@ -205,7 +205,7 @@ def is_plain_text(path: Path) -> bool:
         data = file.read(TEXT_BYTES + 1)
     try:
         return len(data) <= TEXT_BYTES and not re.search(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]", data.decode())
-    except UnicodeDecodeError:
+    except UnicodeDecodeError:  # of another encoding, or no text at all
         return False
 
 

@@ -81,7 +81,7 @@ def fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str:
     if "variants" not in decided:
         del decided["forms"]
     if not settings.at_once:
-        del decided["at_once"]
+        del decided["at_once"]  # as above
     if settings.activation_checkpointing != "on":
         del decided["activation_checkpointing"]
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
