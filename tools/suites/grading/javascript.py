@@ -15,7 +15,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Protocol
 
-PATTERN_TIMEOUT_S = 1.0
+PATTERN_TIMEOUT_S = 1.0  # for each search: nested repeats, such as (a+)+, would take for ever
 MAX_PATTERN_CHARS = 5_000
 """More than patterns that people write; each repeat of a repeat may multiply the time."""
 _MAX_SAFE_INTEGER = 2**53  # from there on a double, which its numbers are, skips some
