@@ -39,7 +39,7 @@ def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o644, new: bo
         with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
-            os.fchmod(file.fileno(), mode)
+            os.fchmod(file.fileno(), mode)  # mkstemp lets nobody else read it
             # Or a power cut leaves the new name without the bytes.
             os.fsync(file.fileno())
         if new:
