@@ -143,6 +143,7 @@ class Conversations:
                 drafts[entry["turn"]] = entry["plan"]
             elif role == _DESCRIPTION:
                 entry = self._store.places.from_json(content)
+                # Taken out first: what is written last is to stand last, whatever its turn.
                 descriptions.pop(entry["turn"], None)
                 descriptions[entry["turn"]] = entry["said"]
             elif role == _UNDO:

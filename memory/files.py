@@ -39,7 +39,7 @@ def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o644, new: bo
         with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
-            os.fchmod(file.fileno(), mode)
+            os.fchmod(file.fileno(), mode)  # mkstemp lets nobody else read it
             # Or a power cut leaves the new name without the bytes.
             os.fsync(file.fileno())
         if new:
@@ -71,7 +71,7 @@ def sync_folder(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
+    fd = os.open(path, os.O_RDONLY)  # a folder opens no other way, and for fsync it is enough
     try:
         os.fsync(fd)
     finally:

@@ -110,7 +110,7 @@ class Ledger(RunLedger):
         self.let_go(step)
         try:
             self._starting[step] = take(lock_file(self.home, f"{step}-start"), holder=f"pid {os.getpid()}")
-        except Locked:
+        except Locked:  # another process said yes, and starts it now
             raise BadInput(_decided_elsewhere(step, APPROVED)) from None
 
     def let_go(self, step: str) -> None:

@@ -34,7 +34,7 @@ def make_private(folder: Path) -> None:
             f"{folder} is no home of tunesmith: it holds {theirs}, and a home is closed to everybody else; set "
             "TUNESMITH_HOME to a new or empty folder, such as one in it"
         )
-    shared = folder == Path.home() or folder.stat().st_mode & stat.S_ISVTX
+    shared = folder == Path.home() or folder.stat().st_mode & stat.S_ISVTX  # sticky, as /tmp is
     for path in [*folder.glob(f"{_STORE}*"), *(folder / name for name in _OURS)] if shared else [folder]:
         with contextlib.suppress(OSError):  # a file system that knows no modes, or a file of somebody else
             if (mode := path.stat().st_mode) & 0o077:

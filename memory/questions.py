@@ -87,6 +87,7 @@ def _guarded(path: Path, home: Path) -> sqlite3.Connection:
     conn.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, 20_000)  # a few pages: parsing is not interrupted
     # Views and pragmas before the authorizer, which would refuse them.
     _show_present_paths(conn, str(home.absolute()))
+    # Each for itself: nothing is written, a view of a hostile file calls nothing odd, a broken page is noticed.
     conn.execute("PRAGMA query_only=ON")
     conn.execute("PRAGMA trusted_schema=OFF")
     conn.execute("PRAGMA cell_size_check=ON")
@@ -95,6 +96,7 @@ def _guarded(path: Path, home: Path) -> sqlite3.Connection:
 
 def _show_present_paths(conn: sqlite3.Connection, home: str) -> None:
     """Put views of this connection over those whose paths the store names by their place in the home."""
+    # Within a JSON column a path is escaped as JSON is, without quotes of its own.
     home_texts = {"text": home, "json": json.dumps(home, ensure_ascii=False)[1:-1]}
     quoted = {kind: text.replace("'", "''") for kind, text in home_texts.items()}
     for view, of_paths in PATHS.items():
@@ -117,6 +119,7 @@ class _Guard:
     def __call__(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
         if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE):
             return sqlite3.SQLITE_OK
+        # Of a function SQLite gives the name as the second argument, of a table as the first.
         if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() not in _FORBIDDEN_FUNCTIONS:
             return sqlite3.SQLITE_OK
         if action == sqlite3.SQLITE_READ and self._may_read(first or "", second or ""):

@@ -195,6 +195,7 @@ class StoreFile:
         with _hidden("pandas", "numpy"):
             from sqlite_utils import Database
 
+        # Else sqlite-utils sets a pragma on our connection; the schema has no triggers.
         return Database(self._conn, recursive_triggers=False)
 
     def close(self) -> None:
@@ -222,7 +223,7 @@ class StoreFile:
 
     @contextmanager
     def _transaction(self, wait_s: float | None) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock:  # threads share the connection, and a transaction is the connection's
             self._begin(wait_s)
             try:
                 yield self._conn

@@ -153,7 +153,7 @@ def yes_or_no(text: str, ask: Callable[[str], str], look: Callable[[], None] | N
         drop_typed_ahead()
         try:
             words = ask(f"{text} [yes / no{' / look' if look else ''}] ")
-        except EOFError:
+        except EOFError:  # the terminal was closed
             return None
         if look and words.strip().lower() in ("l", "look"):
             look()

@@ -13,7 +13,7 @@ from rich.text import Text
 from tunesmith.tools.core.format import duration, visible
 from tunesmith.tools.pipeline.ask_models import Answer
 
-SIDE_BY_SIDE_COLUMNS = 100
+SIDE_BY_SIDE_COLUMNS = 100  # two columns of the width below, and what parts them
 _COLUMN_AT_LEAST = 48
 """Narrower columns break most lines of an answer: then the answers stand below each other."""
 

@@ -83,5 +83,6 @@ def _clip(text: object, most: int) -> str:
     flat = one_line(text)
     if len(flat) <= most:
         return flat
+    # Between words, unless the last one is so long that most of the line would go.
     whole = flat[:most].rpartition(" ")[0]
     return f"{whole if len(whole) > most // 2 else flat[: most - 1]}…"

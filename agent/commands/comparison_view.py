@@ -62,6 +62,7 @@ def lost_and_failing(store: Store, compared: ComparedWithHops, *, whole: bool = 
     a, b = compared.whole.arms
     lost = [flip.case_id for flip in compared.whole.flips_of(LOST)]
     failing = [limit.case_id for limit in compared.known_limits if limit.case_id not in lost]
+    # Flips of blind cases are hidden, and the counts of their blocks are not.
     blind = sum(block.pass_to_fail for block in compared.whole.blocks.values()) - len(lost)
     if not (lost or failing or blind or compared.blind_limits):
         return

@@ -51,7 +51,7 @@ class FirstLook:
     def _show(self, run: str) -> None:
         try:
             review = review_of(self.store, run)
-        except NotFound:
+        except NotFound:  # no rows yet
             return
         written = [suspect for suspect in review.suspects if not is_persons(suspect.row)]  # some others will be blind
         if not written or self._was_seen(review.step):

@@ -138,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         if what == "":
             self._answer(200, self.server.page.encode(), "text/html; charset=utf-8")
         elif what is not None and what in self.server.reads:
-            with self.server.lock:
+            with self.server.lock:  # each request has a thread
                 content = self.server.reads[what]()
             self._json(200, content)
         else:

@@ -52,6 +52,7 @@ def _add(client: str, home: Path, out: Output, *, dry_run: bool) -> int:
         return 0
     if shutil.which(program) is None:
         raise BadInput(f"`{program}` is not on the PATH; where it is, run: {shlex.join(line)}")
+    # In a folder of ours: a client reads settings, and may start programs, of the folder that it is in.
     done = subprocess.run(line, capture_output=True, text=True, timeout=_ADD_S, check=False, cwd=home)
     if done.returncode:
         raise StepFailed(f"{program} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-400:]}")

@@ -56,7 +56,7 @@ class Output:
         elif event == "approval.required":
             self.pending |= {"event": event, **data}
         elif event == "approval.decided":
-            self.pending.clear()
+            self.pending.clear()  # it waits no more
         if self.stream and self.as_json:
             self._line({"event": event, **data, "at": time.time()})
         self._show(event, data)
@@ -117,7 +117,7 @@ class Output:
 
     def _line(self, value: object) -> None:
         sys.stdout.write(json_text(value, default=_plain) + "\n")
-        sys.stdout.flush()
+        sys.stdout.flush()  # who reads the pipe acts on events as they happen
 
     def _show(self, event: str, data: EventData) -> None:
         stage = data.get("stage", "")

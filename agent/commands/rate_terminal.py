@@ -68,7 +68,7 @@ def _keys() -> Iterator[Callable[[], str]]:
         if byte == b"\x1b":
             _skip_sequence(descriptor)
             return " "
-        return byte.decode("latin-1")
+        return byte.decode("latin-1")  # it knows every byte: half a character is a wrong key, and no error
 
     try:
         tty.setcbreak(descriptor, termios.TCSADRAIN)  # what was typed since the question is kept
@@ -79,8 +79,9 @@ def _keys() -> Iterator[Callable[[], str]]:
 
 def _skip_sequence(descriptor: int) -> None:
     """Read the rest of an escape sequence, as far as it is there: what is typed behind it is another key."""
-    while select.select([descriptor], [], [], 0.02)[0]:
+    while select.select([descriptor], [], [], 0.02)[0]:  # 20 ms: its bytes come together, and a key behind it does not
         byte = os.read(descriptor, 1)
+        # A sequence ends with one of `@` to `~`; `[` and `O` open it.
         if byte not in b"[O" and byte >= b"@":
             return
 

@@ -122,7 +122,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         judge=file.judge,
         ray=file.ray.model_copy(update={"overridden_by": other_head}),
         network=_network(environ),
-        editor=environ.get("VISUAL") or environ.get("EDITOR") or "vi",
+        editor=environ.get("VISUAL") or environ.get("EDITOR") or "vi",  # in the order that git goes by
     )
 
 

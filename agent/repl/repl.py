@@ -190,7 +190,7 @@ class _Interrupts:
     """When Ctrl-C was pressed last."""
 
     def __init__(self) -> None:
-        self._last = -_TWICE_S
+        self._last = -_TWICE_S  # the clock may begin at 0: the first one is the second of none
 
     def again(self) -> bool:
         """Count one; whether it is the second within a second."""

@@ -65,6 +65,7 @@ class Shell:
         self._asked_for: Plan | None = None
         """The stage whose price stands before the user."""
         self._questions: queue.Queue[Callable[[], None]] = queue.Queue()
+        # EOFError: a KeyboardInterrupt that leaves the prompt would end the event loop of the turn that asks.
         self._asking: PromptSession[str] = PromptSession(
             bottom_toolbar=lambda: toolbar(self.monitor.line()), style=TOOLBAR_STYLE, interrupt_exception=EOFError,
             key_bindings=without_mouse(),
@@ -289,7 +290,7 @@ class Shell:
             raise BadInput("a plan is being carried out already; wait for it, or /stop its step")
         # Daemon: leaving waits for no plan; its step goes on in a worker, and `run --resume` does the rest.
         thread = threading.Thread(target=self._carry_out, args=(plan, resume_run), daemon=True)
-        self.plans.clear()
+        self.plans.clear()  # of threads that have ended; `run.started` puts this one in
         thread.start()
 
     def _carry_out(self, plan: PipelinePlan | None, resume_run: str | None) -> None:

@@ -70,6 +70,7 @@ def _basis(step: Past, past: Sequence[Past], rates: Rates | None) -> str:
     what = f"{step.stage} ({of})" if of else step.stage
     kinds = {kind for kind, _ in step.priced}
     mine = [one.stage for one in past if step.run and one.run == step.run and kinds & {kind for kind, _ in one.priced}]
+    # Turned around to keep the newest, and again below: they are named in their order.
     newest = list(dict.fromkeys(reversed(mine)))[:_NAMED]
     named = " and ".join(reversed(newest))
     if same := sum(one.stage == step.stage and one.like == step.like for one in past):

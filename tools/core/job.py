@@ -161,7 +161,7 @@ class Job(Generic[R]):
     def _write_points(self) -> None:
         points = list(self._points)
         self.store.add_metrics(self.step.id, points, wait_s=_BEST_EFFORT_WAIT_S)
-        del self._points[: len(points)]
+        del self._points[: len(points)]  # what came while it was written stays
 
     @property
     def result_file(self) -> Path:

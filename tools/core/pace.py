@@ -95,7 +95,7 @@ class Pace:
         where they were not measured."""
         if not work.priced:
             return Learned({}, 0.0, 0.0)
-        now = deepcopy(self)
+        now = deepcopy(self)  # a price moves no estimate
         now._go_on_to(work.run)
         return now._price(work, spread)
 
@@ -104,6 +104,7 @@ class Pace:
         seconds_by_kind = {kind: seconds * self._factor(work, kind) for kind, seconds in work.priced}
         unknown = math.log(spread) / _INTERVAL_SD
         total = sum(seconds_by_kind.values())
+        # Mehra's factor (see above) widens the interval, and never narrows it.
         unsteady = max(1.0, sum(self._surprises) / len(self._surprises))
         variance = unsteady * (self._variance_of(weights) + _noise(total)) + unknown**2
         spread_ = math.exp(_INTERVAL_SD * math.sqrt(variance))

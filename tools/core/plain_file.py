@@ -63,7 +63,7 @@ def writable(name: str, *, force: bool = False) -> Path:
         raise BadInput(f"there is no folder {path.parent}; make it first, or name another one")
     try:
         mode = path.lstat().st_mode
-    except FileNotFoundError:
+    except FileNotFoundError:  # nothing in its place
         return path
     except (OSError, ValueError) as error:  # a name too long, no rights, a NUL
         raise BadInput(f"cannot write {name[:300]!r}: {_reason(error)}; name another file") from None

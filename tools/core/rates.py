@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import astuple, dataclass, replace
 
-_CORES = 2
+_CORES = 2  # of the machine that the rates of `usual_cpu` were measured on
 _NO_UNITS = 0.2
 """Measured: what bf16 reaches of fp32's rate on a processor without units for it."""
 _SPREAD = 2.0

@@ -236,6 +236,7 @@ def _cells(header: str, mark: str) -> tuple[bool, int]:
     """Whether a mark parts all that a header has in quotes, which may hold any mark itself, and into how many cells."""
     count = len(next(csv.reader([header], delimiter=mark), ""))
     try:
+        # Only strict refuses what stands between a closing quote and the next mark: then it is another mark.
         next(csv.reader([header], delimiter=mark, strict=True), "")
     except csv.Error:
         return False, count

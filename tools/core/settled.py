@@ -26,6 +26,7 @@ UNUSED = ("scipy", "networkx")
 @contextmanager
 def settled_objects() -> Iterator[None]:
     """What exists on entry is not looked through by the garbage collector inside; unreferenced, it is still freed."""
+    # What is garbage now would be frozen, too, and stay.
     gc.collect()
     gc.freeze()
     try:

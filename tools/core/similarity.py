@@ -102,6 +102,7 @@ class _Sketches:
         return sorted(self.lsh.query(self._sketch(text)))
 
     def _sketch(self, words: str) -> object:
+        # A copy has the permutations already: see `empty`.
         sketch = self.empty.copy()
         shingles = {words[n : n + _SHINGLE] for n in range(max(1, len(words) - _SHINGLE + 1))}
         sketch.update_batch([shingle.encode() for shingle in shingles])

@@ -74,7 +74,7 @@ class Result(Frozen):
         known = {name: value for name, value in step.report.items() if name in cls.model_fields}
         try:
             return cls.model_validate(known) if step.report else None
-        except ValidationError:
+        except ValidationError:  # another version wrote it otherwise
             return None
 
 

@@ -17,9 +17,9 @@ MAX_NODES = 300_000
 """Values of a file: each is an object of some hundred bytes here, whatever its size in the file."""
 MAX_DEPTH = 60
 """Below Python's limit of recursion: what walks the document afterwards takes several calls a level."""
-MAX_KEY_CHARS = 10_000
+MAX_KEY_CHARS = 10_000  # an endless one is refused as it is read
 MAX_ALIASED_NODES = 50_000
-"""Nodes that aliases may add once they are written out."""
+"""Nodes that aliases may add once they are written out: what adds more is a bomb (“billion laughs”)."""
 
 _CORE = "tag:yaml.org,2002:"
 _INT = re.compile(r"[-+]?(?:0b[01_]*[01]|0o[0-7_]*[0-7]|0x[0-9a-fA-F_]*[0-9a-fA-F]|[0-9](?:[0-9_]*[0-9])?)")
@@ -150,6 +150,7 @@ class _Builder:
                 "a key is a mapping or a list; keys are text, and a template such as '{{name}}' stands in quotes", line
             )
         if event.anchor:
+            # Defined anew: inside itself neither its old value nor its unfinished one can be meant.
             self._anchors.pop(event.anchor, None)
         self._open.append(_Open({} if kind == "map" else [], line, event.anchor))
 
@@ -158,6 +159,7 @@ class _Builder:
         if isinstance(done.value, dict):
             for source in done.merged:
                 for key, value in source.items():
+                    # YAML's merge: a mapping's own key goes before, and the first source before the others.
                     done.value.setdefault(key, value)
         self.document.lines[id(done.value)] = done.line
         if done.anchor:

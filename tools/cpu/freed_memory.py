@@ -42,4 +42,5 @@ def leave_pages(address: int, size_bytes: int) -> None:
     start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
     length = (address + size_bytes) // mmap.PAGESIZE * mmap.PAGESIZE - start
     if advise is not None and length > 0:
+        # By type: ctypes hands a plain int on as a C int, and would cut an address.
         advise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_PAGEOUT)

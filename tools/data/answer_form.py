@@ -269,7 +269,7 @@ class Json(AnswerForm):
         given = json_object(answer)
         try:
             return None if given is None else [flatten(self.shown, given)]
-        except NotOfTheForm:
+        except NotOfTheForm:  # it is JSON, and not this form
             return None
 
     def grammar(self) -> dict[str, object]:
@@ -322,7 +322,7 @@ class Call(Json):
         named = pattern_of(self.spec.answer.template).fullmatch(name)
         try:
             return [{**flatten(self._arguments(name), arguments), **named.groupdict()}] if named else None
-        except NotOfTheForm:
+        except NotOfTheForm:  # it is JSON, and not this form
             return None
 
     def schema(self) -> dict[str, object] | None:

@@ -93,6 +93,7 @@ def _suspicion(spec: Spec | None, row: TrainingRow, usual: int) -> tuple[float, 
             doubts.append((1 - share, f"{label} with {share:.0%}"))
     if (margin := row.attributes.margin) is not None:
         doubts.append((1 / (1 + math.exp(margin)), f"read {_odds(margin)} against the next value"))
+    # These are set by hand: as said above, their order is what counts.
     for name, drawn in row.attributes.relabelled:
         doubts.append((0.3, f"kept as what it says: {name} was drawn as {drawn!r}"))
     if attempt > 1:

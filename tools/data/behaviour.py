@@ -97,7 +97,7 @@ def _example_of(row: TrainingRow) -> Example | None:
         return None
     try:
         return Example(prompt=str(row.prompt[-1].get("content") or ""), answer=row.answer)
-    except ValidationError:
+    except ValidationError:  # critique says of the row itself what is wrong
         return None
 
 

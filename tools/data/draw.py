@@ -104,7 +104,7 @@ def _record(spec: Spec, seed: int, index: int, rng: random.Random, pools: Pools 
     for _ in range(_REDRAWS):
         try:
             return with_computed(spec, _values(spec, seed, index, rng, pools))
-        except Unanswerable as error:
+        except Unanswerable as error:  # its formula takes no such values: others are drawn
             why = str(error)
     raise StepFailed(f"{_REDRAWS} draws gave no answer: {why}; limit the `values` that it is computed from")
 

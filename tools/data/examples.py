@@ -365,7 +365,7 @@ def _miscalculated(spec: Spec, example: Example, record: Values) -> Iterator[str
     known = {**record, **{a.name: _stated_value(a, example.prompt) for a in spec.attributes if not a.shown and a.plain}}
     try:
         computed = with_computed(spec, known)
-    except Unanswerable:
+    except Unanswerable:  # what its formula reads is not said: there is nothing to hold it to
         return
     for path, value in computed.items():
         if spec.attribute(path).kind != "computed" or value is None or (stated := record.get(path)) is None:

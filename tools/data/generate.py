@@ -323,6 +323,7 @@ def _seconds(
     """To have so many rows written and read back, and so many ordinary answers given by the base."""
     near = near_misses_wanted(request)
     edited = max(0.0, (1 - FORMED_SHARE) * near - context.near_misses)
+    # At least one: the tokens below are divided by it.
     requests = rows * context.requests * _ROUNDS + edited * _REQUESTS_A_NEAR_MISS + max(1, ordinary - near)
     written = asking_seconds(
         facts,

@@ -119,7 +119,7 @@ class Listed(Synthesis):
 
     def _as_read(self, one: Written, reading: Reading) -> Written:
         """As it is read; a value that is not there has to be one that may lack, and its reader has to be sure of it."""
-        read = Synthesis._as_read(self, one, reading)
+        read = Synthesis._as_read(self, one, reading)  # no super(), as above
         values = read.drawn.values  # what was not drawn is no other value than the drawn one
         read = replace(read, was={**values, **{name: read.was.get(name) for name in values if read.was.get(name)}})
         if read.problem or not self.reads_values:

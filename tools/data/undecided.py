@@ -178,7 +178,7 @@ def to_be_trained(store: Store, rows: Artifact) -> frozenset[str]:
     written = store.rows(rows.step)
     try:
         spec = load_behaviour(str(rows.meta["behaviour"]))
-    except BadInput:
+    except BadInput:  # its file is gone, or broken: what was written is judged by its own records
         return frozenset(row.row_id for row in written if row.origin == "generated" and not row.attributes.problem)
     return chosen(spec, written, int(str(rows.meta.get("asked", 0))))
 

@@ -250,7 +250,7 @@ class _Record:
         if row is None or question.needs_logprobs:
             return False
         result = result_of(question, _stored(self.job.store, question.id, row))
-        if result.error:
+        if result.error:  # it had a grade then, and has none by the suite of now: it is asked anew
             return False
         self._add(question, result)
         return True

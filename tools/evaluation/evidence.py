@@ -305,7 +305,7 @@ def _controls_of_answers(
         digest.update(canonical_json(answer).encode())
     if (key := digest.hexdigest()) not in _KNOWN:
         while len(_KNOWN) >= _CACHED_CONTROLS:
-            del _KNOWN[next(iter(_KNOWN))]
+            del _KNOWN[next(iter(_KNOWN))]  # the oldest: a dict keeps its order
         _KNOWN[key] = answer_controls(answered, near, public=public)
     return _KNOWN[key]
 

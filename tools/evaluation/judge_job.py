@@ -258,6 +258,7 @@ class _Judge:
         """
         own_only = self.fresh or self.model.folder is None
         folders = [] if own_only else sorted(self.job.dir.parent.iterdir())
+        # The step's own come last, so that they stand where both have a prompt.
         logged = [entry for folder in (*folders, self.job.dir) for entry in read_log(folder / _REPLIES)]
         return {str(entry["prompt"]): str(entry["reply"]) for entry in logged if entry["judge"] == self._digest}
 

@@ -35,7 +35,7 @@ def prove_adapter(job: Job[Request], server: servers.Server, adapter: Artifact, 
                 moved[kind] = apart(before, _scored(server, large.name, text))
         after = _scored(server, server.model, text)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)  # as large as the adapter, once for each kind
     return Liveness(tokens=len(before), base_afterwards=apart(before, after), kinds=moved)
 
 

@@ -107,6 +107,7 @@ class LocalModel:
             generated = self.model.generate(
                 **asked, max_new_tokens=max(limits), do_sample=False, pad_token_id=self.tokenizer.pad_token_id
             )
+        # The batch's, for each of its answers: they come together.
         took_ms = (time.perf_counter() - started) * 1000
         prompt_width = asked["input_ids"].shape[1]
         answers = generated[:, prompt_width:].tolist()

@@ -88,6 +88,7 @@ class ActivationCache:
         self._partial(part).rename(self._path(part, 0).parent)
         sync_folder(self._folder)
         for earlier in range(part + 1):
+            # Most of these are gone since an earlier part: that is no error.
             if self._last_use[earlier] <= part and earlier < part:
                 shutil.rmtree(self._path(earlier, 0).parent, ignore_errors=True)
 

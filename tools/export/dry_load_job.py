@@ -82,7 +82,7 @@ def _run_dry_load(
 ) -> DryLoad:
     """What came of it, kept for the plans to come where it proves anything."""
     started, folder = time.monotonic(), job.dir / _NAME
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was cut off
     try:
         job.progress(0, 0, "dry load: a tiny model of this architecture is quantized")
         whole, batch = make_tiny(model_dir, config, folder / "whole", group)

@@ -44,6 +44,7 @@ def expert_updates(base: Path, adapter: Path, names: Iterable[str]) -> dict[str,
     stored: dict[str, list[tuple[str, Slot]]] = {}
     for name, slot in layout.items():
         stored.setdefault(slot.parameter, []).append((name, slot))
+    # Only read: without random values first, and in the precision that they are stored in.
     wrapped = PeftModel.from_pretrained(
         model, adapter, torch_device="cpu", low_cpu_mem_usage=True, autocast_adapter_dtype=False
     )

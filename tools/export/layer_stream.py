@@ -75,10 +75,10 @@ def stream_layers(
     from llmcompressor.utils.helpers import DisableQuantization, calibration_forward_context
 
     model, session = weights.model, active_session()
-    session.reset()
+    session.reset()  # one for the whole process: an earlier pass (smoothing) left its recipe in it
     with ExitStack() as stack:
         stack.enter_context(moe_calibration_context())
-        session.initialize(model=model, start=-1, recipe=list(modifiers), calib_data=batches)
+        session.initialize(model=model, start=-1, recipe=list(modifiers), calib_data=batches)  # -1: as `oneshot`
         parts = parts_of(weights, batches[0])
         stack.enter_context(settled_objects())
         layers = [layer for part in parts for layer in part.layers]
@@ -90,7 +90,7 @@ def stream_layers(
         LifecycleCallbacks.calibration_start()
         stack.enter_context(calibration_forward_context(model))
         stack.enter_context(DisableQuantization(model))
-        session.state.loss_masks, session.state.sequential_prefetch = None, False
+        session.state.loss_masks, session.state.sequential_prefetch = None, False  # as the library's pipeline does
         done = sum(len(part.layers) for part in parts[: cache.reached()])
         if carried and cache.reached():
             carried.put(cache.carried(cache.reached() - 1))

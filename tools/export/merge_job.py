@@ -171,7 +171,7 @@ class _Whole:
             self._write()
         for file in out_dir.iterdir():
             if file.name not in self.names:
-                file.unlink()
+                file.unlink()  # half written, or of another adapter or base
 
     def add(self, shard: Path) -> None:
         """Bring a shard to the disk, then note it."""
@@ -229,7 +229,7 @@ def _merge_shard(source: Path, updates: Mapping[str, Update], target: Path, wher
     specs = list(read_header(source).items())
     with (
         safe_open(source, framework="pt") as file,
-        TensorFileWriter(target, specs, synced=False) as writer,
+        TensorFileWriter(target, specs, synced=False) as writer,  # `_Whole.add` syncs it before it notes it
         ThreadPoolExecutor(1) as pool,
     ):
         writing: Future[None] | None = None

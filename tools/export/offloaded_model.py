@@ -62,6 +62,7 @@ def put_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
     from peft.tuners.lora.layer import ParamWrapper
 
     for_an_adapter(model)
+    # Read into memory, without random values first: the base itself lies on the disk.
     adapted = PeftModel.from_pretrained(model, adapter, torch_device="cpu", low_cpu_mem_usage=True)
     for module in adapted.modules():
         # Outermost first: of a module with several adapted parameters, one wrapper is around the other.

@@ -80,7 +80,7 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
     meta = {**dict(merged.meta), "scheme": request.scheme, "group_size": group, "merged": merged.id}
     meta |= {FALLEN_BACK: len(fallbacks)} if fallbacks else {}
     artifact = job.publish("quantized", out_dir, meta=meta)
-    shutil.rmtree(work_folder(out_dir), ignore_errors=True)
+    shutil.rmtree(work_folder(out_dir), ignore_errors=True)  # sealed and recorded: nothing goes on from it
     return QuantizeResult(
         artifact=artifact.id,
         path=str(out_dir),

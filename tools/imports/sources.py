@@ -102,6 +102,7 @@ def _in_folder(folder: Path) -> SourceFiles:
 def _below(real: Path, named: Path) -> Iterator[Path]:
     """The files below a folder; links to folders are not followed, and what is hidden is not looked into."""
     for where, folders, names in os.walk(real):
+        # In place: os.walk goes on by this very list.
         folders[:] = [name for name in folders if not name.startswith(".")]
         if folders and len(Path(where).relative_to(real).parts) >= _MAX_DEPTH:
             raise BadInput(f"{named} is over {_MAX_DEPTH} folders deep; name the folder that the rows lie in")
@@ -180,6 +181,7 @@ def inspect_files(files: Sequence[Path], bytes_: int, mapping: Mapping[str, str]
     inspection = Inspection(**answer["inspection"], problems=problems)
     mean = answer["bytes"] / answer["looked_at"]
     by_size = max(answer["looked_at"], bytes_ / mean)
+    # The footer is the first file's: the others are taken to hold as many a byte.
     by_footer = (answer["records"] or 0) * max(1.0, bytes_ / max(1, first.stat().st_size))
     records = min(limit, round(by_size if answer["records"] is None else by_footer))
     mean_row_bytes = answer["row_bytes"] / answer["looked_at"]
@@ -293,6 +295,7 @@ def file_names(files: Sequence[Path]) -> list[str]:
 
 def _placed(problems: Iterable[Problem], records: Sequence[Record], names: Sequence[str]) -> Iterator[Problem]:
     """Problems of the first records by their files, each counted from the first record of its own."""
+    # reversed: the first record of each file stays
     begun = {record.at: place for place, record in reversed([*enumerate(records)])}
     for problem in problems:
         at = records[problem.number - 1].at

@@ -38,7 +38,7 @@ def nvidia_cards() -> list[Card]:
             fields = [[field.strip() for field in line.split(",")] for line in lines if line.strip()]
             cards = [Card(name, driver, tuple(map(int, ".".join(cap).split(".")))) if cap else Card(name, driver, ())
                      for name, driver, *cap in fields]  # fmt: skip
-        except ValueError:
+        except ValueError:  # a capability that is no number, or too few fields: asked for less
             continue
         if cards:
             return cards

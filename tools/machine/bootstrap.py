@@ -213,6 +213,7 @@ def set_up(missing: list[Environment], *, cuda: bool) -> None:
         return
     root = missing[-1].folder.parent
     with environments.locked(root):
+        # Again: who held the lock before may have made them.
         missing = [env for env in missing if not env.ready()]
         check_tools(cuda=cuda)
         environments.check_disk(root, missing)

@@ -181,6 +181,7 @@ class Builder:
             (folder / UNFINISHED).touch()
             return
         works = self.env.python.exists() and not subprocess.call([str(self.env.python), "-c", ""])
+        # One that was interrupted, or whose Python is gone, is not mended: nobody knows what is in it.
         if folder.exists() and ((folder / UNFINISHED).exists() or not works):
             shutil.rmtree(folder)
         folder.mkdir(exist_ok=True)
@@ -235,7 +236,7 @@ class Builder:
         version = self.env.vllm_alias
         [site] = (self.env.folder / "lib").glob("python3*/site-packages")
         for stale in site.glob("vllm-*.dist-info"):
-            shutil.rmtree(stale)
+            shutil.rmtree(stale)  # with two of them the version would be either's
         info = site / f"vllm-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")

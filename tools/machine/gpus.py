@@ -78,7 +78,7 @@ def _visible_gpus() -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return (), ()
+        return (), ()  # no driver, or none that answers: no GPU
     named, gpus, reasons = os.environ.get(_VISIBLE), list[Gpu](), list[str]()
     try:
         count = pynvml.nvmlDeviceGetCount()
@@ -213,6 +213,7 @@ def server_environment(gpus: Sequence[Gpu], cards: int = 1) -> dict[str, str]:
     # Without both FlashInfer's sampler is not compiled, and vLLM has no second choice (issue 49497).
     if _FLASHINFER_SAMPLER not in os.environ and not (shutil.which("nvcc") and shutil.which("ninja")):
         env[_FLASHINFER_SAMPLER] = "0"
+    # vLLM takes that kernel first for W8A8, and it fails; what the user has disabled stays so (issue 54311).
     if capability(chosen) >= _WITHOUT_CUTLASS_INT8:
         disabled = [name for name in os.environ.get(_DISABLED, "").split(",") if name]
         env[_DISABLED] = ",".join(dict.fromkeys([*disabled, "CutlassInt8ScaledMMLinearKernel"]))
@@ -225,7 +226,7 @@ def process_bytes(pids: Collection[int]) -> dict[int, int]:
 
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:
+    except pynvml.NVMLError:  # no driver: nothing is held
         return {}
     try:
         count = pynvml.nvmlDeviceGetCount()

@@ -40,5 +40,5 @@ def _records(home: Path) -> dict[str, Rates]:
 def _torch() -> str:
     try:
         return version("torch")
-    except PackageNotFoundError:
+    except PackageNotFoundError:  # who plans may be without it; then only the usual rates are known
         return ""

@@ -88,6 +88,7 @@ def read_rate(folder: Path) -> float:
         with path.open("wb") as file:
             file.write(os.urandom(_READ_BYTES))
             file.flush()
+            # The kernel drops clean pages alone: what is not on the disk yet would be read from memory.
             os.fsync(file.fileno())
         with path.open("rb", buffering=0) as file:
             if hasattr(os, "posix_fadvise"):

@@ -180,6 +180,7 @@ def tree_own_bytes(pids: Sequence[int]) -> int:
     for process in {pid: child for root in pids for pid, child in tree(root).items()}.values():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # ended since, or another user's
             memory = process.memory_info()
+            # psutil tells shared pages on Linux alone.
             total += max(memory.rss - getattr(memory, "shared", 0), 0)
     return total
 
@@ -192,7 +193,7 @@ def own_tree(pid: int) -> dict[int, psutil.Process]:
 def _session(pid: int) -> int | None:
     try:
         return os.getsid(pid)
-    except ProcessLookupError:
+    except ProcessLookupError:  # it has ended since it was listed
         return None
 
 
@@ -202,5 +203,6 @@ def resident_bytes(processes: Iterable[psutil.Process]) -> int:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # ended since, or another user's
             memory = process.memory_full_info()
+            # psutil tells PSS on Linux alone.
             total += getattr(memory, "pss", 0) or memory.rss
     return total

@@ -12,11 +12,11 @@ NO_REPORTS: dict[str, str] = {
 }
 """Of every worker: what its libraries would report to somebody, whatever the user's own environment switches on."""
 TORCH_ENV: dict[str, str] = {
-    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_OFFLINE": "1",  # all that is loaded lies here; peft and others would ask the hub about it all the same
     "HF_DATASETS_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TQDM_DISABLE": "1",
-    "PYTHONUNBUFFERED": "1",
+    "TOKENIZERS_PARALLELISM": "false",  # its threads do not outlive a fork, of which it warns each time
+    "TQDM_DISABLE": "1",  # bars of libraries in a log; how far a step is, it tells itself
+    "PYTHONUNBUFFERED": "1",  # the log is read while it grows, and has the last words of one that is killed
     "PYTORCH_ALLOC_CONF": "expandable_segments:True",  # parts of unequal length otherwise fragment a GPU's memory
     # numpy's own threads, not torch's: audits multiply small matrices in threads of their own, and where these wait for
     # each other on a busy machine the same work took 27 s instead of 3, and three times the processor's time.

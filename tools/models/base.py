@@ -172,7 +172,7 @@ def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -
     if source_of(request.model) == "folder":
         folder = expanded(request.model)
         bytes_ = weight_bytes(folder)
-        name, parameters, config = folder.name, bytes_ // 2, read_config(folder)
+        name, parameters, config = folder.name, bytes_ // 2, read_config(folder)  # two bytes each, in 16 bits
     elif (model := BUNDLED.get(request.model) or known_base(request.model)) is not None:
         name, parameters, config = model.title, model.parameters, dict(model.config)
         bytes_ = model.folder_bytes if isinstance(model, BundledModel) else 2 * parameters

@@ -183,6 +183,7 @@ def _bf16_chunks(tensor: ReaderTensor, shape: tuple[int, ...], rope_heads: int) 
         values = dequantize(tensor.data[start : start + step], tensor.tensor_type)  # fp32 (rows, in)
         if rope_heads:
             half = shape[0] // rope_heads // 2
+            # llama.cpp puts the two halves of a rotary pair side by side, transformers half a head apart.
             values = values.reshape(rope_heads, half, 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
         yield words_of(values, "BF16").tobytes()
 

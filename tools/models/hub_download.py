@@ -128,6 +128,7 @@ class _Download:
         with answer(url, what, read_s=_READ_S, more=more) as response:
             self._refuse_other_commit(response, what)
             if at and not response.headers.get("content-range", "").startswith(f"bytes {at}-"):
+                # The range was not honoured: this is the file from its first byte.
                 digest.begin()
                 out.seek(0)
                 out.truncate()
@@ -156,6 +157,7 @@ class _Digest:
     def begin(self) -> None:
         """Count from the first byte."""
         self.count = 0
+        # For files outside of LFS the hub announces git's own id: SHA-1 of this header and the bytes.
         self._hash = hashlib.sha256() if self._file.sha256 else hashlib.sha1(f"blob {self._file.bytes}\0".encode())
 
     def add(self, chunk: bytes) -> bool:

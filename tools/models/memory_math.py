@@ -152,6 +152,7 @@ def _layer_bytes(shape: ModelShape, seq_len_tokens: int, rounding: Rounding, sam
     rows = rows_in_a_batch(seq_len_tokens)
     tokens, all_tokens = rows * seq_len_tokens, samples * seq_len_tokens
     width = max(shape.expert_intermediate, shape.shared_intermediate) if shape.experts else shape.intermediate
+    # Of a token, as said above: hidden and intermediate values, and the widest input in fp32.
     batch = tokens * (_BF16 * (16 * shape.hidden + 7 * width) + 2 * _FP32 * shape.widest_input)
     attention = shape.heads * tokens * seq_len_tokens * (2 * _BF16 + _FP32)
     if rounding == "gptq":
@@ -159,7 +160,7 @@ def _layer_bytes(shape: ModelShape, seq_len_tokens: int, rounding: Rounding, sam
     elif rounding == "autoround":
         work = autoround_bytes(shape, tokens=all_tokens, row_tokens=seq_len_tokens, rows_at_once=rows)
     else:
-        work = 3 * _FP32 * shape.largest_matrix
+        work = 3 * _FP32 * shape.largest_matrix  # to the nearest step: copies, as said above
     return _layer_weights(shape) + batch + attention + work
 
 
@@ -224,7 +225,7 @@ def server_memory(
     cache_bytes = min(sequences * whole_bytes, max(whole * whole_bytes, _LEAST_KV_BYTES))
     return ServerMemory(
         cpu_server_bytes(weight_bytes, cpu_cache_gib(context_tokens * kv_bytes_per_token)) + slot_bytes,
-        int(1.03 * weight_bytes / cards)
+        int(1.03 * weight_bytes / cards)  # 3 %: padding
         + slot_bytes
         + cache_bytes
         + GPU_SERVER_BYTES

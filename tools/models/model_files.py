@@ -186,7 +186,7 @@ def copy_beside_weights(base: Path, target: Path) -> None:
     """
     for name in wanted_files(base):
         if not name.endswith(".safetensors") and name != CARD:
-            (target / name).unlink(missing_ok=True)
+            (target / name).unlink(missing_ok=True)  # `copy_inside` makes new files alone
             copy_inside(base, name, target / name)
 
 
@@ -205,7 +205,7 @@ def is_plain_text(path: Path) -> bool:
         data = file.read(TEXT_BYTES + 1)
     try:
         return len(data) <= TEXT_BYTES and not re.search(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]", data.decode())
-    except UnicodeDecodeError:
+    except UnicodeDecodeError:  # of another encoding, or no text at all
         return False
 
 

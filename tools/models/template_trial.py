@@ -101,7 +101,7 @@ def _failure(text: str, variables: Mapping[str, object]) -> str:
                 failure = failure or (str(error) if number == 0 else "")
     except OverLimits as error:
         raise BadInput(f"its chat template {error}") from None
-    except BadInput as error:
+    except BadInput as error:  # told and not raised: the folder may hold another template, which works
         return str(error)
     return failure
 

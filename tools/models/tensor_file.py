@@ -208,7 +208,7 @@ class TensorFileWriter:
         if kind is None and self._next == len(self._specs):
             self._file.flush()
             if self._synced:
-                os.fsync(self._file.fileno())
+                os.fsync(self._file.fileno())  # or a power cut leaves the name without the bytes
             self._file.close()
             self._temporary.replace(self.path)
             return

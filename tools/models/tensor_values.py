@@ -91,7 +91,7 @@ def e4m3_values() -> Floats:
     codes = np.arange(128)
     exponent, fraction = codes >> 3, codes & 7
     values = np.where(exponent > 0, np.ldexp(8 + fraction, exponent - 10), np.ldexp(fraction, -9)).astype("<f4")
-    values[127] = np.nan
+    values[127] = np.nan  # the highest code; this format has no infinity
     return np.concatenate([values, -values])
 
 

@@ -55,6 +55,7 @@ def activation_bytes(
     else:
         mlp = 4 * shape.intermediate
     norms = shape.layer_norms * hidden + (queries + keys if shape.has_head_norms else 0)
+    # Three times, one of them in fp32, as said above.
     scores = shape.heads * row_tokens * (2 * value_bytes + 4) if shape.keeps_scores else 0
     return value_bytes * (attention + mlp) + 4 * norms + scores
 

@@ -207,7 +207,7 @@ def lacking(plan: Plan, context: object, facts: Facts) -> tuple[str, ...]:
         return ()
     try:
         tasks = fits(NamedModel("this model", context.config), replace(facts, artifacts={})).tasks
-    except BadInput as error:
+    except BadInput as error:  # a config that leaves its sizes out
         return (f"whether it fits shows only when it is here: {error}",)
     tasks = tuple(task for task in tasks if task.task not in PREPARING)
     fitting = {task.task for task in tasks if task.fits}

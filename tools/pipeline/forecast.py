@@ -72,7 +72,7 @@ def _served_after(stage: str, fields: dict[str, object], facts: Facts) -> set[st
     served = next((artifact for artifact in named if artifact and "config" in artifact.meta), None)
     try:
         return {served_name_of(answers_for(served, facts))} if served else set()
-    except TunesmithError:
+    except TunesmithError:  # the quantized base is not there yet: nothing of it is served
         return set()
 
 

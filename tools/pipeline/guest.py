@@ -67,6 +67,7 @@ def main() -> int:
         answer = _inspected(folder) if args.what == "inspect" else _worked(folder, storage, order)
         answer |= {"version": versions(), "now": time.time()}
         say({"returned": storage.put_bytes(json.dumps(answer).encode())})
+        # Only now: the answer, and what it names, is on the storage.
         if args.what == "work":
             shutil.rmtree(_home(folder, order))
     except TunesmithError as error:
@@ -175,12 +176,14 @@ def _work(store: Store, step: Step) -> None:
     stage, vllm = catalog.ENTRIES[step.stage].load(), find_vllm(None)
     env = launcher.worker_environment(stage, measure_machine(store.home).gpus)
     argv = launcher.worker_command(store.home, step.id, env, vllm)
+    # What an earlier attempt wrote was told by it.
     at = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
         worker = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=log.parent)
     # Ray stops this process: the worker records its end, and this one brings it back.
     signal.signal(signal.SIGTERM, lambda signum, frame: worker.terminate())
     tell = _telling(store, step.id)
+    # Once more after its end: its last words may have come since the log was read.
     while (ended := worker.poll() is not None) or True:
         with log.open("rb") as text:
             text.seek(at)
@@ -201,7 +204,7 @@ def _telling(store: Store, step: str) -> Callable[[], None]:
         now = store.step(step)
         word: list[object] = [now.done, now.total, now.note]
         if now.note and word != before:
-            before[:] = word
+            before[:] = word  # in place: `tell` shares it
             say({"progress": word})
 
     return tell

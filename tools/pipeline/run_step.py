@@ -215,7 +215,7 @@ def _settled(ws: Workspace, request: StepRequest) -> Plan:
     for question in plan.questions:
         try:
             agreed = ws.agreed(plan, question)
-        except Edited:
+        except Edited:  # what the question rests on was changed: the step is planned anew
             return _settled(ws, request)
         if agreed:
             request = replace(request, fields={**request.fields, **question.yes})

@@ -57,7 +57,7 @@ def _gguf(job: Job[ReleaseRequest], model: Artifact) -> ReleaseResult:
     file = out_dir / f"model-{kind}.gguf"  # not by the model's name, which its Modelfile would have to quote
     template, statement = ollama_template(model.path)
     if read_manifest(out_dir) is None:
-        shutil.rmtree(out_dir, ignore_errors=True)
+        shutil.rmtree(out_dir, ignore_errors=True)  # of an attempt that was cut off
         out_dir.mkdir(parents=True)
         adds_bos = template.adds_bos if template else begins_with_bos(model.path)
         name = one_line(f"{job.run}-{model.meta.get('name', model.id)}-{kind}")
@@ -77,7 +77,7 @@ def _gguf(job: Job[ReleaseRequest], model: Artifact) -> ReleaseResult:
 def _hub(job: Job[ReleaseRequest], model: Artifact, base: Artifact) -> ReleaseResult:
     out_dir = job.dir / "hub"
     if read_manifest(out_dir) is None:
-        shutil.rmtree(out_dir, ignore_errors=True)
+        shutil.rmtree(out_dir, ignore_errors=True)  # of an attempt that was cut off
         out_dir.mkdir(parents=True)
         files = [file for file in sorted(model.path.iterdir()) if file.is_file() and file.name != MANIFEST]
         files += [base.path / name for name in LICENSE_FILES if (base.path / name).is_file()]

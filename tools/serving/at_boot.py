@@ -24,7 +24,7 @@ def main() -> int:
                 os.dup2(log, stream)
             os.chdir(server.log.parent)
             command = servers.supervising(server.record)
-            os.execv(command[0], command)
+            os.execv(command[0], command)  # in its place: systemd watches this very process
     return 0
 
 

@@ -34,6 +34,7 @@ async def score_prompt(server: Server, model: str, tokens: Sequence[int]) -> lis
     The text must be shorter than the server's context by one token: vLLM has to write something.
     """
     address = read_address(server.url)
+    # prompt_logprobs=0: of no other token than the one that stands there.
     body = {"model": model, "prompt": list(tokens), "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
     async with Connections(address, server.key, timeout_s=_TIMEOUT_S, listener=server.listener) as connections:
         try:

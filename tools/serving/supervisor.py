@@ -169,6 +169,7 @@ class _Books:
 
     def say_who(self) -> None:
         """Name this process beside the record: who started it may be killed before it does, or be the system's boot."""
+        # The name in brackets may hold anything; behind it the 20th field is the start.
         ticks = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19]) if _ON_LINUX else None
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip() if _ON_LINUX else ""
         who: dict[str, object] = {"pid": os.getpid(), "pid_started": time.time(), "boot_id": boot, "pid_ticks": ticks}
@@ -186,7 +187,7 @@ class _Books:
         """Whether its lease has run out, or somebody took it off the books."""
         try:
             record, renewed_ns = self.record(), self._path.with_suffix(".lease").stat().st_mtime_ns
-        except FileNotFoundError:
+        except FileNotFoundError:  # its record is gone: off the books
             return True
         except ValueError:  # what cannot be read now says nothing of a lease
             return False

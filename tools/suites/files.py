@@ -227,7 +227,7 @@ class SuiteFiles:
                 if "env" in item and _reads_environment(item):
                     self.refuse(near, f"{item[:60]!r} reads the environment; write the value itself, or use a var")
             elif isinstance(item, dict | list) and id(item) not in seen:
-                seen.add(id(item))
+                seen.add(id(item))  # aliases of YAML are one object in many places
                 near = item if id(item) in self._where else near
                 stack += [(child, near) for child in ((*item, *item.values()) if isinstance(item, dict) else item)]
         return value

@@ -20,7 +20,7 @@ def keep_checkpoint(root: Path, step: int, fingerprint: str, write: Callable[[Pa
     The two newest stay, and that of step `best`.
     """
     aside = root / _ASIDE
-    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)  # of a step that was killed as it wrote
     aside.mkdir(parents=True)
     filled = write(aside)
     seal(filled, step=step, fingerprint=fingerprint)

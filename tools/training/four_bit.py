@@ -146,7 +146,7 @@ def _counted(model: Model) -> Iterator[tuple[str, int, int]]:
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     own, seen = {id(embeddings.weight): "embeddings"}, set[int]()
     if head is not None:
-        own.setdefault(id(head.weight), "head")
+        own.setdefault(id(head.weight), "head")  # a tied one is the embeddings, and counted as such
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if "lora_" in path or id(parameter) in seen:

@@ -41,6 +41,7 @@ class Head(NamedTuple):
 
         raw = torch.nn.functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias).float()
         if self.scale != 1.0:
+            # In place where autograd does not watch: a copy of a chunk's logits is as large as they are.
             raw = raw.mul_(self.scale) if not raw.requires_grad else raw * self.scale
         return self.cap * torch.tanh(raw / self.cap) if self.cap else raw
 
@@ -60,6 +61,7 @@ def find_head(model: Model, config: Mapping[str, object]) -> Head | None:
         return None
     text = {**config, **as_object(config.get("text_config", {}))}
     cap = as_float(text.get("final_logit_softcapping") or 0.0)
+    # Cohere multiplies by its scale, Granite divides by its own.
     scale = as_float(text.get("logit_scale") or 1.0) / as_float(text.get("logits_scaling") or 1.0)
     training = model.training
     # Eight tokens, low ids that every vocabulary has: enough to hold both heads against each other.

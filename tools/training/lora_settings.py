@@ -73,6 +73,7 @@ def fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str:
     }
     del decided["max_kl"], decided["patience"]  # they choose among checkpoints, and change none
     del decided["cards"]  # several compute the step that one does
+    # What is as it was before the setting existed is left out, each for itself: older checkpoints go on.
     if settings.value_weight == 1:
         del decided["value_weight"]
     if not settings.micro_batch:
@@ -80,7 +81,7 @@ def fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str:
     if "variants" not in decided:
         del decided["forms"]
     if not settings.at_once:
-        del decided["at_once"]
+        del decided["at_once"]  # as above
     if settings.activation_checkpointing != "on":
         del decided["activation_checkpointing"]
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()

@@ -50,7 +50,7 @@ def _leave_the_file(model: Model) -> None:
 
     for parameter in model.parameters():
         if parameter.is_floating_point():
-            parameter.data = parameter.data.clone()
+            parameter.data = parameter.data.clone()  # in memory of our own
     return_freed_memory()
 
 

@@ -254,10 +254,10 @@ class _Session:
         if not self.writes:
             return
         self.progress(1, 1, "saving the adapter")
-        shutil.rmtree(out_dir, ignore_errors=True)
+        shutil.rmtree(out_dir, ignore_errors=True)  # of a save that was cut off: a whole one is not made again
         # `False`: peft would otherwise look for the base's config on the hub.
         self.trainer.model.save_pretrained(out_dir, save_embedding_layers=False)
-        (out_dir / "README.md").unlink(missing_ok=True)
+        (out_dir / "README.md").unlink(missing_ok=True)  # peft's card, a form that nobody filled in
         path = out_dir / "adapter_config.json"
         config = json.loads(path.read_text()) | {"base_model_name_or_path": str(self.base_dir)}
         atomic_write(path, json.dumps(config, indent=2, sort_keys=True))

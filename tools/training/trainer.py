@@ -151,7 +151,7 @@ def sft_config(
         max_steps=settings.max_steps or -1,
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_ratio,  # the trainer's own schedule is made of it
-        max_grad_norm=1.0,
+        max_grad_norm=1.0,  # transformers' own default
         max_length=None,  # rows are cut to length already
         # Batches of rows alike in length are quicker where rows are padded, but each of them is a sample of one kind of
         # row. In random order a 135M model moved half as far from its base on the demo's rows, at the same loss, and
@@ -361,7 +361,7 @@ def _careful(settings: LoraSettings, fingerprint: str, validate: Callable[[int],
                     optimizer or self.optimizer,
                     lambda step: planned(step) * settings.selection.rate_share(self.validations),
                 )
-                self.lr_scheduler, self._created_lr_scheduler = schedule, True
+                self.lr_scheduler, self._created_lr_scheduler = schedule, True  # the flag: each `train` makes its own
             return schedule
 
     return Careful

@@ -33,6 +33,7 @@ class Guard:
         self, scope: dict[str, Any], receive: Callable[..., Awaitable[object]], send: Callable[..., Awaitable[None]]
     ) -> None:
         """Hand on what is allowed, answer the rest with 401 or 403."""
+        # A lifespan is the server's own start and end, and nobody's request.
         status = 0 if scope["type"] == "lifespan" else self._refusal(scope)
         if not status:
             await self.app(scope, receive, send)
@@ -68,4 +69,5 @@ def _is_preflight(headers: dict[bytes, list[bytes]]) -> bool:
 
 
 def _same(given: list[bytes], wanted: bytes) -> bool:
+    # Two of one name are refused: what reads them behind this might take the other.
     return len(given) == 1 and hmac.compare_digest(given[0], wanted)

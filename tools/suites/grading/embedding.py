@@ -72,7 +72,7 @@ class LocalEmbedder:
             process.stdin.write(json.dumps(list(texts)) + "\n")
             process.stdin.flush()
             answer = process.stdout.readline()
-        except BrokenPipeError:
+        except BrokenPipeError:  # it has ended: its log says why, below
             answer = ""
         if not answer:
             self._log.seek(0)

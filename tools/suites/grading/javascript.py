@@ -15,7 +15,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Protocol
 
-PATTERN_TIMEOUT_S = 1.0
+PATTERN_TIMEOUT_S = 1.0  # for each search: nested repeats, such as (a+)+, would take for ever
 MAX_PATTERN_CHARS = 5_000
 """More than patterns that people write; each repeat of a repeat may multiply the time."""
 _MAX_SAFE_INTEGER = 2**53  # from there on a double, which its numbers are, skips some
@@ -158,6 +158,7 @@ def compiled(pattern: str, *, unicode: bool = False) -> Pattern:
         raise ValueError(f"{len(pattern)} characters; a pattern may have {MAX_PATTERN_CHARS}")
     try:
         translated = _Translation(pattern if unicode else utf16_units(pattern)).text()
+        # V0: `[` in a class is a character, not a set. ASCII: JavaScript's \d, \w and \b know no others.
         pattern_: Pattern = regex.compile(translated, regex.V0 | regex.ASCII)
     # of the library, or of huge repeats and nestings
     except (regex.error, OverflowError, RecursionError, ValueError) as error:
@@ -217,7 +218,7 @@ class _Translation:
         if rest.startswith("^]"):
             return r"[\s\S]", 3  # JavaScript's empty class, turned around: any character
         if rest.startswith("]"):
-            return "(?!)", 2
+            return "(?!)", 2  # JavaScript's empty class: no character at all
         self._in_class = True
         return ("[^", 2) if rest.startswith("^") else ("[", 1)
 
@@ -271,6 +272,7 @@ class _Translation:
         if letter == "c":
             if not (rest[1:2].isascii() and rest[1:2].isalpha()):
                 raise ValueError("\\c is no control character without a letter; write \\\\c for the two characters")
+            # As ECMAScript has it: the letter's code, modulo 32.
             return f"\\x{ord(rest[1]) % 32:02x}", 3
         if letter == "k" and not self._in_class and self._has_names:
             return self._named_reference(rest)

@@ -101,7 +101,7 @@ def _loose_object(text: str) -> object:
         pass
     try:
         value = parse_yaml(_COMMENT.sub(" #", text), "output", lenient=True).plain
-    except YamlRefused:
+    except YamlRefused:  # not even loosely an object
         return None
     return value if isinstance(value, dict | list) else None
 

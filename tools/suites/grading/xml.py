@@ -113,6 +113,7 @@ def parse_xml(text: str) -> dict[str, object]:
     root = _Element()
     stack = [root]
     parser = expat.ParserCreate("utf-8")
+    # A parser of its own: where namespaces are read, names come out as others than they are written.
     checker = expat.ParserCreate("utf-8", namespace_separator=" ")  # prefixes must be bound
 
     def start(name: str, attributes: dict[str, str]) -> None:
