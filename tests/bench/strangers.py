@@ -3,11 +3,12 @@
     python -m tests.bench.strangers FILE.yaml OUT [ID ...] [--driver | --driver-alone]
 
 FILE holds items `{id, state, say, before}` (tests/heldout). `say` is typed in a home made for `state`, after `before`
-(a line or several) where that is given; where a price waits, it is the answer to it. Every other question is answered with a no. All is
-done in one process, and no worker is started: that one would be is recorded. There is no driver; with --driver that of
-TUNESMITH_HOME is served beside and asked what the reader leaves, with --driver-alone it is asked everything. OUT gets
-`ID.txt`, the transcript, and `ID.json`. Homes lie in a temporary folder; only the user's file that some sentences name
-is written where they name it, /tmp/exam/tickets.jsonl, and stays there. Ends with 1 where a sentence could not be put.
+(a line or several) where that is given; where a price waits, it is the answer to it. Every other question is answered
+with a no. All is done in one process, and no worker is started: that one would be is recorded. There is no driver;
+with --driver that of TUNESMITH_HOME is served beside and asked what the reader leaves, with --driver-alone it is asked
+everything. OUT gets `ID.txt`, the transcript, and `ID.json`. Homes lie in a temporary folder; only the user's file
+that some sentences name is written where they name it, /tmp/exam/tickets.jsonl, and stays there. Ends with 1 where a
+sentence could not be put.
 """
 
 from __future__ import annotations

@@ -168,15 +168,12 @@ def usable(gpus: Sequence[Gpu], named: str | None) -> tuple[Gpu, ...]:
     described: list[Gpu] = []
     for entry in _entries(named):
         by_name = entry.startswith(("GPU-", "MIG-"))
-        fits = [gpu for gpu in gpus if (gpu.uuid.startswith(entry) if by_name else entry == _number(gpu))]
+        # a slice has no index: only its name means it
+        fits = [g for g in gpus if (g.uuid.startswith(entry) if by_name else g.index >= 0 and entry == str(g.index))]
         if len(fits) != 1:
             break
         described += [gpu for gpu in fits if gpu not in described]
     return tuple(described)
-
-
-def _number(gpu: Gpu) -> str:
-    return str(gpu.index) if gpu.index >= 0 else "none"
 
 
 def pinning(gpus: Sequence[Gpu], cards: int = 1) -> dict[str, str]:

@@ -121,6 +121,12 @@ def test_only_the_gpus_that_the_user_allows_are_there(
     assert [card.index for card in measure_gpus()] == left
 
 
+def test_a_slice_without_a_number_is_meant_by_its_name_alone() -> None:
+    part = gpu(7).__class__(-1, "slice", 10 * GIB, 9 * GIB, "", "", "MIG-5d")
+    assert usable([part], "MIG-5d") == (part,)
+    assert usable([part], "none") == usable([part], "-1") == ()  # who hides every card sees none
+
+
 def test_a_slice_that_the_user_names_is_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     planted = plant(monkeypatch, gpu(0), visible="MIG-5d")
     planted.slice_ = gpu(7, free=9, total=10).__class__(7, "slice", 10 * GIB, 9 * GIB, "", "", "MIG-5d")
