@@ -33,6 +33,7 @@ from tunesmith.agent.queries.registry import tool_of
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.head import kind_of
 from tunesmith.agent.words.reading import Reading, read, reader
+from tunesmith.memory.errors import BadInput, NotFound
 
 NONE = "none"
 """What is chosen where no label fits."""
@@ -146,7 +147,10 @@ def _two_opinions(deps: TurnDeps, label: str, likeliest: str) -> ToolCallPart | 
             return guess
         # an order that would only be asked about, or a description that nobody is sure is wanted
         asked = (reading.order is not None and reading.order.unread) or reading.kind == "want"
-        act = None if asked else act_on(deps, reading)
+        try:
+            act = None if asked else act_on(deps, reading)
+        except (BadInput, NotFound):  # two opinions of what cannot be answered here
+            act = None
         return act if act is not None else TurnAnswer(did_you_mean(deps))
     its_own = (reader().head.offer(label),) if label != NONE else ()
     own, others, most = deps.nearest[:1], deps.nearest[1:], len(deps.nearest)

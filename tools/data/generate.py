@@ -293,7 +293,9 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
 def _summary(request: GenerateRequest, context: GenerateContext, rows: int, ordinary: int) -> str:
     if not rows:
         return f"have the base answer {ordinary} ordinary messages, so that nothing is forgotten; no row is written"
-    return f"write {rows_wanted(request)} rows of {context.name}, {ordinary} ordinary ones beside them"
+    wanted = rows_wanted(request)
+    cases = f" ({request.rows} to train on, {wanted - request.rows} for test cases)" if wanted > request.rows else ""
+    return f"write {wanted} rows of {context.name}{cases}, {ordinary} ordinary ones beside them"
 
 
 def _written_steps(request: GenerateRequest, context: GenerateContext, writer: str, rows: int) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from tests.fixtures.stored_runs import finished_run
 from tunesmith.agent.words.head import kind_of
 from tunesmith.agent.words.reading import Context, read, reader
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.workspace import Decision
 
 NO = Decision(False, "terminal", "not tonight")
@@ -170,6 +171,21 @@ def test_what_both_only_suppose_to_be_a_remark_or_a_wish_gets_where_things_stand
         monkeypatch.setattr(f"tunesmith.agent.driver.{module}.read", lambda *_: unsure)
     said = routed.say(words, json.dumps({"label": label}))
     assert "I did not understand that" in said and "1 of 4" not in said and routed.shown == []
+
+
+def test_what_both_suppose_and_nobody_can_answer_here_gets_where_things_stand_and_no_error(
+    routed: Routed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a plan open and no run yet, what was forgotten is a question that the records cannot answer."""
+    routed.deps.code_first = True
+    routed.deps.draft = PipelinePlan(name="tickets", steps=(StepSpec(stage="train"),))
+    words = "and all that it knew?"
+    unsure = replace(read("which general cases did it lose", Context()), probability=0.3, sure=False)
+    for module in ("routed", "by_code"):
+        monkeypatch.setattr(f"tunesmith.agent.driver.{module}.read", lambda *_: unsure)
+    monkeypatch.setattr(reader(), "read", lambda *_: unsure)
+    said = routed.say(words, json.dumps({"label": unsure.label}))
+    assert "I did not understand that" in said and "“start it” begins it" in said and routed.shown == []
 
 
 def test_cases_that_a_guess_shows_stay_on_the_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

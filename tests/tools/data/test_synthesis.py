@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,7 +228,10 @@ def test_the_plan_of_a_described_behaviour_asks_its_own_held_out_rows(
     (tmp_path / "answers").write_text("9000")
     plan = plan_for(folder, "fast", model=str(based / "model"), teacher="", judged=False)
 
+    told: dict[str, str] = {}
+
     def until_preflight(plan: Plan, step: str) -> Decision:
+        told[plan.stage] = plan.summary
         if plan.stage == "preflight":
             raise ApprovalPending("so far and no further")
         return say_yes(plan, step)
@@ -237,6 +241,10 @@ def test_the_plan_of_a_described_behaviour_asks_its_own_held_out_rows(
     run = next(run for run in ws.store.runs() if run.name == COOKING.name)
     done = [step.stage for step in ws.store.steps(run.id, status="done")]
     assert done == ["inspect", "base", "generate", "critique", "baseline"]
+    told_rows = re.search(r"write (\d+) rows of \S+ \((\d+) to train on, (\d+) for test cases\)", told["generate"])
+    assert told_rows is not None, told["generate"]
+    rows, taught, tested = map(int, told_rows.groups())
+    assert rows == taught + tested and tested > 0
     suite = read_suite(ws.store.artifacts(run.id, "suite")[-1].path)
     held = {str(case.messages[-1]["content"]) for case in suite.cases if case.suite.startswith("held-out")}
     dataset = ws.store.artifacts(run.id, "dataset")[-1].path
