@@ -17,7 +17,7 @@ def held_back(slots: Slots, places: Sequence[Place]) -> list[Place]:
     """
     sayings = [one for one in idle_places(slots) if len(slots.between(*one)) > 1]
     harmless = [*sayings, *reasons_of(slots), *_places_of(slots, "again")]
-    loose = [*_conditions(slots, places), *_negations(slots), *_others(slots, places)]
+    loose = [*conditions_of(slots, places), *_negations(slots), *_others(slots, places)]
     return [one for one in loose if not _inside(one, harmless)]
 
 
@@ -32,7 +32,8 @@ def taken_back(slots: Slots) -> list[Place]:
     return [*chains, *(one for one in loose if any(word.end <= one[0] for word in words))]
 
 
-def _conditions(slots: Slots, places: Sequence[Place]) -> Iterator[Place]:
+def conditions_of(slots: Slots, places: Sequence[Place] = ()) -> Iterator[Place]:
+    """Where words such as `if` begin, up to the end of their part of the sentence."""
     for start, end in found_as_written("holds_back", slots.words):
         typed = slots.sentence[start:end].casefold()
         ends = not slots.between(end, len(slots.sentence)) or slots.sentence[end:].lstrip()[:1] in MARKS

@@ -46,8 +46,9 @@ _DESTROYS = ("do.delete", "plan.drop")
 """What takes something away and asks nothing more needs the certainty of an answer."""
 _ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if", "plan.start", "plan.drop", "plan.as_before", "plan.rows")
 _SAYS_NOTHING = ("remark", "code", "out_of_scope", "follow", "again", "yes", "no", "accept", "page", NOTHING)
-_SMALL_TALK = ("complaint", "calculator", "thanks", "bye", "joke", "weather", "clock", "hello", "how_are_you")
-_NOT_OFFERED = (*_SAYS_NOTHING, *(f"talk.{name}" for name in _SMALL_TALK))
+SMALL_TALK = tuple(f"talk.{name}" for name in (
+    "complaint", "calculator", "thanks", "bye", "joke", "weather", "clock", "hello", "how_are_you"))  # fmt: skip
+_NOT_OFFERED = (*_SAYS_NOTHING, *SMALL_TALK)
 """What nobody means who was not understood."""
 _FOLLOWS, _ANOTHER_WISH = 2.0, 0.25
 """How many times likelier than its share of all sentences says is what follows on an answer; a new wish in words that
@@ -284,7 +285,7 @@ def _carried(request: Query | None, before: Query | None, slots: Slots) -> Query
         return request
     given: dict[str, str] = {}
     names_one = any(slots.all(kind) for kind in ("arm", "stage", "step", "model", "run", "made", "artifact"))
-    for name in ("arm", "stage", "made"):
+    for name in ("arm", "stage", "made", "model"):
         had = getattr(before, name, "")
         if had and name in type(request).model_fields and not (getattr(request, name) or names_one):
             given[name] = had
