@@ -10,7 +10,7 @@ from typing import Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from tunesmith.agent.words.held import held_back, taken_back
-from tunesmith.agent.words.lexicon import lexicon, words_in, words_of
+from tunesmith.agent.words.lexicon import lexicon, near_name, words_in, words_of
 from tunesmith.agent.words.slots import Slot, Slots, stages_of
 from tunesmith.agent.words.unmeant import (
     PassedOver,
@@ -206,7 +206,8 @@ def _pairs(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
 def _field_called(name: str) -> str:
     words = words_of(name.replace("_", " "))
     matches = lexicon()["fields"].find(words)
-    return matches[0].name if matches and matches[0].after == len(words) else ""
+    called = matches[0].name if matches and matches[0].after == len(words) else ""
+    return called or near_name(name, [*known_fields()])
 
 
 def _typed(text: str, info: FieldInfo) -> object:

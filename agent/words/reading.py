@@ -23,6 +23,7 @@ from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import Slots, forgetting_of_two, place_in_list, slots_of
 from tunesmith.agent.words.spelling import canonical, slip_of
+from tunesmith.agent.words.unmeant import denied
 from tunesmith.agent.words.unread import idle_places
 from tunesmith.memory.records import ASIDE_RUNS, Run
 from tunesmith.tools.pipeline import catalog
@@ -143,6 +144,7 @@ class Reader:
             guesses = sorted(guesses, key=lambda guess: guess.label != known)  # what is known to be meant goes first
             guesses = [Guess(known, 1.0), *(replace(guess, probability=0.0) for guess in guesses[1:])]
         by_kind = kinds(guesses)
+        by_kind[0] = replace(by_kind[0], label=_of_rows(by_kind[0].label, slots, by_kind[:2]))
         stop = next((one for one in by_kind if one.label == _STOP), None)
         reading = self._after(context.before, self._as(by_kind[0], True, slots, context), guesses)
         asks_or_orders = reading.request or reading.label.startswith("do.")
@@ -184,11 +186,16 @@ class Reader:
             return self.head.threshold
         if order and names_no_step(order, reading.slots):
             return _NEVER
-        whole = edits.changes and not edits.unread if edits else bool(order and order.fields and not order.unread)
+        rows_of = reading.label == "plan.rows" and reading.slots.all("run") and "rows" in reading.slots.values("field")
+        whole = (
+            bool(edits.changes or rows_of) and not edits.unread
+            if edits
+            else bool(order and order.fields and not order.unread)
+        )
         return min(self.head.threshold, _EACH_WORD_READ if whole else _BEHIND_A_YES)
 
     def _as(self, guess: Guess, sure: bool, slots: Slots, context: Context) -> Reading:
-        guess = replace(guess, label=_of_rows(guess.label, slots))
+        guess = replace(guess, label=_of_rows(guess.label, slots, ()))
         label, act = guess.label, guess.label.removeprefix("do.")
         request = self._request(label, slots, context)
         order = order_of(act, slots, self.known(label)) if act != label and act in catalog.ENTRIES else None
@@ -261,9 +268,15 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
     return sorted(rescaled, key=lambda guess: -guess.probability)
 
 
-def _of_rows(label: str, slots: Slots) -> str:
-    """The label, where a change of the plan takes the rows of a run that is named: `no new rows, reuse r1's`."""
-    reuses = slots.all("run") and "rows" in slots.values("field") and lexicon()["reuses"].find(slots.words)
+def _of_rows(label: str, slots: Slots, near: Sequence[Guess]) -> str:
+    """The label, where a change of the plan takes the rows of a run that is named: `no new rows, reuse r1's`, or words
+    that are nearly read as that, deny no rows and want neither more nor fewer."""
+    rows = [slot for slot in slots.all("field") if slot.value == "rows"]
+    if not slots.all("run") or not rows:
+        return label
+    other = slots.numbers or slots.all("unspoken") or any(denied(slots, one) for one in rows)
+    nearly = not other and "plan.rows" in [guess.label for guess in near]
+    reuses = nearly or lexicon()["reuses"].find(slots.words)
     return "plan.rows" if reuses and label in ("plan.set", "plan.without", "plan.as_before") else label
 
 

@@ -178,7 +178,8 @@ def idle_places(slots: Slots) -> list[Place]:
     for part in _parts(slots):
         own = [word for word in words if part.start <= word.start < part.end]
         rest, stays = found_as_written("the_rest", own), found_as_written("stays", own)
-        places += [*rest, *stays] if rest and stays else []
+        fine = found_as_written("enough", own) if not slots.all("not") else []  # `the rest is ok`
+        places += [*rest, *stays, *fine] if rest and (stays or fine) else []
     return places
 
 
