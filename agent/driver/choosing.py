@@ -84,11 +84,11 @@ def settings_before(deps: TurnDeps, slots: Slots, edits: Edits) -> Edits | None:
     lenders = {str(one.value): _nearest_run(slots, one) for one in slots.all("field") if one.value not in own}
     runs = slots.values("run")
     others = next((run for run in runs if run not in lenders.values()), "")
-    had = {run: trained_with(deps, run) for run in (*runs, "") if run or not runs}
-    named_fields = {name: had[run][name] for name, run in lenders.items() if name in had[run]}
-    all_others = had.get(others, {}) if not lenders or found_as_written("the_rest", slots.words) else {}
-    names = [name for name in catalog.BY_NAME["train"].load().settable if name not in own]
-    taken = {name: {**all_others, **named_fields}[name] for name in names if name in {**all_others, **named_fields}}
+    named_fields = {name: had[name] for name, run in lenders.items() if name in (had := trained_with(deps, run))}
+    rest = not lenders or found_as_written("the_rest", slots.words)
+    all_of_them = {**(trained_with(deps, others) if rest and (others or not runs) else {}), **named_fields}
+    names = (name for name in catalog.BY_NAME["train"].load().settable if name not in own and name in all_of_them)
+    taken = {name: all_of_them[name] for name in names}
     if not taken or (lenders and not named_fields):
         return None
     values = tuple(Assigned(name, _multiple(value, times.get(name)), ()) for name, value in taken.items())
@@ -116,13 +116,12 @@ def of_other_run(deps: TurnDeps, order: Order, slots: Slots) -> Order:
     """An order to train with those values of another run that its words take from it: `train r1 again with r2's rank`;
     the run that lends none is the one to train in."""
     lenders = {str(one.value): _nearest_run(slots, one) for one in slots.all("field") if one.value not in order.fields}
-    runs = slots.values("run")
-    meant = next((run for run in runs if run not in lenders.values()), order.run)
-    taken = {name: trained_with(deps, run).get(name) for name, run in lenders.items() if run != meant}
-    if order.stage != "train" or len(runs) < 2 or not any(value is not None for value in taken.values()):
+    meant = next((run for run in slots.values("run") if run not in lenders.values()), "")
+    had = {name: trained_with(deps, run) for name, run in lenders.items() if run and meant}
+    taken = {name: values[name] for name, values in had.items() if name in values}
+    if order.stage != "train" or not taken:
         return order
-    values = {name: value for name, value in taken.items() if value is not None}
-    return replace(order, run=meant, fields={**order.fields, **values}, unvalued="")
+    return replace(order, run=meant, fields={**order.fields, **taken}, unvalued="")
 
 
 def _multiple(value: object, by: float | None) -> object:

@@ -264,14 +264,13 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     edits = reading.edits and edits_in(deps, reading, reading.edits)
     if about := plan_questions.judged(deps, reading, edits):
         return TurnAnswer(about)
-    agreed = planning.put_right(deps.prompt, edits.unread if edits else ())
     match reading.label:
         case "plan.start" | "plan.drop" | "yes" | "no" | "accept" if edits is not None and edits.changes:
             return _changed(deps, edits)
-        case "plan.start" | "yes" | "accept" if edits is not None and edits.unread and not is_yes(agreed):
+        case "plan.start" | "yes" | "accept" if edits is not None and edits.unread and not is_yes(deps.prompt):
             return TurnAnswer(unread_notice(edits.unread, "nothing was started"))
         case "plan.start" | "yes" | "accept" if not reading.slots.asks:
-            return TurnAnswer(doubt) if (doubt := no_clear_yes(agreed)) else _confirm(deps, "start")
+            return TurnAnswer(doubt) if (doubt := no_clear_yes(deps.prompt)) else _confirm(deps, "start")
         case "plan.drop" | "no":
             return _confirm(deps, "drop")
         case "plan.show" | "plan.cost":

@@ -113,11 +113,8 @@ def steps_of(deps: TurnDeps) -> list[str]:
         if reader().head.label_of(deps.prompt) or (slots.all("path") and slots.all("model")):
             return whole  # rows of a file for a base: the answer about the file tells of both
         deps.by_result = tuple(slots.values("arm")) if leaves_it_to_results(slots.words) else None
-        if parts := _parts(deps.prompt, context):
-            return _in_turn(deps, parts) or whole
-        if act := _act_alone(deps, context):
-            return act
-        deps.rest = _left(deps.prompt, context)
+        parts = _parts(deps.prompt, context)
+        return (_in_turn(deps, parts) if parts else _beside_a_certain_part(deps, context)) or whole
     except NoEncoder:
         pass
     return whole
@@ -231,27 +228,29 @@ def _made_before(part: Part, parts: Sequence[Part]) -> str:
     return next((one for one in made if info is not None and one in get_args(info.annotation)), "")
 
 
-def _act_alone(deps: TurnDeps, context: Context) -> list[str]:
-    """The order or the change that stands beside words which were hardly understood and do not hold it back: they are
-    answered as they are most likely meant, or left in `deps.rest`. Empty where one thing is asked for."""
+def _beside_a_certain_part(deps: TurnDeps, context: Context) -> list[str]:
+    """What is done where one part of a sentence is beyond doubt and the other was hardly understood and does not hold
+    it back: that is answered as it is most likely meant, or left in `deps.rest`. Empty where the whole is answered."""
     whole = Part(deps.prompt, read(deps.prompt, context))
-    if whole.whole or (whole.reading.sure and whole.asks == "question"):
-        return []
-    for parts in parted(deps.prompt, context):
-        acts = [one for one in parts if one.whole and one.reading.probability >= _PLAIN]
-        other = next((one for one in parts if one not in acts), None)
-        if len(acts) != 1 or other is None or parts[0].paused or _holds_back(other):
+    answers = whole.reading.sure and whole.asks == "question"
+    for one, two in parted(deps.prompt, context):
+        act = next((part for part in (one, two) if part.whole and part.reading.probability >= _PLAIN), None)
+        other = one if act is two else two
+        orders, slots = act is not None and act.asks == "order", other.reading.slots
+        if one.paused or _holds_back(other) or (orders and deps.draft is not None):
             continue
-        orders = acts[0].asks == "order"
-        another = other.reading.slots.asks or other.begins_to_ask or (orders and other.reading.slots.all("stage"))
-        if not another or (orders and deps.draft is not None):
-            continue
-        if deps.by_result is not None and orders and other.begins_to_ask:  # the choice is told with what it rests on
-            return [acts[0].text]
-        if other.asks == "question" and other.reading.probability >= GUESSED:
-            return _in_turn(deps, parts)
-        deps.rest = other.text
-        return [acts[0].text]
+        if act is not None and not (answers or whole.whole):
+            if not (slots.asks or other.begins_to_ask or (orders and slots.all("stage"))):
+                continue
+            if other.asks == "question" and other.reading.probability >= GUESSED and deps.by_result is None:
+                return _in_turn(deps, (one, two))
+            # a choice that is left to the results is told with what it rests on
+            deps.rest = "" if deps.by_result is not None and orders and other.begins_to_ask else other.text
+            return [act.text]
+        more = two.begins_to_ask or (two.reading.order is not None and not two.reading.sure)
+        if one.asks == "question" and one.reading.sure and more and whole.reading.kind == one.reading.kind:
+            deps.rest = two.text
+            return []  # the whole is read as the first question too: nobody would answer the second
     return []
 
 
@@ -262,18 +261,6 @@ def _holds_back(part: Part) -> bool:
     first = slots.words[:1]
     return bool(limits or lexicon()["conditions"].find(slots.words) or lexicon()["contrast"].find(slots.words)
                 or lexicon()["attaches"].find(first) or len(slots.words) < _CLAUSE)  # fmt: skip
-
-
-def _left(text: str, context: Context) -> str:
-    """What stands behind a question that is read with certainty, begins to ask or orders, and cannot be told which:
-    where the whole is read as that question too, nobody would answer it."""
-    for one, two in parted(text, context):
-        more = two.begins_to_ask or (two.reading.order is not None and not two.reading.sure)
-        said = one.asks == "question" and one.reading.sure and not one.paused
-        clause = len(two.reading.slots.words) >= _CLAUSE
-        if said and more and clause and read(text, context).kind == one.reading.kind:
-            return two.text
-    return ""
 
 
 def parted(text: str, context: Context) -> Iterator[tuple[Part, Part]]:
@@ -296,7 +283,7 @@ def _unconditional(part: Part, context: Context) -> Part:
         cuts = [(at, len(part.text)) for at in stages] if not slots.between(0, start) else []
         cuts += [(0, start)] if not slots.between(end, len(part.text)) else []
         for cut in cuts:
-            left = part.text[slice(*cut)].strip(" ,;")
+            left = part.text[slice(*cut)].strip(" ,;.!")
             one = Part(left, read(left, context))
             if one.whole and one.reading.order and catalog.BY_NAME[one.reading.order.stage].expensive:
                 return replace(one, condition=part.text.replace(left, "").strip(" ,;.!?"))

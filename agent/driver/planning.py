@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunesmith.agent.commands import run_steps
-from tunesmith.agent.commands.approvals import is_yes
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.driver import describing
@@ -21,10 +20,9 @@ from tunesmith.agent.driver.look_ups import whether_it_fits
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.acts import Assigned, assigned
 from tunesmith.agent.words.edits import Edits, edits_of, model_in
-from tunesmith.agent.words.lexicon import consent, everyday, words_of
+from tunesmith.agent.words.lexicon import everyday, words_of
 from tunesmith.agent.words.reading import LONGEST, Context, read_or_not, reader
 from tunesmith.agent.words.slots import Slots, slots_of
-from tunesmith.agent.words.spelling import slip_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.machine.memory_left import memory_left_bytes
@@ -352,13 +350,6 @@ def _drafted(deps: TurnDeps) -> PipelinePlan:
 
 
 # Started
-
-
-def put_right(words: str, unread: tuple[str, ...]) -> str:
-    """Words as the yes that they are but for a slip in what nothing took: `go ahed`; others as they are."""
-    agreeing = {word for saying in consent()["yes"] for word in saying}
-    likely = (words.replace(one, word) for one in unread for word in agreeing if slip_of(one, [word]))
-    return next((text for text in likely if is_yes(text)), words)
 
 
 def start_plan(deps: TurnDeps, args: StartPlan) -> object:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from tunesmith.agent.words import acts
 from tunesmith.agent.words.acts import Assigned, assigned, factors, info_of, settled
-from tunesmith.agent.words.held import end_of_part, taken_back
+from tunesmith.agent.words.held import end_of_part, held_back, taken_back
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words, slots_of
 from tunesmith.agent.words.unmeant import denied, denied_values, not_enough
@@ -33,7 +33,7 @@ class Edits:
     beside: tuple[str, ...] = ()
     """Whole parts of the sentence that name nothing of a plan: a remark, or what a plan cannot hold."""
     denied: bool = False
-    """Whether something takes a value back, or says that it is not to be."""
+    """Whether something takes a value back, judges it or limits it, or may be an argument: `for my uncle`."""
     remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Field → what of `unread` stands in the part that gives its value: `smells like overfitting` of 4 epochs."""
 
@@ -70,7 +70,8 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     edits = Edits(
         tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,
         str(model.value) if model else "", str(pace.value) if pace else "",
-        {name: one[0] for name, one in multiples.items()}, unread, denied=bool(denied),
+        {name: one[0] for name, one in multiples.items()}, unread,
+        denied=bool(denied or held_back(slots, places) or _attached(slots, unread)),
         remarks={one.field: remarks_beside(slots, one.places, unread) for one in assignments},
     )  # fmt: skip
     clauses = (
@@ -82,6 +83,12 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
         beside = tuple(slots.sentence[start:end].strip() for start, end in clauses)
         return replace(edits, unread=unread_of(slots, [*places, *clauses], known, by_part=True), beside=beside)
     return edits
+
+
+def _attached(slots: Slots, unread: Sequence[str]) -> bool:
+    """Whether a word such as `with` stands before what nothing took."""
+    before = [[word for word in slots.words if word.end <= slots.sentence.find(text)][-1:] for text in unread]
+    return any(lexicon()["attaches"].find(words) for words in before)
 
 
 def with_harmless_told(edits: Edits) -> Edits:

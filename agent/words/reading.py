@@ -19,7 +19,7 @@ from tunesmith.agent.words.acts import OWN_SLOTS, Order, order_of, places_of
 from tunesmith.agent.words.edits import Edits, edits_of
 from tunesmith.agent.words.encoder import Encoder, NoEncoder
 from tunesmith.agent.words.head import NOTHING, Guess, Head, Moment, kind_of, kinds, possible
-from tunesmith.agent.words.lexicon import lexicon, words_of
+from tunesmith.agent.words.lexicon import everyday, lexicon, words_of
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import Slots, forgetting_of_two, place_in_list, slots_of
 from tunesmith.agent.words.spelling import canonical, slip_of
@@ -58,6 +58,9 @@ _TWO_RUNS = 5.0
 """How many times likelier a comparison is where two runs are named: the moment says only how often it is asked."""
 _OF_ITS_ARGUMENTS = 50.0
 """How many times likelier than its words say is what alone takes the arguments that are named."""
+_OF_ALL_AHEAD, _OF_A_THING = 1000.0, ("run", "arm", "made", "model", "path", "artifact")
+"""How many times likelier all that is ahead is asked for where time and disk or memory are, half-way and of nothing by
+name: what is asked of a step that is over stays likelier by far."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
 """What a word means while a plan is proposed, unless it names a run."""
 _MEANS_OF_A_DRAFT = {"plan.drop": "describe.drop"}
@@ -257,9 +260,12 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
     leaves_out = any(slots.negated(slot) for slot in slots.all("stage") if slot.value in context.planned)
     prior = {"follow": _FOLLOWS, "want": _ANOTHER_WISH if leaves_out else 1.0, "term": 0.0 if slots.all("run") else 1.0}
     prior |= dict.fromkeys(("compare_runs", "across"), _TWO_RUNS if len(slots.values("run")) == 2 else 1.0)
+    several = len({match.name for match in everyday("asked_of", slots.words)}) > 1
+    if several and context.at in ("midway", "broken_off") and not any(slots.all(kind) for kind in _OF_A_THING):
+        prior["run.remaining"] = _OF_ALL_AHEAD
     prior |= dict.fromkeys(_settled(slots), _OF_ITS_ARGUMENTS)
     open_ = [
-        replace(guess, probability=guess.probability * prior.get(guess.label.partition(".")[0], 1.0))
+        replace(guess, probability=guess.probability * prior.get(guess.label, prior.get(kind_of(guess.label), 1.0)))
         for guess in guesses
         if possible(guess.label, **moment)
     ]

@@ -138,6 +138,18 @@ def test_what_begins_to_ask_behind_a_question_is_one_more(alone: Alone, said: st
     assert len(texts) == now or alone.deps.rest, texts
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("how long will all of it take and how much disk space do I need", "what could follow: preflight"),
+        ("how long did the baseline take and how much memory did it need", "baseline took"),
+    ],
+)
+def test_time_and_disk_of_nothing_by_name_are_those_of_what_is_ahead(tmp_path: Path, said: str, told: str) -> None:
+    state = "a run is planned or begun with its expensive steps still ahead"
+    assert told in " ".join(screen_of(tmp_path, state, said).split())
+
+
 @pytest.mark.parametrize(("status", "offered"), [(DONE, True), (FAILED, False)])
 def test_what_was_wanted_after_a_step_is_asked_about_once_that_has_ended(
     tmp_path: Path, status: str, offered: bool
