@@ -12,7 +12,7 @@ from tunesmith.agent.words.held import end_of_part, held_back, taken_back
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words, slots_of
 from tunesmith.agent.words.unmeant import denied, denied_values, not_enough
-from tunesmith.agent.words.unread import MARKS, NEAR, Place, loose_clauses, own_nouns, remarks_beside, unread_of
+from tunesmith.agent.words.unread import MARKS, NEAR, Place, loose_clauses, own_nouns, unread_of
 from tunesmith.agent.words.values import numbers_alone, numbers_in
 
 
@@ -34,8 +34,6 @@ class Edits:
     """Whole parts of the sentence that name nothing of a plan: a remark, or what a plan cannot hold."""
     denied: bool = False
     """Whether something takes a value back, judges it or limits it, or may be an argument: `for my uncle`."""
-    remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Field → what of `unread` stands in the part that gives its value: `smells like overfitting` of 4 epochs."""
 
     @property
     def changes(self) -> bool:
@@ -71,8 +69,7 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
         tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,
         str(model.value) if model else "", str(pace.value) if pace else "",
         {name: one[0] for name, one in multiples.items()}, unread,
-        denied=bool(denied or held_back(slots, places) or _attached(slots, unread)),
-        remarks={one.field: remarks_beside(slots, one.places, unread) for one in assignments},
+        denied=bool(denied or held_back(slots, places) or _governs(slots, unread, places)),
     )  # fmt: skip
     clauses = (
         []
@@ -85,16 +82,23 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     return edits
 
 
-def _attached(slots: Slots, unread: Sequence[str]) -> bool:
-    """Whether a word such as `with` stands before what nothing took."""
-    before = [[word for word in slots.words if word.end <= slots.sentence.find(text)][-1:] for text in unread]
-    return any(lexicon()["attaches"].find(words) for words in before)
+def _governs(slots: Slots, unread: Sequence[str], places: Sequence[Place]) -> bool:
+    """Whether what nothing took stands before what was read and no mark parts them, `avoid rank 16`, or behind a word
+    such as `with`."""
+    for at, text in ((slots.sentence.find(text), text) for text in unread):
+        behind = min((start for start, _ in places if start >= at), default=0)
+        last = [word for word in slots.words if word.end <= at][-1:]
+        if lexicon()["attaches"].find(last) or (
+            behind and not set(MARKS) & set(slots.sentence[at + len(text) : behind])
+        ):
+            return True
+    return False
 
 
-def with_harmless_told(edits: Edits) -> Edits:
+def with_harmless_told(edits: Edits, *, of_old: bool = False) -> Edits:
     """The edits, each word that nobody knows told beside them: none that is a number or names a thing of the trade."""
     known = [one for one in edits.unread if numbers_in(one) or slots_of(one).named]
-    harmless = [] if edits.denied or known or not edits.changes else [*edits.unread]
+    harmless = [] if (edits.denied and not of_old) or known or not edits.changes else [*edits.unread]
     return replace(edits, unread=(), beside=(*edits.beside, *harmless)) if harmless else edits
 
 
@@ -107,7 +111,10 @@ def settled_in(now: Mapping[str, object], edits: Edits) -> Edits:
     own = [one for one in edits.values if one.field not in dict(multiplied)]
     at_odds = [f"{by:g} times" for name, by in edits.factors.items() if name in named and name not in dict(multiplied)]
     values, unread = settled([*own, *(Assigned(name, value, ()) for name, value in multiplied)], edits.unread, now)
-    return without_remarks(replace(edits, values=values, unread=(*unread, *at_odds), factors={}), edits)
+    found = replace(edits, values=values, unread=(*unread, *at_odds), factors={})
+    said = {one.field: one.value for one in edits.values}
+    swapped = any(said.get(one.field, one.value) != one.value for one in values)
+    return with_harmless_told(found, of_old=True) if swapped else found  # what is said of an old value orders nothing
 
 
 def as_it_was(edits: Edits, now: Mapping[str, object], before: Mapping[str, object]) -> Edits:
@@ -116,15 +123,6 @@ def as_it_was(edits: Edits, now: Mapping[str, object], before: Mapping[str, obje
     if edits.changes or len(old) != 1:
         return edits
     return replace(edits, values=(Assigned(old[0], before[old[0]], ()),), unread=())
-
-
-def without_remarks(edits: Edits, said: Edits) -> Edits:
-    """The edits, now that it is known which values are the old ones: what is said of such a value orders nothing."""
-    now = {one.field: one.value for one in edits.values}
-    old = [one.field for one in said.values if now.get(one.field, one.value) != one.value]
-    beside = [text for name in old for text in said.remarks.get(name, ()) if text in edits.unread]
-    unread = tuple(text for text in edits.unread if text not in beside)
-    return replace(edits, unread=unread, beside=(*edits.beside, *beside))
 
 
 def without_rows(edits: Edits) -> Edits:
