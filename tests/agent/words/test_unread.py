@@ -204,6 +204,8 @@ CHANGES: dict[str, tuple[dict[str, object], bool]] = {
     "na milion epok": ({"epochs": 1e6}, True),
     "half an epoch": ({"epochs": 0.5}, True),
     "with r1's rows, 2 epochs": ({"epochs": 2}, False),
+    "rank 16, set it up and stop after 2 epochs": ({"lora_rank": 16, "epochs": 2}, False),
+    "rank 16 epochs 2": ({"lora_rank": 16, "epochs": 2}, True),
     "quantize to 0.3 bits": ({"scheme": "0.3 bits"}, True),
     "half a bit": ({"scheme": "0.5 bits"}, True),
     "8 bits, not 4 bits": ({"scheme": "W8A8"}, True),
