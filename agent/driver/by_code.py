@@ -123,14 +123,20 @@ def _with_what_is_left(deps: TurnDeps, outcome: TurnAnswer | Call | None, *, act
     later = " and ".join(f"“{one}”" for one in deps.later)
     if later and isinstance(outcome, Call):
         come = "comes" if len(deps.later) == 1 else "come"
-        deps.show(prose(f"(First {outcome.tool}; {later} {come} after it, at a price of its own.)"))
+        deps.show(prose(f"(First {outcome.tool}; {later} {come} after it, at a price of its own{_if_said(deps)}.)"))
     elif later and isinstance(outcome, TurnAnswer) and acts:
         deps.later, outcome = (), replace(outcome, text=f"{outcome.text}\n({later} was not begun either.)")
+    elif deps.only_if and isinstance(outcome, Call) and outcome.tool:
+        deps.show(prose(f"(The price of {outcome.tool} waits for your yes{_if_said(deps)}.)"))
     elif deps.rest and isinstance(outcome, Call):
         deps.show(prose(unsure_of(deps, deps.rest)))
     elif deps.rest and isinstance(outcome, TurnAnswer):
         outcome = naming(deps, outcome, deps.rest)
     return outcome
+
+
+def _if_said(deps: TurnDeps) -> str:
+    return f"; “{deps.only_if}” is yours to judge there" if deps.only_if else ""
 
 
 def _picked(deps: TurnDeps, words: str, label: str) -> TurnAnswer | Call:

@@ -30,7 +30,7 @@ from tunesmith.agent.driver.by_code import decide
 from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.history import is_prompt, summed_up, with_text
 from tunesmith.agent.driver.ordering import run_stage
-from tunesmith.agent.driver.parts import steps_of
+from tunesmith.agent.driver.parts import after_a_no, steps_of
 from tunesmith.agent.driver.turn_deps import Call, Declined, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.unsure import did_you_mean, guessed
 from tunesmith.agent.driver.voice import Reply, Say, Voice
@@ -300,8 +300,9 @@ class Chat:
             raise
         except TunesmithError as error:
             deps.went_wrong(call.tool, error)
-            deps.later = deps.later if isinstance(error, Declined) else ()
-            return TurnAnswer(" ".join(str(error).split()))
+            wanted, deps.later = deps.later, after_a_no(deps) if isinstance(error, Declined) else ()
+            moot = "".join(f" (“{one}” was not begun either.)" for one in wanted if one not in deps.later)
+            return TurnAnswer(" ".join(str(error).split()) + moot)
         text, deps.say_next = deps.say_next, ""
         if deps.later and isinstance(facts, dict) and "started" in facts:
             deps.kept[str(facts["step"])], deps.later = deps.later, ()
@@ -315,17 +316,18 @@ class Chat:
             return None
         whole = self.deps.prompt
         steps = await asyncio.to_thread(steps_of, self.deps)
-        answers: list[TurnAnswer] = []
+        answers, told = list[TurnAnswer](), list[list[str]]()  # what two questions answer alike is said once
         try:
             while steps:
                 self.deps.prompt = steps.pop(0)
-                answer = await self._one_step(say)
+                answer = await self._one_step(lambda line: None if any(line in one for one in told) else say(line))
                 if answer is None and not answers:
                     return None
                 if answer is None:  # what was done once is not done again: no driver hears the other part with it
                     say(left := f"(What “{self.deps.prompt}” asks I am not sure of; ask it by itself.)")
                     answer = TurnAnswer(left)
                 answers.append(answer)
+                told.append(answer.text.split("\n"))
                 if not steps and (then := self._then()):
                     say(f"You also wanted: “{then.rstrip('.!')}”.")
                     steps.append(then)

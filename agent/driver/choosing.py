@@ -1,7 +1,9 @@
-"""A run that words leave to the results: `deploy whichever is better`, `which is better, and serve that one`."""
+"""What words take from the runs: the one that the results choose, as in `deploy whichever is better`, and settings that
+another one had, as in `keep r1's rank`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from tunesmith.agent.commands.layout import prose
@@ -9,10 +11,15 @@ from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import find, ordinary
 from tunesmith.agent.queries.comparisons import CompareRunsQuery, better_run
 from tunesmith.agent.queries.scores import arms_measured
-from tunesmith.agent.words.acts import order_of, places_of
+from tunesmith.agent.words.acts import Assigned, Order, factors, order_of, places_of
+from tunesmith.agent.words.edits import Edits, as_it_was, settled_in, with_harmless_told
 from tunesmith.agent.words.lexicon import Word, lexicon
 from tunesmith.agent.words.reading import Reading, reader
+from tunesmith.agent.words.slots import Slot, Slots
+from tunesmith.agent.words.unread import found_as_written
+from tunesmith.memory.records import DONE
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.suites.case import PRIMARY_BLOCK
 
 _TUNED = 2
@@ -63,3 +70,80 @@ def _candidates(deps: TurnDeps, named: list[str]) -> list[str]:
     if isinstance(before, CompareRunsQuery) and before.run and before.other_run:
         return [before.run, before.other_run]
     return [run.id for run in ordinary(deps.store) if len(arms_measured(deps.store, run.id)) >= _TUNED]
+
+
+# Values of another run
+
+
+def settings_before(deps: TurnDeps, slots: Slots, edits: Edits) -> Edits | None:
+    """The values that the newest training of a run was given, those of the settings that are named or all, and what
+    else a sentence sets; None: there was none. Of several runs each setting is that of the run named nearest to it, and
+    `everything else` that of the other one."""
+    times = {name: by for name, (by, _) in factors(slots).items()}
+    own = {one.field for one in edits.values} - set(times)
+    lenders = {str(one.value): _nearest_run(slots, one) for one in slots.all("field") if one.value not in own}
+    runs = slots.values("run")
+    others = next((run for run in runs if run not in lenders.values()), "")
+    named_fields = {name: had[name] for name, run in lenders.items() if name in (had := trained_with(deps, run))}
+    rest = not lenders or found_as_written("the_rest", slots.words)
+    all_of_them = {**(trained_with(deps, others) if rest and (others or not runs) else {}), **named_fields}
+    names = (name for name in catalog.BY_NAME["train"].load().settable if name not in own and name in all_of_them)
+    taken = {name: all_of_them[name] for name in names}
+    if not taken or (lenders and not named_fields):
+        return None
+    values = tuple(Assigned(name, _multiple(value, times.get(name)), ()) for name, value in taken.items())
+    values += tuple(one for one in edits.values if one.field in own)
+    said = " ".join(slots.sentence[one.start : one.end] for one in slots.all("field"))
+    edits = replace(edits, unread=tuple(one for one in edits.unread if one not in said))
+    told = with_harmless_told(replace(edits, values=values, stages=("train",)))
+    return told if lenders else replace(told, beside=edits.beside)  # `take its config`: all of it was taken
+
+
+def trained_with(deps: TurnDeps, run_id: str) -> Mapping[str, object]:
+    """What the newest training of a run was given, of the newest where none is named; empty: there was none."""
+    run = find(deps.store, run_id) if run_id else deps.current_run()
+    done = [step for step in deps.store.steps(run.id, status=DONE) if step.stage == "train"] if run else []
+    return done[-1].request if done else {}
+
+
+def _nearest_run(slots: Slots, field: Slot) -> str:
+    """The run that is named nearest to a setting; empty: none is."""
+    runs = sorted(slots.all("run"), key=lambda run: max(run.start - field.end, field.start - run.end))
+    return str(runs[0].value) if runs else ""
+
+
+def of_other_run(deps: TurnDeps, order: Order, slots: Slots) -> Order:
+    """An order to train with those values of another run that its words take from it: `train r1 again with r2's rank`;
+    the run that lends none is the one to train in."""
+    lenders = {str(one.value): _nearest_run(slots, one) for one in slots.all("field") if one.value not in order.fields}
+    meant = next((run for run in slots.values("run") if run not in lenders.values()), "")
+    had = {name: trained_with(deps, run) for name, run in lenders.items() if run and meant}
+    taken = {name: values[name] for name, values in had.items() if name in values}
+    if order.stage != "train" or not taken:
+        return order
+    return replace(order, run=meant, fields={**order.fields, **taken}, unvalued="")
+
+
+def _multiple(value: object, by: float | None) -> object:
+    return value * by if by is not None and isinstance(value, int | float) else value
+
+
+_CERTAIN_CHANGE = 0.96
+"""From which probability of a change a word that nobody knows keeps it back no more, and is named: of statements about
+a value none with such a word was read as so likely, of orders with one of endearment all were."""
+
+
+def edits_in(deps: TurnDeps, reading: Reading, edits: Edits) -> Edits:
+    """The edits against what the plan has now, with the values that words take from a run or from before the last
+    change; a word that nobody knows in a change that is beyond doubt told beside it."""
+    assert deps.draft is not None
+    now, before, slots = _values_of(deps.draft), _values_of(deps.draft_before), reading.slots
+    edits = as_it_was(settled_in(now, edits), now, before)
+    unvalued = {*slots.values("field")} - {one.field for one in edits.values} - {*edits.factors}
+    if unvalued and slots.all("run") and reading.label == "plan.set":
+        return settings_before(deps, slots, edits) or edits
+    return with_harmless_told(edits) if reading.probability >= _CERTAIN_CHANGE and not unvalued else edits
+
+
+def _values_of(plan: PipelinePlan | None) -> dict[str, object]:
+    return {name: value for spec in plan.steps for name, value in spec.fields.items()} if plan is not None else {}

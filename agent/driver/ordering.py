@@ -11,8 +11,9 @@ from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.approvals import is_yes, no_clear_yes
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, named_files, plan_questions, planning
+from tunesmith.agent.driver.choosing import edits_in, of_other_run, settings_before
 from tunesmith.agent.driver.describing import Interview
-from tunesmith.agent.driver.look_ups import GUESSED, looked_up
+from tunesmith.agent.driver.look_ups import GUESSED, looked_up, turn_context
 from tunesmith.agent.driver.step_facts import brief, step_facts
 from tunesmith.agent.driver.turn_deps import Call, Declined, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import GOES_ON, Context, Proposed, cite, clip, find, reached
@@ -20,7 +21,7 @@ from tunesmith.agent.queries.following import chain_ahead, lacking_before, next_
 from tunesmith.agent.queries.machine import MachineQuery, ServedQuery, at_work
 from tunesmith.agent.queries.prices import inherited
 from tunesmith.agent.words.acts import OWN_SLOTS, Assigned, Order, places_of, settled
-from tunesmith.agent.words.edits import Edits, without_remarks, without_rows
+from tunesmith.agent.words.edits import Edits, without_rows
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slots, slots_of
@@ -77,6 +78,7 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
         )
     if order.unread and stage == "import" and (source := order.fields.get("source")):
         return named_files.told(deps, str(source), slots_of(deps.prompt))
+    order = of_other_run(deps, order, slots_of(deps.prompt, turn_context(deps).runs))
     assigned = [Assigned(name, value, ()) for name, value in order.fields.items()]
     if order.unread and assigned:
         now = inherited(deps.ws, stage, {}, order.run, again=True)
@@ -259,7 +261,9 @@ def _refuse_a_second(deps: TurnDeps, request: StepRequest) -> None:
 def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     """What a sentence does to the proposed plan; None where it is about something else. Raises BadInput."""
     assert deps.draft is not None
-    edits = reading.edits and settled_in(deps.draft, reading.edits)
+    edits = reading.edits and edits_in(deps, reading, reading.edits)
+    if about := plan_questions.judged(deps, reading, edits):
+        return TurnAnswer(about)
     match reading.label:
         case "plan.start" | "plan.drop" | "yes" | "no" | "accept" if edits is not None and edits.changes:
             return _changed(deps, edits)
@@ -284,14 +288,14 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
         case "plan.why" | "setting.value" if reading.label == "plan.why" or not reading.slots.all("run"):
             return plan_questions.reason(deps, reading.slots)
         case "plan.undo" if deps.draft_before is None and reading.slots.all("field"):  # `the old rank again`
-            had = plan_questions.settings_before(deps, reading.slots, edits or Edits())
+            had = settings_before(deps, reading.slots, edits or Edits())
             return _changed(deps, had) if had else plan_questions.undone(deps)
         case "plan.undo" if not (reading.slots.asks and "plan.before" in reading.likely[:_NEAR]):
             return plan_questions.undone(deps)
         case "plan.before" | "plan.undo":
             return plan_questions.last_change(deps)
         case "plan.as_before" if edits is not None:
-            had = plan_questions.settings_before(deps, reading.slots, edits)
+            had = settings_before(deps, reading.slots, edits)
             return _changed(deps, had) if had else TurnAnswer(_NOTHING_BEFORE)
         case "plan.rows":
             answer = plan_questions.with_rows_of(deps, reading.slots.first("run"))
@@ -320,19 +324,6 @@ def _waits(plan: PipelinePlan) -> str:
     return f"the plan {plan.name} waits as it is: “start it” begins it, “drop it” gives it up."
 
 
-def settled_in(plan: PipelinePlan, edits: Edits) -> Edits:
-    """The edits, a number that only names what the plan has already taken as that."""
-    now = {name: value for spec in plan.steps for name, value in spec.fields.items()}
-    multiplied = [(name, value * by) for name, by in edits.factors.items()
-                  if isinstance(value := now.get(name), int | float)]  # fmt: skip
-    named = {one.field: one.value for one in edits.values}
-    multiplied = [(name, value) for name, value in multiplied if named.get(name, value) in (value, now[name])]
-    own = [one for one in edits.values if one.field not in dict(multiplied)]
-    at_odds = [f"{by:g} times" for name, by in edits.factors.items() if name in named and name not in dict(multiplied)]
-    values, unread = settled([*own, *(Assigned(name, value, ()) for name, value in multiplied)], edits.unread, now)
-    return without_remarks(replace(edits, values=values, unread=(*unread, *at_odds), factors={}), edits)
-
-
 def _plan_again(deps: TurnDeps) -> TurnAnswer:
     assert deps.draft is not None
     summary = planning.show_draft(deps)
@@ -356,6 +347,14 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
         plan, changes = planning.edited_plan(deps, deps.draft, edits)
     except BadInput as error:  # before what is not read: `rank -3 and a zillion epochs` is refused for its rank
         return TurnAnswer(f"{error}; the plan is unchanged.")
+    limits = " ".join(one for one in edits.unread if plan_questions.limits_in(one)) if changes else ""
+    edits = replace(edits, unread=tuple(one for one in edits.unread if one not in limits))
+    slots = slots_of(deps.prompt)
+    to_what = "" if slots.numbers or edits.changes else plan_questions.to_what(deps, slots)
+    if to_what or (
+        edits.unread and plan.steps == deps.draft.steps and (to_what := plan_questions.to_what(deps, slots))
+    ):
+        return TurnAnswer(to_what)
     if edits.unread or edits.pace:
         notice = unread_notice((*edits.unread, *([edits.pace] if edits.pace else ())), "the plan is unchanged")
         if edits.changes and not edits.pace:
@@ -377,6 +376,7 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
     text += "".join(f"\n(About “{one}” nothing was done.)" for one in edits.beside)
     unused = [stage for stage in edits.stages if not any(stage in change.split() for change in changes)]
     text += "".join(f"\n(Of {stage} nothing was changed.)" for stage in unused)
+    text += f"\n{plan_questions.held_to(deps, slots_of(limits))}" if limits else ""
     return TurnAnswer(text, tool="edit_plan", arguments={"changes": changes})
 
 

@@ -4,7 +4,8 @@ A sentence parts where it ends, at a comma or where a word such as `and` joins, 
 request of another kind than the other; so does each of the parts again. A question is answered before an order changes
 what it asks about; of two orders the first is carried out, since what the second is about is what the first makes, and
 the second is taken up by itself once the first has ended; so is a question about the results of a test that is only
-ordered. Of an act that is plain and words that nobody understood the act is done, and the words are named.
+ordered. An order behind another one is about what that makes, and a condition that it has is the user's to judge at
+its own price. Of an act that is plain and words that nobody understood the act is done, and the words are named.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.choosing import leaves_it_to_results
@@ -20,9 +21,11 @@ from tunesmith.agent.driver.look_ups import GUESSED, turn_context
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.acts import Order
 from tunesmith.agent.words.encoder import NoEncoder
-from tunesmith.agent.words.lexicon import lexicon, words_of
-from tunesmith.agent.words.reading import LONGEST, Context, Reading, read, reader
+from tunesmith.agent.words.held import conditions_of
+from tunesmith.agent.words.lexicon import everyday, lexicon, words_of
+from tunesmith.agent.words.reading import LONGEST, SMALL_TALK, Context, Reading, read, reader
 from tunesmith.agent.words.slots import Slot, slots_of
+from tunesmith.memory.arms import ARMS
 from tunesmith.tools.pipeline import catalog
 
 _SENTENCE_ENDS, _STATED, _PAUSES = "?.!;", (".", "!", ";"), ",:"
@@ -41,6 +44,7 @@ _OF_STEPS = ("stage", "work", "made")
 _LINES_OF_ALL = 16
 _AFTER = ("plan.cost", "plan.show")
 """What is asked of a plan and is told with each change of it."""
+_OF_A_PLAN = (*_AFTER, "plan.why", "plan.compare", "plan.before")
 _OF_RESULTS = ("compare", "result", "cases", "findings", "confusion")
 """What is asked of a test that is only ordered."""
 _OF_ROWS, _MAKES_ROWS = ("rows", "row"), ("rows", "dataset")
@@ -57,6 +61,8 @@ class Part:
     reading: Reading
     paused: bool = False
     """Whether no more than a comma parts it from the other one."""
+    condition: str = ""
+    """What an order behind something else is held to, and is not read as part of it: `if that looks good`."""
 
     @property
     def asks(self) -> Literal["question", "order", "edit", ""]:
@@ -66,11 +72,19 @@ class Part:
             return ""
         if one.request is not None:
             return "question"
-        if one.order is not None or one.kind == "go_on":
+        if one.order is not None or one.kind == "go_on" or (one.label.startswith("do.") and not one.slots.all("not")):
             return "order"
         if one.edits is not None and one.edits.changes:
             return "edit"
-        return "question" if one.kind in ("term", "talk", *_AFTER) else ""
+        told = one.label.startswith("talk.") and one.label not in SMALL_TALK
+        return "question" if told or one.kind in ("term", *_OF_A_PLAN) else ""
+
+    @property
+    def begins_to_ask(self) -> bool:
+        """Whether it begins as a question or with such as `tell me`."""
+        slots = self.reading.slots
+        whether = everyday("asks_whether", slots.words) if slots.asks else []
+        return any(match.first == 0 for match in (*lexicon()["asking"].find(slots.words), *whether))
 
     @property
     def whole(self) -> bool:
@@ -89,7 +103,7 @@ class Part:
 def steps_of(deps: TurnDeps) -> list[str]:
     """The user's words, in the things that they ask for, in the order in which those are done; what is not done now is
     left in `deps.rest`, or in `deps.later` where it rests on what an order makes."""
-    deps.most_lines, deps.rest, deps.later, deps.by_result = 0, "", (), None
+    deps.most_lines, deps.rest, deps.later, deps.only_if, deps.by_result = 0, "", (), "", None
     whole = [deps.prompt]
     if describing.open_interview(deps.store.home) or len(deps.prompt) > LONGEST:
         return whole
@@ -99,12 +113,8 @@ def steps_of(deps: TurnDeps) -> list[str]:
         if reader().head.label_of(deps.prompt) or (slots.all("path") and slots.all("model")):
             return whole  # rows of a file for a base: the answer about the file tells of both
         deps.by_result = tuple(slots.values("arm")) if leaves_it_to_results(slots.words) else None
-        if parts := _parts(deps.prompt, context):
-            return _in_turn(deps, parts) or whole
-        if act := _act_alone(deps, context):
-            return act
-        if deps.draft is None:
-            deps.rest = _left(deps.prompt, context)
+        parts = _parts(deps.prompt, context)
+        return (_in_turn(deps, parts) if parts else _beside_a_certain_part(deps, context)) or whole
     except NoEncoder:
         pass
     return whole
@@ -133,9 +143,15 @@ def _likeliest(text: str, context: Context) -> tuple[Part, Part] | None:
             continue
         if one.paused and "edit" in (one.asks, two.asks):
             continue  # `and with rank 8, how long`
-        if one.asks == two.asks == "question" and (least < _QUESTIONS or one.text.endswith(_STATED)):
-            continue  # `my buddy has a 4090. could he train a 14b on it?` asks for one thing
-        if one.asks and two.asks and one.reading.kind != two.reading.kind and least >= max(best, enough):
+        if one.asks == two.asks == "question":
+            if one.text.endswith(_STATED):
+                continue  # `my buddy has a 4090. could he train a 14b on it?` asks for one thing
+            # what begins to ask behind a question is one more, also where it is hardly understood, and then said so
+            begins = one.reading.sure and two.begins_to_ask and two.reading.request is not None
+            enough = GUESSED if begins else _BOTH if two.begins_to_ask else _QUESTIONS
+        another = two.begins_to_ask and one.reading.request != two.reading.request
+        differ = one.reading.kind != two.reading.kind or (another and one.asks == two.asks == "question")
+        if one.asks and two.asks and differ and least >= max(best, enough):
             best, parts = least, (one, two)
     return parts
 
@@ -149,11 +165,12 @@ def _in_turn(deps: TurnDeps, parts: Sequence[Part]) -> list[str]:
     orders = [one for one in parts if one.asks == "order"]
     first = orders[0].reading.order if orders else None
     following = parts[parts.index(orders[0]) + 1 :] if orders else ()
-    behind = [one for one in following if one.asks == "order" or one.reading.kind in _told_once(first)]
+    behind = [one for one in following if one.asks == "order" or _rests_on(one, first)]
     run = _run_of_all(deps, parts)
     # what an import made is told as it ends
     waits = [one for one in behind if one.asks == "order" or (first is not None and first.stage != "import")]
-    deps.later = tuple(_in_run(one, run) for one in waits)
+    deps.later = tuple(_in_run(one, run, _made_before(one, parts)) for one in waits)
+    deps.only_if = "".join(one.condition for one in parts[1:])
     now = [one for one in parts if one not in behind and one not in orders]
     if "edit" in kinds:
         changed = ", ".join(one.text.rstrip(",;.!") for one in now if one.asks == "edit")
@@ -170,12 +187,20 @@ def _in_turn(deps: TurnDeps, parts: Sequence[Part]) -> list[str]:
     return [*texts, *(_in_run(one, run) for one in orders[:1])]
 
 
-def _told_once(order: Order | None) -> tuple[str, ...]:
-    """The kinds of question about what an order makes, which are answered once it has ended."""
-    entry = catalog.BY_NAME[order.stage] if order is not None else None
-    if entry is None:
-        return ()
-    return _OF_RESULTS if entry.load().measures else _OF_ROWS if entry.makes in _MAKES_ROWS else ()
+def _rests_on(part: Part, order: Order | None) -> bool:
+    """Whether a question is about what an order makes, and so is answered once that has ended."""
+    if order is None:
+        return False
+    entry, arms = catalog.BY_NAME[order.stage], part.reading.slots.values("arm")
+    makes_it = entry.makes in ARMS and {*arms} <= {entry.makes}
+    of_results = part.reading.kind in _OF_RESULTS and (makes_it or bool(entry.load().measures))
+    return of_results or (part.reading.kind in _OF_ROWS and entry.makes in _MAKES_ROWS)
+
+
+def after_a_no(deps: TurnDeps) -> tuple[str, ...]:
+    """Of what was wanted with an order that is declined what does not rest on it: other orders, on no condition."""
+    later = () if deps.only_if else deps.later
+    return tuple(one for one in later if Part(one, read(one, turn_context(deps))).asks == "order")
 
 
 def _run_of_all(deps: TurnDeps, parts: Sequence[Part]) -> str:
@@ -185,40 +210,48 @@ def _run_of_all(deps: TurnDeps, parts: Sequence[Part]) -> str:
     return next(iter(named)) if len(named) == 1 and newest is not None and newest.id not in named else ""
 
 
-def _in_run(part: Part, run: str) -> str:
-    """The words of an order, with the run that was named beside it: `how did r1 do, and serve it`."""
-    orders = run and part.asks == "order" and not part.reading.slots.all("run")
-    return f"{part.text.rstrip('.!')} ({run})" if orders else part.text
+def _in_run(part: Part, run: str, arm: str = "") -> str:
+    """The words of an order, with what was named beside it: `how did r1 do, and serve it`, `quantize and serve it`."""
+    named = [run] if run and part.asks == "order" and not part.reading.slots.all("run") else []
+    named += [arm] if arm else []
+    return f"{part.text.rstrip('.!')} ({', '.join(named)})" if named else part.text
 
 
-def _act_alone(deps: TurnDeps, context: Context) -> list[str]:
-    """The order or the change that stands beside words which were hardly understood and do not hold it back: they are
-    answered as they are most likely meant, or left in `deps.rest`. Empty where one thing is asked for."""
+def _made_before(part: Part, parts: Sequence[Part]) -> str:
+    """The arm that an order is about which names none: that which the orders before it make, or are about."""
+    slots, order = part.reading.slots, part.reading.order
+    if order is None or slots.all("arm") or not (slots.all("pronoun") or len(slots.words) == 1):
+        return ""
+    info = catalog.BY_NAME[order.stage].load().request.model_fields.get("arm")
+    before = [one.reading.order for one in parts[: parts.index(part)] if one.reading.order is not None]
+    made = [str(one.fields.get("arm") or catalog.BY_NAME[one.stage].makes) for one in reversed(before)]
+    return next((one for one in made if info is not None and one in get_args(info.annotation)), "")
+
+
+def _beside_a_certain_part(deps: TurnDeps, context: Context) -> list[str]:
+    """What is done where one part of a sentence is beyond doubt and the other was hardly understood and does not hold
+    it back: that is answered as it is most likely meant, or left in `deps.rest`. Empty where the whole is answered."""
     whole = Part(deps.prompt, read(deps.prompt, context))
-    if whole.whole or (whole.reading.sure and whole.asks == "question"):
-        return []
-    for parts in parted(deps.prompt, context):
-        acts = [one for one in parts if one.whole and one.reading.probability >= _PLAIN]
-        other = next((one for one in parts if one not in acts), None)
-        if len(acts) != 1 or other is None or parts[0].paused or _holds_back(other):
+    answers = whole.reading.sure and whole.asks == "question"
+    for one, two in parted(deps.prompt, context):
+        act = next((part for part in (one, two) if part.whole and part.reading.probability >= _PLAIN), None)
+        other = one if act is two else two
+        orders, slots = act is not None and act.asks == "order", other.reading.slots
+        if one.paused or _holds_back(other) or (orders and deps.draft is not None):
             continue
-        orders = acts[0].asks == "order"
-        another = other.reading.slots.asks or _begins_to_ask(other) or (orders and other.reading.slots.all("stage"))
-        if not another or (orders and deps.draft is not None):
-            continue
-        if deps.by_result is not None and orders and _begins_to_ask(other):  # the choice is told with what it rests on
-            return [acts[0].text]
-        if other.asks == "question" and other.reading.probability >= GUESSED:
-            deps.most_lines = _LINES_OF_ALL // 2
-            return [other.text, acts[0].text]
-        deps.rest = other.text
-        return [acts[0].text]
+        if act is not None and not (answers or whole.whole):
+            if not (slots.asks or other.begins_to_ask or (orders and slots.all("stage"))):
+                continue
+            if other.asks == "question" and other.reading.probability >= GUESSED and deps.by_result is None:
+                return _in_turn(deps, (one, two))
+            # a choice that is left to the results is told with what it rests on
+            deps.rest = "" if deps.by_result is not None and orders and other.begins_to_ask else other.text
+            return [act.text]
+        more = two.begins_to_ask or (two.reading.order is not None and not two.reading.sure)
+        if one.asks == "question" and one.reading.sure and more and whole.reading.kind == one.reading.kind:
+            deps.rest = two.text
+            return []  # the whole is read as the first question too: nobody would answer the second
     return []
-
-
-def _begins_to_ask(part: Part) -> bool:
-    """Whether a part begins as a question or with such as `tell me`."""
-    return any(match.first == 0 for match in lexicon()["asking"].find(part.reading.slots.words))
 
 
 def _holds_back(part: Part) -> bool:
@@ -230,24 +263,31 @@ def _holds_back(part: Part) -> bool:
                 or lexicon()["attaches"].find(first) or len(slots.words) < _CLAUSE)  # fmt: skip
 
 
-def _left(text: str, context: Context) -> str:
-    """What stands behind a question that is read with certainty, is one more and cannot be told which: where the whole
-    is read as that question too, nobody would answer it."""
-    for one, two in parted(text, context):
-        first, second = one.reading, two.reading
-        if first.sure and first.request and not one.paused and not second.sure and (second.request or second.order):
-            other = first.kind != second.kind and len(second.slots.words) >= _CLAUSE
-            if other and read(text, context).kind == first.kind:
-                return two.text
-    return ""
-
-
 def parted(text: str, context: Context) -> Iterator[tuple[Part, Part]]:
     """A sentence in two parts, of two words or a step's name at least, at each of the first places to part it."""
     for one, two, paused in islice(_cut(text), _MOST_CUTS):
         if all(len(text.split()) >= _FEWEST_WORDS or slots_of(text).all("stage") for text in (one, two)):
             first = Part(one, read(one, context), paused)
-            yield first, Part(two, read(two, replace(context, before=first.reading.request)))
+            behind = replace(context, before=first.reading.request)
+            yield first, _unconditional(Part(two, read(two, behind)), behind)
+
+
+def _unconditional(part: Part, context: Context) -> Part:
+    """An order that is priced and asked about, without the condition before or behind it, which has no number; any
+    other part as it is: `if it holds up deploy it`, `quantisiere es, falls es gut ist`."""
+    slots = part.reading.slots
+    if part.whole or slots.all("only") or slots.numbers:
+        return part
+    for start, end in conditions_of(slots):
+        stages = [slot.start for slot in slots.all("stage") if start < slot.start]
+        cuts = [(at, len(part.text)) for at in stages] if not slots.between(0, start) else []
+        cuts += [(0, start)] if not slots.between(end, len(part.text)) else []
+        for cut in cuts:
+            left = part.text[slice(*cut)].strip(" ,;.!")
+            one = Part(left, read(left, context))
+            if one.whole and one.reading.order and catalog.BY_NAME[one.reading.order.stage].expensive:
+                return replace(one, condition=part.text.replace(left, "").strip(" ,;.!?"))
+    return part
 
 
 def _cut(text: str) -> Iterator[tuple[str, str, bool]]:
@@ -275,9 +315,10 @@ def _cut(text: str) -> Iterator[tuple[str, str, bool]]:
 
 
 def _of_one_kind(named: Sequence[Slot], end: int, start: int) -> bool:
-    """Whether what is named up to one place is of the kind of what is named from another on; not of two steps, of which
-    the first begins the sentence: `quantize and deploy`."""
-    before = {slot.kind for slot in named if slot.end == end and not (slot.kind in _OF_STEPS and slot.start == 0)}
+    """Whether what is named up to one place is of the kind of what is named from another on; not of two steps where one
+    begins the sentence: `quantize and deploy`, `export it as gguf and serve it`."""
+    begins = any(slot.kind in _OF_STEPS and slot.start == 0 for slot in named)
+    before = {slot.kind for slot in named if slot.end == end and not (slot.kind in _OF_STEPS and begins)}
     return bool(before & {slot.kind for slot in named if slot.start == start})
 
 

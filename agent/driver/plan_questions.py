@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 
 from tunesmith.agent.driver import planning
 from tunesmith.agent.driver.look_ups import meaning
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import find, named
-from tunesmith.agent.words.acts import Assigned, assigned, factors
+from tunesmith.agent.words.acts import assigned
 from tunesmith.agent.words.edits import Edits
+from tunesmith.agent.words.lexicon import everyday
+from tunesmith.agent.words.reading import Reading
 from tunesmith.agent.words.slots import Slots
+from tunesmith.agent.words.values import numbers_in
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import DONE, Step
 from tunesmith.tools.core.format import duration, listed, size
-from tunesmith.tools.core.stage import GIB
+from tunesmith.tools.core.stage import GIB, Estimate
 from tunesmith.tools.machine.cards import Card, card_of
 from tunesmith.tools.pipeline import catalog, plan_file
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
@@ -51,6 +53,72 @@ def _fields_that_are(slots: Slots, plan: PipelinePlan) -> list[str]:
     names = {name for spec in plan.steps for name, value in spec.fields.items()
              if isinstance(value, int | float) and value in values}  # fmt: skip
     return [*names] if len(names) == 1 else []
+
+
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0}
+_LONGEST_STEPS = 3
+_LIMITED: Mapping[str, tuple[Callable[[float], str], Callable[[Estimate], float], Callable[..., float], str]] = {
+    "time": (duration, lambda one: one.seconds, sum, "fewer epochs, fewer rows or a step left out shorten it"),
+    "disk": (size, lambda one: one.disk_bytes, sum, "a smaller base or a step left out saves the most"),
+    "memory": (size, lambda one: max(one.peak_ram_bytes, one.peak_vram_bytes), max,
+               "a smaller base, shorter rows (max_seq_len_tokens) or a lower rank need less"),
+}  # fmt: skip
+"""What a plan is held to → how it is said, what a step takes of it, how that adds up, and what lowers it."""
+
+
+def limits_in(text: str) -> bool:
+    """Whether words name a time or a memory that no setting has: `under an hour`, `below 8 GB`."""
+    return any(one.unit in (*_SECONDS, "gib") for one in numbers_in(text))
+
+
+def held_to(deps: TurnDeps, slots: Slots) -> str:
+    """Whether the plan stays within each time, memory or disk that words name, and what takes the most of it."""
+    from tunesmith.tools.pipeline.forecast import forecast
+
+    assert deps.draft is not None
+    prices = [(one.stage, one.estimate) for one in forecast(deps.ws, deps.draft) if one.estimate]
+    on_disk = any(match.name == "disk" for match in everyday("asked_of", slots.words))
+    told = []
+    for number in slots.numbers if prices else ():
+        if number.unit not in (*_SECONDS, "gib"):
+            continue
+        what = "time" if number.unit in _SECONDS else "disk" if on_disk else "memory"
+        said, of_step, in_all, lowered = _LIMITED[what]
+        most, takes = number.value * _SECONDS.get(number.unit, GIB), in_all(of_step(one) for _, one in prices)
+        largest = sorted(prices, key=lambda one: -of_step(one[1]))[:_LONGEST_STEPS]
+        steps = ", ".join(f"{stage} {said(of_step(one))}" for stage, one in largest)
+        stays = "stays within that" if takes <= most else f"does not stay within that: {lowered}"
+        told.append(f"{said(most)}: the plan takes about {said(takes)} and {stays}. Most of it is {steps}.")
+    return " ".join(told)
+
+
+def judged(deps: TurnDeps, reading: Reading, edits: Edits | None) -> str:
+    """What is said to words that only judge a value, or hold the plan to a time, a memory or a disk; empty for others.
+    Nothing is changed by them."""
+    slots, label, changes = reading.slots, reading.label, edits is not None and edits.changes
+    if label == "plan.set" and edits is not None and edits.denied and everyday("too_much", slots.words):
+        return value_and_reason(deps, slots)
+    limits = limits_in(slots.sentence) and not slots.all("card") and not changes
+    if limits and label in ("plan.set", "plan.cost", "plan.wait", "remark"):
+        return f"{held_to(deps, slots)} It is unchanged, and nothing was started."
+    return ""
+
+
+def to_what(deps: TurnDeps, slots: Slots) -> str:
+    """The present value of a setting that is to be another one and was given none; empty: no such one is named."""
+    from tunesmith.tools.pipeline.forecast import forecast
+
+    assert deps.draft is not None
+    prices = forecast(deps.ws, deps.draft)
+    for name in slots.values("field"):
+        for price in sorted(prices, key=lambda one: name not in catalog.BY_NAME[one.stage].load().meant_by):
+            now = price.decided.get(name)
+            if isinstance(now, int | float) and not isinstance(now, bool) and now > 0:
+                half = now // 2 or 1 if isinstance(now, int) else now / 2
+                less, more = planning.plain(half), planning.plain(now * 2)
+                stands = f"{price.stage} {name} is {planning.plain(now)} in the plan, which is unchanged."
+                return f"{stands} To what? Such as “{name} {less}” or “{name} {more}”."
+    return ""
 
 
 def imagined(deps: TurnDeps, slots: Slots, edits: Edits) -> TurnAnswer | None:
@@ -145,31 +213,6 @@ def last_change(deps: TurnDeps) -> TurnAnswer:
 
 def _value(spec: StepSpec, name: str) -> str:
     return planning.plain(spec.fields[name]) if name in spec.fields else "the usual"
-
-
-def settings_before(deps: TurnDeps, slots: Slots, edits: Edits) -> Edits | None:
-    """The values that the newest training of a run was given, those of the settings that are named or all, and what
-    else a sentence sets; None: there was none."""
-    run = find(deps.store, slots.first("run")) if slots.first("run") else deps.current_run()
-    done = [step for step in deps.store.steps(run.id, status=DONE) if step.stage == "train"] if run else []
-    if not done:
-        return None
-    had, times = done[-1].request, {name: by for name, (by, _) in factors(slots).items()}
-    own = {one.field for one in edits.values} - set(times)
-    named_fields = {*slots.values("field")} - own
-    meant = named_fields & {*had}
-    if named_fields and not meant:
-        return None
-    names = [name for name in catalog.BY_NAME["train"].load().settable if name in had and name not in own]
-    values = tuple(
-        Assigned(name, _multiple(had[name], times.get(name)), ()) for name in names if not meant or name in meant
-    )
-    others = tuple(one for one in edits.values if one.field in own)
-    return replace(edits, values=(*values, *others), stages=("train",))
-
-
-def _multiple(value: object, by: float | None) -> object:
-    return value * by if by is not None and isinstance(value, int | float) else value
 
 
 def compared(deps: TurnDeps, run_id: str) -> TurnAnswer:

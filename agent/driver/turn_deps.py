@@ -128,6 +128,8 @@ class TurnDeps:
     """A part of this turn's words that was read with too little certainty to be answered with the other one."""
     later: tuple[str, ...] = ()
     """What was said together with an order that is carried out first, and rests on what that makes."""
+    only_if: str = ""
+    """On which condition an order behind something else was given: its user judges it at the price."""
     kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Step at work → the words that are taken up once it has ended."""
     by_result: tuple[str, ...] | None = None

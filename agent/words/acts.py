@@ -10,7 +10,7 @@ from typing import Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from tunesmith.agent.words.held import held_back, taken_back
-from tunesmith.agent.words.lexicon import lexicon, words_in, words_of
+from tunesmith.agent.words.lexicon import lexicon, near_name, words_in, words_of
 from tunesmith.agent.words.slots import Slot, Slots, stages_of
 from tunesmith.agent.words.unmeant import (
     PassedOver,
@@ -137,7 +137,9 @@ def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tu
                 s for s in slots.all("unspoken") if s.end <= slot.start and len(slots.between(s.end, slot.start)) < 2
             ]
             before = {word.text for word in [w for w in slots.words if w.end <= slot.start][-2:]}
-            if not wants and (before & words_in("indefinite") or slot.value == "port"):  # `put it on the port`
+            taken = any(one.start >= slot.end and not slots.between(slot.end, one.start) for one in slots.numbers)
+            # `put it on the port`, `stop after 2 epochs`
+            if not wants and (taken or before & words_in("indefinite") or slot.value == "port"):
                 return "", False, [(slot.start, slot.end)]
             if wants or slot.value not in _UNSAID:
                 return str(slot.value), bool(wants), [(slot.start, slot.end), *((s.start, s.end) for s in wants)]
@@ -206,7 +208,8 @@ def _pairs(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
 def _field_called(name: str) -> str:
     words = words_of(name.replace("_", " "))
     matches = lexicon()["fields"].find(words)
-    return matches[0].name if matches and matches[0].after == len(words) else ""
+    called = matches[0].name if matches and matches[0].after == len(words) else ""
+    return called or near_name(name, [*known_fields()])
 
 
 def _typed(text: str, info: FieldInfo) -> object:
@@ -230,9 +233,10 @@ def _numbers(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
     while at < len(tokens):
         pair = _pair(slots, tokens[at], tokens[at + 1], passed) if at + 1 < len(tokens) else None
         off = pair is not None and _is_denied(slots, tokens[at]) and not lowered(slots, *pair)
-        if pair and _marked(slots, *pair) and at + 2 < len(tokens) and pair[1] == tokens[at + 1]:
-            behind = _pair(slots, tokens[at + 1], tokens[at + 2], passed)  # `with r1's rows, 2 epochs`
-            pair = None if behind and not slots.between(behind[1].end, behind[0].start) else pair
+        # of two names beside a number it is the second's: `with r1's rows, 2 epochs`, `stop after 2 epochs`
+        if pair and at + 2 < len(tokens) and (_marked(slots, *pair) or not isinstance([*tokens, None][at + 3], Number)):
+            behind = _pair(slots, tokens[at + 1], tokens[at + 2], passed) if pair[1] == tokens[at + 1] else None
+            pair = None if behind and not slots.sentence[behind[1].end : behind[0].start].strip() else pair
         if pair and not off:
             yield from _fitted(*pair, stages, [one.place for one in passed if one.meant == pair[1]])
         at += 2 if pair and not (off and _marked(slots, *pair)) else 1  # `not enough rows, 500 rows`

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tunesmith.agent.words import acts
-from tunesmith.agent.words.acts import Assigned, assigned, factors, info_of
-from tunesmith.agent.words.held import taken_back
+from tunesmith.agent.words.acts import Assigned, assigned, factors, info_of, settled
+from tunesmith.agent.words.held import end_of_part, held_back, taken_back
 from tunesmith.agent.words.lexicon import lexicon
-from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words
+from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words, slots_of
 from tunesmith.agent.words.unmeant import denied, denied_values, not_enough
-from tunesmith.agent.words.unread import MARKS, NEAR, Place, loose_clauses, own_nouns, remarks_beside, unread_of
+from tunesmith.agent.words.unread import MARKS, NEAR, Place, loose_clauses, own_nouns, unread_of
+from tunesmith.agent.words.values import numbers_alone, numbers_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,8 @@ class Edits:
     unread: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     """Whole parts of the sentence that name nothing of a plan: a remark, or what a plan cannot hold."""
-    remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Field → what of `unread` stands in the part that gives its value: `smells like overfitting` of 4 epochs."""
+    denied: bool = False
+    """Whether something takes a value back, judges it or limits it, or may be an argument: `for my uncle`."""
 
     @property
     def changes(self) -> bool:
@@ -68,7 +69,7 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
         tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,
         str(model.value) if model else "", str(pace.value) if pace else "",
         {name: one[0] for name, one in multiples.items()}, unread,
-        remarks={one.field: remarks_beside(slots, one.places, unread) for one in assignments},
+        denied=bool(denied or held_back(slots, places) or _governs(slots, unread, places)),
     )  # fmt: skip
     clauses = (
         []
@@ -81,13 +82,47 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     return edits
 
 
-def without_remarks(edits: Edits, said: Edits) -> Edits:
-    """The edits, now that it is known which values are the old ones: what is said of such a value orders nothing."""
-    now = {one.field: one.value for one in edits.values}
-    old = [one.field for one in said.values if now.get(one.field, one.value) != one.value]
-    beside = [text for name in old for text in said.remarks.get(name, ()) if text in edits.unread]
-    unread = tuple(text for text in edits.unread if text not in beside)
-    return replace(edits, unread=unread, beside=(*edits.beside, *beside))
+def _governs(slots: Slots, unread: Sequence[str], places: Sequence[Place]) -> bool:
+    """Whether what nothing took stands before what was read and no mark parts them, `avoid rank 16`, or behind a word
+    such as `with`."""
+    for at, text in ((slots.sentence.find(text), text) for text in unread):
+        behind = min((start for start, _ in places if start >= at), default=0)
+        last = [word for word in slots.words if word.end <= at][-1:]
+        if lexicon()["attaches"].find(last) or (
+            behind and not set(MARKS) & set(slots.sentence[at + len(text) : behind])
+        ):
+            return True
+    return False
+
+
+def with_harmless_told(edits: Edits, *, of_old: bool = False) -> Edits:
+    """The edits, each word that nobody knows told beside them: none that is a number or names a thing of the trade."""
+    known = [one for one in edits.unread if numbers_in(one) or slots_of(one).named]
+    harmless = [] if (edits.denied and not of_old) or known or not edits.changes else [*edits.unread]
+    return replace(edits, unread=(), beside=(*edits.beside, *harmless)) if harmless else edits
+
+
+def settled_in(now: Mapping[str, object], edits: Edits) -> Edits:
+    """The edits, a number that only names what the plan has `now` already taken as that."""
+    multiplied = [(name, value * by) for name, by in edits.factors.items()
+                  if isinstance(value := now.get(name), int | float)]  # fmt: skip
+    named = {one.field: one.value for one in edits.values}
+    multiplied = [(name, value) for name, value in multiplied if named.get(name, value) in (value, now[name])]
+    own = [one for one in edits.values if one.field not in dict(multiplied)]
+    at_odds = [f"{by:g} times" for name, by in edits.factors.items() if name in named and name not in dict(multiplied)]
+    values, unread = settled([*own, *(Assigned(name, value, ()) for name, value in multiplied)], edits.unread, now)
+    found = replace(edits, values=values, unread=(*unread, *at_odds), factors={})
+    said = {one.field: one.value for one in edits.values}
+    swapped = any(said.get(one.field, one.value) != one.value for one in values)
+    return with_harmless_told(found, of_old=True) if swapped else found  # what is said of an old value orders nothing
+
+
+def as_it_was(edits: Edits, now: Mapping[str, object], before: Mapping[str, object]) -> Edits:
+    """The edits, a number alone being what one setting of the plan had before its last change: `no, back to 16`."""
+    old = [name for name, value in before.items() if value != now.get(name) and [value] == numbers_alone(edits.unread)]
+    if edits.changes or len(old) != 1:
+        return edits
+    return replace(edits, values=(Assigned(old[0], before[old[0]], ()),), unread=())
 
 
 def without_rows(edits: Edits) -> Edits:
@@ -102,15 +137,19 @@ def model_in(slots: Slots) -> Slot | None:
 
 
 def _unwanted(slots: Slots, taken_places: Sequence[Place]) -> list[Place]:
-    """Numbers that no field took and that something is not to be: `8 bits, not 4`."""
+    """Numbers that no field took and that something is not to be: `8 bits, not 4`; and what says in words alone what it
+    is instead of: `2 epochs instead of what it says`."""
+    told = [(one.start, end_of_part(slots, one.end)) for one in slots.all("instead")]
+    names = [
+        *(one.start for one in slots.numbers),
+        *(one.start for one in slots.named if one.kind in ("field", "stage")),
+    ]
+    in_words = [(start, end) for start, end in told if not any(start < at < end for at in names)]
     free = [n for n in slots.numbers if not any(start <= n.start < end for start, end in taken_places)]
     marks = (*slots.all("not"), *slots.all("instead"))
-    return [
-        (mark.start, n.end)
-        for mark in marks
-        for n in free
-        if mark.end <= n.start and not slots.between(mark.end, n.start)
-    ]
+    denied = [(mark.start, n.end) for mark in marks for n in free
+              if mark.end <= n.start and not slots.between(mark.end, n.start)]  # fmt: skip
+    return [*in_words, *denied]
 
 
 def _left_out(slots: Slots, stages: Sequence[Slot], until: Sequence[Slot]) -> list[Slot]:

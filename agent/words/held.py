@@ -17,7 +17,7 @@ def held_back(slots: Slots, places: Sequence[Place]) -> list[Place]:
     """
     sayings = [one for one in idle_places(slots) if len(slots.between(*one)) > 1]
     harmless = [*sayings, *reasons_of(slots), *_places_of(slots, "again")]
-    loose = [*_conditions(slots, places), *_negations(slots), *_others(slots, places)]
+    loose = [*conditions_of(slots, places), *_negations(slots), *_others(slots, places)]
     return [one for one in loose if not _inside(one, harmless)]
 
 
@@ -32,20 +32,21 @@ def taken_back(slots: Slots) -> list[Place]:
     return [*chains, *(one for one in loose if any(word.end <= one[0] for word in words))]
 
 
-def _conditions(slots: Slots, places: Sequence[Place]) -> Iterator[Place]:
+def conditions_of(slots: Slots, places: Sequence[Place] = ()) -> Iterator[Place]:
+    """Where words such as `if` begin, up to the end of their part of the sentence."""
     for start, end in found_as_written("holds_back", slots.words):
         typed = slots.sentence[start:end].casefold()
         ends = not slots.between(end, len(slots.sentence)) or slots.sentence[end:].lstrip()[:1] in MARKS
         answers = typed in _YES or (ends and typed in _MAY_BE_YES)
         if not (answers or _inside((start, end), places)):
-            yield start, _end_of_part(slots, end)
+            yield start, end_of_part(slots, end)
 
 
 _YES, _MAY_BE_YES = ("sí", "sì"), ("si",)
 """Words that agree, as they are typed; without the accent where a mark stands behind."""
 
 
-def _end_of_part(slots: Slots, end: int) -> int:
+def end_of_part(slots: Slots, end: int) -> int:
     """Where the part of a sentence ends that a place stands in."""
     marks = [at for mark in MARKS if (at := slots.sentence.find(mark, end)) >= 0]
     return max((word.end for word in slots.between(end, min(marks, default=len(slots.sentence)))), default=end)
@@ -64,7 +65,7 @@ def _negations(slots: Slots) -> Iterator[Place]:
         near = any(at >= end and len(slots.between(end, at)) <= most and _same_part(slots, end, at) for at in targets)
         if start in spent or answers or near or _inside((start, end), proposed):
             continue
-        yield start, min(_end_of_part(slots, end), _after(slots, end))
+        yield start, min(end_of_part(slots, end), _after(slots, end))
 
 
 def _after(slots: Slots, end: int) -> int:

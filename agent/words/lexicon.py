@@ -115,6 +115,18 @@ def consent() -> Mapping[str, frozenset[tuple[str, ...]]]:
 
 
 @cache
+def field_names() -> tuple[str, ...]:
+    """The settings by the names that a request has for them."""
+    return tuple(_page()["fields"])
+
+
+def near_name(written: str, names: Sequence[str]) -> str:
+    """The only one of some names that is at most two slips away: `lora_rnk`; empty: none, or several are."""
+    near = [name for name in names if OSA.distance(name, written, score_cutoff=2) <= 2]
+    return near[0] if len(near) == 1 else ""
+
+
+@cache
 def _page() -> Mapping[str, Any]:
     return read_own(files("tunesmith.agent.words") / "lexicon.yaml")  # type: ignore[no-any-return]  # ours, of tables
 
@@ -164,7 +176,7 @@ def _swapped(word: str) -> str:
 _EVERYDAY = (
     "asked_of", "before_that", "next_ones", "this_time", "purpose", "which", "longest", "enough", "wishes",
     "complaints", "files", "always", "says_nothing", "leaves", "shows", "suffices", "the_rest", "stays", "because",
-    "speakers", "own_nouns", "holds_back", "takes_back",
+    "speakers", "own_nouns", "holds_back", "takes_back", "asks_whether", "too_much",
     "from_a", "to_b", "corrects", "no_denial", "denies", "halves", "numbers_or_words",
 )  # fmt: skip
 """Tables of words that belong to no trade: nothing that is misspelt is taken for one of them, and so the encoder gets

@@ -19,10 +19,11 @@ from tunesmith.agent.words.acts import OWN_SLOTS, Order, order_of, places_of
 from tunesmith.agent.words.edits import Edits, edits_of
 from tunesmith.agent.words.encoder import Encoder, NoEncoder
 from tunesmith.agent.words.head import NOTHING, Guess, Head, Moment, kind_of, kinds, possible
-from tunesmith.agent.words.lexicon import lexicon, words_of
+from tunesmith.agent.words.lexicon import everyday, lexicon, words_of
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import Slots, forgetting_of_two, place_in_list, slots_of
 from tunesmith.agent.words.spelling import canonical, slip_of
+from tunesmith.agent.words.unmeant import denied
 from tunesmith.agent.words.unread import idle_places
 from tunesmith.memory.records import ASIDE_RUNS, Run
 from tunesmith.tools.pipeline import catalog
@@ -46,8 +47,9 @@ _DESTROYS = ("do.delete", "plan.drop")
 """What takes something away and asks nothing more needs the certainty of an answer."""
 _ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if", "plan.start", "plan.drop", "plan.as_before", "plan.rows")
 _SAYS_NOTHING = ("remark", "code", "out_of_scope", "follow", "again", "yes", "no", "accept", "page", NOTHING)
-_SMALL_TALK = ("complaint", "calculator", "thanks", "bye", "joke", "weather", "clock", "hello", "how_are_you")
-_NOT_OFFERED = (*_SAYS_NOTHING, *(f"talk.{name}" for name in _SMALL_TALK))
+SMALL_TALK = tuple(f"talk.{name}" for name in (
+    "complaint", "calculator", "thanks", "bye", "joke", "weather", "clock", "hello", "how_are_you"))  # fmt: skip
+_NOT_OFFERED = (*_SAYS_NOTHING, *SMALL_TALK)
 """What nobody means who was not understood."""
 _FOLLOWS, _ANOTHER_WISH = 2.0, 0.25
 """How many times likelier than its share of all sentences says is what follows on an answer; a new wish in words that
@@ -56,6 +58,9 @@ _TWO_RUNS = 5.0
 """How many times likelier a comparison is where two runs are named: the moment says only how often it is asked."""
 _OF_ITS_ARGUMENTS = 50.0
 """How many times likelier than its words say is what alone takes the arguments that are named."""
+_OF_ALL_AHEAD, _OF_A_THING = 1000.0, ("run", "arm", "made", "model", "path", "artifact")
+"""How many times likelier all that is ahead is asked for where time and disk or memory are, half-way and of nothing by
+name: what is asked of a step that is over stays likelier by far."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
 """What a word means while a plan is proposed, unless it names a run."""
 _MEANS_OF_A_DRAFT = {"plan.drop": "describe.drop"}
@@ -142,6 +147,7 @@ class Reader:
             guesses = sorted(guesses, key=lambda guess: guess.label != known)  # what is known to be meant goes first
             guesses = [Guess(known, 1.0), *(replace(guess, probability=0.0) for guess in guesses[1:])]
         by_kind = kinds(guesses)
+        by_kind[0] = replace(by_kind[0], label=_of_rows(by_kind[0].label, slots, by_kind[:2]))
         stop = next((one for one in by_kind if one.label == _STOP), None)
         reading = self._after(context.before, self._as(by_kind[0], True, slots, context), guesses)
         asks_or_orders = reading.request or reading.label.startswith("do.")
@@ -183,11 +189,16 @@ class Reader:
             return self.head.threshold
         if order and names_no_step(order, reading.slots):
             return _NEVER
-        whole = edits.changes and not edits.unread if edits else bool(order and order.fields and not order.unread)
+        rows_of = reading.label == "plan.rows" and reading.slots.all("run") and "rows" in reading.slots.values("field")
+        whole = (
+            bool(edits.changes or rows_of) and not edits.unread
+            if edits
+            else bool(order and order.fields and not order.unread)
+        )
         return min(self.head.threshold, _EACH_WORD_READ if whole else _BEHIND_A_YES)
 
     def _as(self, guess: Guess, sure: bool, slots: Slots, context: Context) -> Reading:
-        guess = replace(guess, label=_of_rows(guess.label, slots))
+        guess = replace(guess, label=_of_rows(guess.label, slots, ()))
         label, act = guess.label, guess.label.removeprefix("do.")
         request = self._request(label, slots, context)
         order = order_of(act, slots, self.known(label)) if act != label and act in catalog.ENTRIES else None
@@ -249,9 +260,12 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
     leaves_out = any(slots.negated(slot) for slot in slots.all("stage") if slot.value in context.planned)
     prior = {"follow": _FOLLOWS, "want": _ANOTHER_WISH if leaves_out else 1.0, "term": 0.0 if slots.all("run") else 1.0}
     prior |= dict.fromkeys(("compare_runs", "across"), _TWO_RUNS if len(slots.values("run")) == 2 else 1.0)
+    several = len({match.name for match in everyday("asked_of", slots.words)}) > 1
+    if several and context.at in ("midway", "broken_off") and not any(slots.all(kind) for kind in _OF_A_THING):
+        prior["run.remaining"] = _OF_ALL_AHEAD
     prior |= dict.fromkeys(_settled(slots), _OF_ITS_ARGUMENTS)
     open_ = [
-        replace(guess, probability=guess.probability * prior.get(guess.label.partition(".")[0], 1.0))
+        replace(guess, probability=guess.probability * prior.get(guess.label, prior.get(kind_of(guess.label), 1.0)))
         for guess in guesses
         if possible(guess.label, **moment)
     ]
@@ -260,9 +274,15 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
     return sorted(rescaled, key=lambda guess: -guess.probability)
 
 
-def _of_rows(label: str, slots: Slots) -> str:
-    """The label, where a change of the plan takes the rows of a run that is named: `no new rows, reuse r1's`."""
-    reuses = slots.all("run") and "rows" in slots.values("field") and lexicon()["reuses"].find(slots.words)
+def _of_rows(label: str, slots: Slots, near: Sequence[Guess]) -> str:
+    """The label, where a change of the plan takes the rows of a run that is named: `no new rows, reuse r1's`, or words
+    that are nearly read as that, deny no rows and want neither more nor fewer."""
+    rows = [slot for slot in slots.all("field") if slot.value == "rows"]
+    if not slots.all("run") or not rows:
+        return label
+    other = slots.numbers or slots.all("unspoken") or any(denied(slots, one) for one in rows)
+    nearly = not other and "plan.rows" in [guess.label for guess in near]
+    reuses = nearly or lexicon()["reuses"].find(slots.words)
     return "plan.rows" if reuses and label in ("plan.set", "plan.without", "plan.as_before") else label
 
 
@@ -284,7 +304,7 @@ def _carried(request: Query | None, before: Query | None, slots: Slots) -> Query
         return request
     given: dict[str, str] = {}
     names_one = any(slots.all(kind) for kind in ("arm", "stage", "step", "model", "run", "made", "artifact"))
-    for name in ("arm", "stage", "made"):
+    for name in ("arm", "stage", "made", "model"):
         had = getattr(before, name, "")
         if had and name in type(request).model_fields and not (getattr(request, name) or names_one):
             given[name] = had

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 
 from tunesmith.agent.words import paths
-from tunesmith.agent.words.lexicon import Match, Word, lexicon, words_of
+from tunesmith.agent.words.lexicon import Match, Word, field_names, lexicon, near_name, words_of
 from tunesmith.agent.words.values import SPANS, Number, Span, numbers_in
 from tunesmith.memory.records import ASIDE_RUNS, Run
 
@@ -178,6 +178,10 @@ def empty_words() -> frozenset[str]:
 def slots_of(sentence: str, runs: Sequence[Run] = ()) -> Slots:
     """Read what a sentence names; `runs` are those of the store, the newest first."""
     slots, masked, pairs = _shapes(sentence)
+    for match in re.finditer(r"\b[a-z]+(?:_[a-z]+)+\b", masked.lower()):
+        if (name := near_name(match[0], field_names())) not in ("", match[0]):
+            slots.append(Slot("field", name, *match.span()))
+            masked = masked[: match.start()] + " " * len(match[0]) + masked[match.end() :]
     ordinary = [run for run in runs if run.name not in ASIDE_RUNS]
     named, masked = _named_runs(masked, ordinary)
     numbers = tuple(numbers_in(masked))

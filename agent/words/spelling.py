@@ -10,7 +10,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from tunesmith.agent.words.lexicon import Word, is_known, words_of
-from tunesmith.agent.words.slots import Slots
+from tunesmith.agent.words.slots import Slot, Slots
 
 _SHORTEST_SWAPPED, _SHORTEST_MISSPELT, _OFTEN = 3, 4, 3
 """Letters of a word with two of them the wrong way round that may be put right, of one with any slip, and how many
@@ -50,6 +50,7 @@ def canonical(slots: Slots, vocabulary: Mapping[str, int]) -> str:
     """
     stretches, at = [], 0
     shapes = [(slot.start, slot.end, _PLAIN[slot.kind]) for slot in slots.named if slot.kind in _PLAIN]
+    shapes += [(slot.start, slot.end, str(slot.value)) for slot in slots.all("field") if _is_name(slots, slot)]
     put_right = ((word, _nearest(word, vocabulary)) for word in slots.words)
     words = [(word.start, word.end, text) for word, text in put_right if text != word.written]
     for start, end, text in sorted([*shapes, *words]):
@@ -57,6 +58,11 @@ def canonical(slots: Slots, vocabulary: Mapping[str, int]) -> str:
             stretches += [slots.sentence[at:start], text]
             at = end
     return " ".join("".join([*stretches, slots.sentence[at:]]).lower().split())[:400]  # a paste's beginning tells
+
+
+def _is_name(slots: Slots, slot: Slot) -> bool:
+    """Whether a setting is named as a request names it, rightly or not."""
+    return "_" in slots.sentence[slot.start : slot.end]
 
 
 def slip_of(word: str, words: Collection[str], *, of_any: bool = False) -> bool:

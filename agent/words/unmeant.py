@@ -98,7 +98,12 @@ def lowered(slots: Slots, field: Slot, number: Number) -> bool:
 
 
 def not_enough(slots: Slots) -> Iterator[Place]:
-    """Words that a value is enough, behind a negation: `rank 8 is not enough`."""
+    """Words that a value is enough, behind a negation: `rank 8 is not enough`; and that it is too much."""
+    marks = [-1, *(at for at, sign in enumerate(slots.sentence) if sign in MARKS), len(slots.sentence)]
+    for start, end in _places("too_much", slots.words):
+        part = max(at for at in marks if at < start), min(at for at in marks if at >= end)
+        if all(part[0] < one.start < part[1] for one in slots.numbers if not one.weak):  # `16 is too much, make it 8`
+            yield start, end
     for start, end in _places("suffices", slots.words):
         before = [
             slot for slot in slots.all("not") if slot.end <= start and len(slots.between(slot.end, start)) <= NEAR

@@ -11,7 +11,7 @@ from itertools import pairwise
 from tunesmith.agent.words.lexicon import Word, lexicon, words_in
 from tunesmith.agent.words.slots import Slot, Slots, empty_words
 from tunesmith.agent.words.spelling import slip_of
-from tunesmith.agent.words.values import Number, numbers_in
+from tunesmith.agent.words.values import Number
 
 Place = tuple[int, int]
 NEAR = 3
@@ -139,13 +139,6 @@ def unread_of(
     return tuple(" ".join(_with_article(slots.sentence, start, end).split()) for start, end in groups)
 
 
-def remarks_beside(slots: Slots, places: Sequence[Place], unread: Sequence[str]) -> tuple[str, ...]:
-    """What of `unread` stands in one part of the sentence, from mark to mark, with a value, and is no number."""
-    parts = [slots.sentence[one.start : one.end] for one in _parts(slots)
-             if any(one.start <= start < one.end for start, _ in places)]  # fmt: skip
-    return tuple(text for text in unread if not numbers_in(text) and any(text in part for part in parts))
-
-
 _HARD = ("path", "model", "card", "quote", "commit", "case", "row", "artifact", "step", "pair", "span")
 
 
@@ -178,7 +171,8 @@ def idle_places(slots: Slots) -> list[Place]:
     for part in _parts(slots):
         own = [word for word in words if part.start <= word.start < part.end]
         rest, stays = found_as_written("the_rest", own), found_as_written("stays", own)
-        places += [*rest, *stays] if rest and stays else []
+        fine = found_as_written("enough", own) if not slots.all("not") else []  # `the rest is ok`
+        places += [*rest, *stays, *fine] if rest and (stays or fine) else []
     return places
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -52,6 +52,12 @@ def numbers_in(text: str) -> list[Number]:
     for number in by_place:  # of `two million` and `million` the longer one
         apart += [number] if not apart or number.start >= apart[-1].end else []
     return apart
+
+
+def numbers_alone(texts: Sequence[str]) -> list[float]:
+    """The numbers of texts that are nothing else."""
+    found = [(text, numbers_in(text)) for text in texts]
+    return [one[0].value for text, one in found if len(one) == 1 and (one[0].start, one[0].end) == (0, len(text))]
 
 
 def _halves(text: str) -> Iterator[Number]:

@@ -52,9 +52,13 @@ def parted(one: Alone, said: str) -> tuple[list[str], tuple[str, ...]]:
         ("serve the merged one, how big is it", ["how big is it", "serve the merged one"], ()),
         ("evalúa el modelo fusionado y luego cuantízalo a 4 bits", ["evalúa el modelo fusionado"],
          ("cuantízalo a 4 bits",)),
-        ("quantize and deploy", ["quantize"], ("deploy",)),
+        ("quantize and deploy", ["quantize"], ("deploy (quantized)",)),
         ("train again with rank 8 and then evaluate the adapter and deploy it", ["train again with rank 8"],
-         ("evaluate the adapter", "deploy it")),
+         ("evaluate the adapter", "deploy it (adapter)")),
+        ("quantize it to 8 bits and then tell me how many cases that lost", ["quantize it to 8 bits"],
+         ("tell me how many cases that lost",)),
+        ("valuta il modello unito e, se va bene, quantizzalo", ["valuta il modello unito"], ("quantizzalo",)),
+        ("test the merged one and if that looks fine serve it", ["test the merged one"], ("serve it (merged)",)),
         ("show me what failed, then deploy the quantized one and export a gguf",
          ["show me what failed", "deploy the quantized one"], ("export a gguf",)),
         ("enséñame los fallos y haz más filas sobre eso", ["enséñame los fallos", "haz más filas sobre eso"], ()),
@@ -102,10 +106,48 @@ def screen_of(tmp_path: Path, state: str, *said: str, answers: tuple[str, ...] =
         return shell.screen.getvalue()
 
 
-def test_of_two_orders_the_second_is_priced_by_itself_once_the_first_was_declined(tmp_path: Path) -> None:
+def test_of_two_orders_the_second_is_about_what_the_first_makes_and_not_about_an_older_one(tmp_path: Path) -> None:
     screen = screen_of(tmp_path, ONE, "quantize r1 and put it on port 8081")
-    first, _, then = screen.partition("You also wanted: “put it on port 8081”")
+    first, _, then = screen.partition("You also wanted: “put it on port 8081 (quantized)”")
+    assert "?? quantize: about" in first and "deploy needs the quantized model" in then and "?? deploy" not in screen
+
+
+def test_of_two_orders_the_second_is_priced_by_itself_once_the_first_was_declined(tmp_path: Path) -> None:
+    screen = screen_of(tmp_path, TWO, "quantize r1 again and put it on port 8081")
+    first, _, then = screen.partition("You also wanted: “put it on port 8081 (r1, quantized)”")
     assert "?? quantize: about" in first and "127.0.0.1:8081" in then and "?? deploy: about" in then
+
+
+def test_a_condition_of_the_second_order_is_said_and_falls_with_the_first(tmp_path: Path) -> None:
+    screen = screen_of(tmp_path, ONE, "test the merged one and if that looks fine serve it")
+    assert "“if that looks fine” is yours to judge there" in " ".join(screen.split()) and "?? evaluate" in screen
+    assert "was not begun either" in screen and "?? deploy" not in screen
+
+
+@table(
+    ("said", "now"),
+    [
+        ("how long did the training take and how much memory did it use", 2),
+        ("what rank did r1 use and how many epochs did it get", 2),
+        ("wie lange noch, und was passiert, wenn ich den Laptop zuklappe?", 2),
+        ("how much disk does a 3B model need and can my machine train it?", 2),
+    ],
+)
+def test_what_begins_to_ask_behind_a_question_is_one_more(alone: Alone, said: str, now: int) -> None:
+    texts, _ = parted(alone, said)
+    assert len(texts) == now or alone.deps.rest, texts
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("how long will all of it take and how much disk space do I need", "what could follow: preflight"),
+        ("how long did the baseline take and how much memory did it need", "baseline took"),
+    ],
+)
+def test_time_and_disk_of_nothing_by_name_are_those_of_what_is_ahead(tmp_path: Path, said: str, told: str) -> None:
+    state = "a run is planned or begun with its expensive steps still ahead"
+    assert told in " ".join(screen_of(tmp_path, state, said).split())
 
 
 @pytest.mark.parametrize(("status", "offered"), [(DONE, True), (FAILED, False)])

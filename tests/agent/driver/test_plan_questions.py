@@ -10,8 +10,10 @@ import pytest
 
 from tests.agent.driver.test_conversation import Talk
 from tests.agent.driver.test_planning import GOAL, fields, steps
+from tests.bench.strangers import plan_of, shell_in
+from tests.driver.stranger_states import home_of_state
 from tests.fixtures.stored_runs import finished_run
-from tunesmith.agent.driver import plan_questions, planning
+from tunesmith.agent.driver import choosing, plan_questions, planning
 from tunesmith.agent.driver.look_ups import turn_context
 from tunesmith.agent.driver.planning import without
 from tunesmith.agent.words.edits import Edits, edits_of
@@ -94,7 +96,7 @@ def test_only_the_setting_that_is_named_is_taken_from_a_run_and_a_factor_is_of_i
     trained = next(step for step in planned.store.steps("r1") if step.stage == "train")
 
     def taken(words: str) -> dict[str, object]:
-        edits = plan_questions.settings_before(planned.deps, slots_of(words), Edits())
+        edits = choosing.settings_before(planned.deps, slots_of(words), Edits())
         return {one.field: one.value for one in edits.values} if edits else {}
 
     assert taken("use the same rank as last time") == {"lora_rank": trained.request["lora_rank"]}
@@ -182,3 +184,81 @@ def test_rows_of_a_run_before_take_the_place_of_those_that_the_plan_would_write(
 
 def rows_step(talk: Talk) -> str:
     return next(step.id for step in talk.store.steps("r1") if step.stage == "generate")
+
+
+def plan_after(tmp_path: Path, state: str, *said: str) -> tuple[str, dict[str, dict[str, object]]]:
+    """The screen after these words in a state, and the fields of the open plan's steps then."""
+    with home_of_state(tmp_path / "home", state), shell_in(tmp_path / "home", [], None) as shell:
+        deps = shell.talk.chat().deps
+        deps.draft = plan_of(state)
+        for line in said:
+            shell.type(line)
+        steps = {spec.stage: spec.fields for spec in deps.draft.steps} if deps.draft else {}
+        return " ".join(shell.screen.getvalue().split()), steps
+
+
+OPEN = "r1 was trained with rank 8 and 2 epochs; a plan for a new run is open: rank 16, 3 epochs, quantize"
+WRITES = "r1 has rows; a plan for a new run is open: generate 400 rows, train with rank 16, 3 epochs, quantize"
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("said", "rank", "epochs"),
+    [
+        (("give it r1's rank but 5 epochs",), 8, 5.0),
+        (("use r1's epochs, the rest is fine",), 16, 2.0),
+        (("just copy r1's config please",), 8, 2.0),
+        (("rank 64", "hm, back to 16"), 16, 3.0),
+        (("rank 8, old bean",), 8, 3.0),
+        (("set lora_rnk to 4",), 4, 3.0),
+        (("zwei Durchgänge bitte",), 16, 2.0),
+        (("16 is too much, make it 4",), 4, 3.0),
+        (("rank 64 would be too much",), 16, 3.0),
+        (("rank 64 would be lunacy",), 16, 3.0),
+        (("lower the learning rate a bit",), 16, 3.0),
+    ],
+)
+def test_words_change_of_the_plan_what_they_order_and_nothing_by_a_judgement(
+    tmp_path: Path, said: tuple[str, ...], rank: int, epochs: float
+) -> None:
+    screen, steps = plan_after(tmp_path, OPEN, *said)
+    assert (steps["train"]["lora_rank"], steps["train"]["epochs"]) == (rank, epochs), screen
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("it must not take more than five minutes", "does not stay within that: fewer epochs"),
+        ("no more than 3 GB of memory please", "does not stay within that: a smaller base"),
+        ("it may take up to two hours", "stays within that"),
+    ],
+)
+def test_a_time_or_a_memory_that_the_plan_is_held_to_changes_nothing_and_is_answered(
+    tmp_path: Path, said: str, told: str
+) -> None:
+    screen, steps = plan_after(tmp_path, OPEN, said)
+    assert told in screen and steps["train"]["lora_rank"] == 16 and steps["train"]["epochs"] == 3.0, screen
+
+
+def test_a_limit_beside_a_change_is_answered_with_it(tmp_path: Path) -> None:
+    screen, steps = plan_after(tmp_path, OPEN, "rank 8, and keep it under 9 GB")
+    assert steps["train"]["lora_rank"] == 8 and "9.0 GiB: the plan takes about" in screen
+
+
+def test_rows_of_a_run_that_is_named_are_taken_whatever_the_verb(tmp_path: Path) -> None:
+    screen, steps = plan_after(tmp_path, WRITES, "lieber gleich die Zeilen von r1, neue brauchen wir keine")
+    assert steps["generate"]["rows"] == 0 and "rows that r1 kept" in screen
+
+
+@pytest.mark.parametrize(
+    ("said", "rank", "epochs"),
+    [("train r1 once more with r2's epochs", 16, 2.0), ("train again in r1 with the rank of r2", 8, 3.0)],
+)
+def test_an_order_takes_the_setting_of_another_run_that_it_names(
+    tmp_path: Path, said: str, rank: int, epochs: float
+) -> None:
+    state = "at least two finished runs r1 and r2 with different settings, both tested"
+    with home_of_state(tmp_path / "home", state), shell_in(tmp_path / "home", [], None) as shell:
+        shell.type(said)
+        newest = shell.store.priced_steps("r1")[-1]
+        assert newest.stage == "train" and newest.request["lora_rank"] == rank and newest.request["epochs"] == epochs

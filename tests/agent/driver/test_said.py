@@ -139,17 +139,16 @@ def test_of_two_things_the_one_that_is_not_answered_is_named(alone: Alone, monke
     said = alone.hears("how long did the merge take and how big is the merged model")
     assert "merge took" in said and "What “how big is the merged model” asks" in said
     monkeypatch.undo()
-    assert "“why, and how long did that take?” asks" in alone.hears(
-        "How many rows were dropped and why, and how long did that take?"
-    )
+    said = alone.hears("How many rows were dropped and why, and how long did that take?")
+    assert "22 rows dropped" in said and "(I read “how long did that take?” with little certainty.)" in said
 
 
 @table(
     ("said", "tool", "later"),
     [
-        ("quantize r1, and once that's done serve it", "quantize", "once that's done serve it"),
-        ("Test the merged model, and if that's fine quantize it.", "evaluate", "if that's fine quantize it."),
-        ("merge r1 and then make a gguf of it", "merge", "make a gguf of it"),
+        ("quantize r1, and once that's done serve it", "quantize", "once that's done serve it (quantized)"),
+        ("Test the merged model, and if that's fine quantize it.", "evaluate", "quantize it"),
+        ("merge r1 and then make a gguf of it", "merge", "make a gguf of it (merged)"),
     ],
 )
 def test_of_two_orders_the_first_is_priced_and_the_other_is_said_to_come_after_it(
@@ -166,7 +165,7 @@ def test_of_two_orders_the_first_is_priced_and_the_other_is_said_to_come_after_i
 
 def test_what_is_not_begun_of_two_orders_is_named_where_the_first_is_refused(alone: Alone) -> None:
     steps = alone.steps()
-    assert "“serve it” was not begun either" in alone.hears("train again with a higher rank, then serve it")
+    assert "“serve it (adapter)” was not begun either" in alone.hears("train again with a higher rank, then serve it")
     assert alone.steps() == steps
 
 

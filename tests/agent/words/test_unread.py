@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from itertools import product
 
 from tests.fixtures.tables import table
-from tunesmith.agent.words.acts import Order, order_of, settled
-from tunesmith.agent.words.edits import Edits, edits_of, without_remarks
+from tunesmith.agent.words.acts import Order, order_of
+from tunesmith.agent.words.edits import edits_of, settled_in
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.reading import Context, names_no_step, read, reader
 from tunesmith.agent.words.slots import slots_of
@@ -204,6 +204,8 @@ CHANGES: dict[str, tuple[dict[str, object], bool]] = {
     "na milion epok": ({"epochs": 1e6}, True),
     "half an epoch": ({"epochs": 0.5}, True),
     "with r1's rows, 2 epochs": ({"epochs": 2}, False),
+    "rank 16, set it up and stop after 2 epochs": ({"lora_rank": 16, "epochs": 2}, False),
+    "rank 16 epochs 2": ({"lora_rank": 16, "epochs": 2}, True),
     "quantize to 0.3 bits": ({"scheme": "0.3 bits"}, True),
     "half a bit": ({"scheme": "0.5 bits"}, True),
     "8 bits, not 4 bits": ({"scheme": "W8A8"}, True),
@@ -240,8 +242,7 @@ _OF_THE_PLAN = ("oui", "enough", "rounds", "down", "why", "bits", "set", "make",
 @table("said", CHANGES)
 def test_a_value_is_the_one_that_is_meant_and_what_is_denied_is_not_set(said: str) -> None:
     edits = edits_of(slots_of(said), PLANNED, lambda word: word in _OF_THE_PLAN, leaves_out=False)
-    values, unread = settled(edits.values, edits.unread, NOW)
-    found = without_remarks(Edits(values, unread=unread, beside=edits.beside, remarks=edits.remarks), edits)
+    found = settled_in(NOW, edits)
     assert ({one.field: one.value for one in found.values}, not found.unread) == CHANGES[said], found
 
 
