@@ -188,7 +188,7 @@ class Shell:
                 for line in reply.splitlines():
                     self.say(line)
             else:
-                return self.talk.as_edit(answer, self._asked_for) or answer
+                return self.talk.as_answer(answer, self._asked_for) or answer
 
     def confirm(self, question: str) -> bool:
         """Whether what is to be ended or given up is, asked until that is plain. With the grace."""

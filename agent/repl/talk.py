@@ -313,13 +313,13 @@ class Talk:
 
         return aside(self._chat.deps, words, Waits.of(priced))
 
-    def as_edit(self, words: str, priced: Plan | None) -> str:
-        """Words that give fields of a stage other values, as `field=value …`; empty where they do not."""
+    def as_answer(self, words: str, priced: Plan | None) -> str:
+        """What words come to that the gate itself cannot read: other values as `field=value …`, or a no."""
         if priced is None or not self._loaded.is_set() or self._chat is None:
             return ""
-        from tunesmith.agent.driver.at_price import as_edit
+        from tunesmith.agent.driver.at_price import Waits, as_answer
 
-        return as_edit(words, priced.stage)
+        return as_answer(words, Waits.of(priced))
 
     def close(self) -> None:
         """Let go of the driver; its server ends by its lease."""

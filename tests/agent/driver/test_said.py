@@ -33,7 +33,7 @@ from tests.fixtures.stored_runs import suite as stored_suite
 from tests.fixtures.tables import table
 from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.driver import by_code, parts, plan_questions, planning
-from tunesmith.agent.driver.at_price import Waits, as_edit, aside
+from tunesmith.agent.driver.at_price import Waits, as_answer, aside
 from tunesmith.agent.driver.by_code import decide
 from tunesmith.agent.driver.look_ups import turn_context
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer
@@ -322,8 +322,8 @@ def test_half_of_a_value_of_the_plan_is_half_of_what_it_has(planned: Alone) -> N
     planned.hears("4 epochs")
     assert "train epochs 2" in planned.hears("half the epochs please")
     assert train_fields(planned)["epochs"] == 2
-    assert as_edit("half the epochs please", "train") == "", "at a price it is no value"
-    assert as_edit("rank 8 and half the epochs", "train") == "", "nor is the one beside it taken alone"
+    assert as_answer("half the epochs please", Waits("train")) == "", "at a price it is no value"
+    assert as_answer("rank 8 and half the epochs", Waits("train")) == "", "nor is the one beside it taken alone"
 
 
 def test_the_newest_change_of_the_plan_is_taken_back_and_only_where_one_was_made(planned: Alone) -> None:
@@ -393,7 +393,7 @@ EDITS = {
 
 @table("said", EDITS)
 def test_at_a_price_only_values_whose_every_word_was_taken_change_it(said: str) -> None:
-    assert as_edit(said, "train") == EDITS[said]
+    assert as_answer(said, Waits("train")) == EDITS[said]
 
 
 def test_a_question_about_the_price_that_waits_points_at_it_and_others_are_answered(alone: Alone) -> None:
