@@ -34,6 +34,7 @@ from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import RUNNING
 from tunesmith.tools.core.yaml_file import read_own
 from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.models.known_bases import known_base
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.serving import servers
 
@@ -238,6 +239,7 @@ def talk_text(deps: TurnDeps, topic: str, run: str = "") -> str:
     values = {"driver": driver, "home": deps.store.home, "version": VERSION, "now": time.strftime("%A, %Y-%m-%d %H:%M")}
     values["running"] = "".join(f"{at_work(step)} " for step in deps.store.steps(status=RUNNING))
     values["released"] = _released(deps) if "{released}" in text else ""
+    values["licence"] = _licence(deps, run) if "{licence}" in text else ""
     values["rows"] = _rows_for_a_plan(deps, run) if "{rows}" in text else ""
     for name, value in values.items():
         text = text.replace("{" + name + "}", str(value))
@@ -250,6 +252,19 @@ def _released(deps: TurnDeps) -> str:
         if one.meta.get("format") == "gguf" and one.path.exists():
             return f"The GGUF of {one.run} is in {one.path}. "
     return "There is no GGUF yet: “export the merged model as a GGUF” prices one. "
+
+
+def _licence(deps: TurnDeps, run: str) -> str:
+    """Under which licence the base of a run is, as its list has it, with a space behind it; empty where no run is."""
+    of = run or next((one.id for one in (deps.focused_run(), *ordinary(deps.store)) if one), "")
+    base = next(reversed(deps.store.artifacts(of, "base")), None)
+    if base is None:
+        return ""
+    names = [str(base.meta.get("name", "")), str(deps.store.step(base.step).request.get("model", ""))]
+    known = next(filter(None, map(known_base, names)), None)
+    what = f"is under {known.license} by its card" if known else "has no licence in the records; its card names it"
+    title = next(filter(None, names), base.id)
+    return f"The base of {of}, {title}, {what}; that binds what is made from it too, and this is no legal advice. "
 
 
 def _rows_for_a_plan(deps: TurnDeps, run: str) -> str:
