@@ -79,20 +79,13 @@ class Waits:
 
     def told(self, label: str) -> str:
         """What is said to words about the price, by their label; empty for words about something else."""
-        match label:
-            case "price" | "plan.cost" | "plan.show" | "plan.why" | "why" | "talk.slow":
-                return " ".join([self.price, self.work, self.money, "“why” shows all of it."])
-            case "talk.power" | "talk.licence":
-                return f"{self.money} {self.price}"
-            case "talk.stop_how":
-                return f"{self.stopping} {self.price}"
-            case "plan.wait":
-                again = f"After a no “{self.stage}” shows it again."
-                return f"{self.stage} waits: nothing starts without a yes, and none by the clock. {self.price} {again}"
-            case "do.approve" | "talk.which_ask":
-                later = "each step after it shows a price of its own and asks first"
-                return f"A yes here starts {self.stage} alone: {later}. {self.price}"
-        return ""
+        if label in ("price", "plan.cost", "plan.show", "plan.why", "why", "talk.slow"):
+            return " ".join([self.price, self.work, self.money, "“why” shows all of it."])
+        waits = f"{self.stage} waits: nothing starts without a yes, or by the clock; “{self.stage}” shows it again."
+        alone = f"A yes here starts {self.stage} alone: each step after it shows its own price and asks first."
+        first = {"talk.power": self.money, "talk.licence": self.money, "talk.stop_how": self.stopping,
+                 "plan.wait": waits, "do.approve": alone, "talk.which_ask": alone}.get(label)  # fmt: skip
+        return f"{first} {self.price}" if first else ""
 
     @property
     def not_understood(self) -> str:
@@ -106,25 +99,23 @@ class Waits:
         """How the price stands to the time, memory or disk that words name; empty where they name none of it."""
         if self.plan is None:
             return ""
-        cost, found = self.plan.estimate, list(_quantities(slots))
+        plan, cost, found = self.plan, self.plan.estimate, list(_quantities(slots))
         told = [self._time(value * _SECONDS[unit]) for value, unit in found if unit in _SECONDS]
-        memory = (cost.peak_vram_bytes, self.plan.free_vram_bytes, "VRAM")
+        on_card, most = cost.peak_vram_bytes, [value * GIB for value, unit in found if unit == "gib"]
         of = {
-            "memory": memory if cost.peak_vram_bytes else (cost.peak_ram_bytes, self.plan.free_ram_bytes, "memory"),
-            "disk": (cost.disk_bytes, self.plan.free_disk_bytes, "disk"),
+            "memory": (on_card or cost.peak_ram_bytes, plan.free_vram_bytes if on_card else plan.free_ram_bytes),
+            "disk": (cost.disk_bytes, plan.free_disk_bytes),
         }
         named = [match.name for match in lexicon()["asked_of"].find(slots.words) if match.name in of]
-        most = [value * GIB for value, unit in found if unit == "gib"]
-        for needs, free, name in [of[one] for one in dict.fromkeys(named or (of if most else ()))]:
-            share = needs / free if free else 1.0
-            told += [f"Of {size(free)} of {name} that is free it needs {size(needs)} ({share:.1%}) and leaves "
-                     f"{size(max(free - needs, 0))}."]  # fmt: skip
+        for name in dict.fromkeys(named or (of if most else ())):
+            needs, free = of[name]
+            share, left = needs / free if free else 1.0, max(free - needs, 0)
+            told += [
+                f"Of {size(free)} of {name} that is free it needs {size(needs)} ({share:.1%}), leaving {size(left)}."
+            ]
             told += [f"That is {'within' if needs <= limit else 'over'} {size(limit)}." for limit in most]
-        return (
-            " ".join([*told, "Yes starts it now; nothing starts by the clock, or before a yes.", self.price])
-            if told
-            else ""
-        )
+        closing = f"Yes starts it now; nothing starts by the clock, or before a yes. {self.price}"
+        return " ".join([*told, closing]) if told else ""
 
     def _time(self, limit: float) -> str:
         """How long it takes, beside a limit in seconds; for a longer one what would be near it."""

@@ -115,7 +115,7 @@ def test_no_other_words_are_made_an_answer(said: str) -> None:
         ("ok if it is done in 10 minutes", "Near it would be epochs=1.6"),
         ("ok unless it needs more than 1 GB of memory", "That is over 1.0 GiB"),
         ("sure, provided the disk can take it", "needs 1.0 GiB (1.0%)"),
-        ("yes, at 7 in the evening", "nothing starts without a yes, and none by the clock"),
+        ("yes, at 7 in the evening", "nothing starts without a yes, or by the clock"),
         ("yes, and no merging after that", "starts train alone"),
         ("take 250 rows", "“generate rows=250” prices generate"),
         ("no, 12", "lora_rank=12 or epochs=12"),
