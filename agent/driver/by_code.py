@@ -33,7 +33,7 @@ from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.words.acts import Order
 from tunesmith.agent.words.edits import edits_of
 from tunesmith.agent.words.encoder import NoEncoder
-from tunesmith.agent.words.lexicon import words_in
+from tunesmith.agent.words.lexicon import words_in, words_of
 from tunesmith.agent.words.reading import LONGEST, Reading, read, reader
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import PLANNED, RUNNING
@@ -201,7 +201,12 @@ def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | Non
         return None
     order = chosen.order
     if act == "deploy" and not order.fields and _GOES_BACK in reading.likely[1:3]:  # `das von davor`
-        unread = tuple(one for one in order.unread if one.casefold() not in words_in("before_that"))
+        known, before = reader().known(_GOES_BACK), tuple(words_in("before_that"))
+        unread = tuple(
+            text
+            for text in order.unread
+            if not all(known(word.text) or word.written.startswith(before) for word in words_of(text))
+        )
         order = replace(order, fields={"rollback": True}, unread=unread)
     return _after_what_runs(deps, order) or ordering.call_of(deps, order)
 

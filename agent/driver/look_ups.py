@@ -28,7 +28,7 @@ from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.version import VERSION
 from tunesmith.agent.words import reading
 from tunesmith.agent.words.head import Moment
-from tunesmith.agent.words.lexicon import Names
+from tunesmith.agent.words.lexicon import Names, is_known
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import RUNNING
@@ -191,7 +191,22 @@ def with_what_is_next(
             more = [arm for arm in named if arm in measured and f" {arm} " not in answer.text]
             stands += [f"{arm}: {passed}." for arm in more if (passed := passed_by(deps.store, run.id, arm))]
     stands += _of_other_runs(deps, slots, request)
-    return replace(answer, text="\n".join([answer.text, *filter(None, stands)]).strip())
+    first = not_measured(slots) if request.kind in _RESULTS else ""
+    return replace(answer, text="\n".join(filter(None, [first, answer.text, *stands])).strip())
+
+
+def not_measured(slots: Slots) -> str:
+    """That nothing was measured under a name such as MMLU or HumanEval, which is no word of this trade; empty where
+    words hold none."""
+    known = {*reading.reader().head.vocabulary, *_page()[1].words()}
+    typed = [] if slots.sentence.isupper() else slots.unread([(one.start, one.end) for one in slots.named], is_known)
+    names = [slots.sentence[word.start : word.end] for word in typed if word.written not in known]
+    named = [one for one in names if len(one) >= _LETTERS and sum(letter.isupper() for letter in one) >= _CAPITALS]
+    return f"“{named[0]}” was not measured here: a model is tested on the cases of its own run." if named else ""
+
+
+_LETTERS, _CAPITALS = 4, 2
+"""Of a benchmark's name."""
 
 
 def _of_other_runs(deps: TurnDeps, slots: Slots, request: Query) -> list[str]:

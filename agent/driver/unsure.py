@@ -9,7 +9,15 @@ from dataclasses import replace
 
 from tunesmith.agent.driver import ordering
 from tunesmith.agent.driver.follow_ups import remember_standing
-from tunesmith.agent.driver.look_ups import CAN_ANSWER, GUESSED, answer_to, moment, turn_context, with_what_is_next
+from tunesmith.agent.driver.look_ups import (
+    CAN_ANSWER,
+    GUESSED,
+    answer_to,
+    moment,
+    not_measured,
+    turn_context,
+    with_what_is_next,
+)
 from tunesmith.agent.driver.parts import parted
 from tunesmith.agent.driver.standing import standing, while_it_runs
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
@@ -80,7 +88,10 @@ def did_you_mean(deps: TurnDeps) -> str:
     kinds = {kind_of(reader().head.label_of(question)) for question in deps.nearest[:1]}
     told = kinds & {*_TOLD.get(moment(deps), _TOLD["finished"])}
     stands = f"{_PERHAPS_THIS if told else _NOT_UNDERSTOOD}\n{standing(deps)}".rstrip() + "\n"
-    remember_standing(deps, slots_of(deps.prompt, ordinary(deps.store)))
+    slots = slots_of(deps.prompt, ordinary(deps.store))
+    if any(kind_of(reader().head.label_of(question)) in _OF_RESULTS for question in deps.nearest):
+        stands = f"{not_measured(slots)}\n{stands}".lstrip()
+    remember_standing(deps, slots)
     if not deps.nearest:
         return f"{stands}{CAN_ANSWER}"
     return f"{stands}Did you mean: {_numbered(deps, deps.nearest)}? Type its number, or say it in other words."

@@ -35,7 +35,7 @@ from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.driver import by_code, parts, plan_questions, planning
 from tunesmith.agent.driver.at_price import Waits, as_answer, aside
 from tunesmith.agent.driver.by_code import answered, decide
-from tunesmith.agent.driver.look_ups import turn_context
+from tunesmith.agent.driver.look_ups import not_measured, turn_context
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer
 from tunesmith.agent.driver.unsure import did_you_mean, guessed
 from tunesmith.agent.queries.answer import Proposed
@@ -45,6 +45,7 @@ from tunesmith.agent.queries.scores import ResultQuery
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.words.acts import Order
 from tunesmith.agent.words.reading import Context, Reading, read, reader
+from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import StepFailed, TunesmithError
 from tunesmith.memory.records import Step
 from tunesmith.tools.pipeline.workspace import Decision
@@ -791,11 +792,24 @@ def test_the_newest_decisions_are_told_where_none_lies_in_the_span(alone: Alone)
     assert "the newest:" in alone.hears("what did I approve on 2019-01-01?")
 
 
+@table(
+    ("said", "named"),
+    [("what does it reach on MMLU?", "MMLU"), ("how good is it on BoolQ", "BoolQ"), ("is its JSON valid", ""),
+     ("HOW GOOD IS IT", ""), ("the LoRA of the SmolLM2-135M, as GGUF", "")],
+)  # fmt: skip
+def test_a_name_that_is_no_word_of_this_trade_is_said_not_to_be_measured(said: str, named: str) -> None:
+    assert not_measured(slots_of(said, ())).startswith(f"“{named}” was not measured" if named else "")
+    assert bool(not_measured(slots_of(said, ()))) == bool(named)
+
+
 def test_an_order_for_what_was_before_goes_back_to_what_was_served(alone: Alone) -> None:
-    order = Order("deploy", unread=("davor",))
-    back = replace(read("davor"), label="do.deploy", order=order, likely=("do.deploy", "talk.roll_back_how"))
-    call = answered(alone.deps, back)
-    assert isinstance(call, Call) and call.arguments.get("rollback") is True, call
+    for unread in ("davor", "vorherigen", "undo"):
+        order = Order("deploy", unread=(unread,))
+        back = replace(read("davor"), label="do.deploy", order=order, likely=("do.deploy", "talk.roll_back_how"))
+        call = answered(alone.deps, back)
+        assert isinstance(call, Call) and call.arguments.get("rollback") is True, call
+    other = replace(back, order=Order("deploy", unread=("tuesday",)))
+    assert not isinstance(answered(alone.deps, other), Call), "what nobody understood is asked about"
 
 
 @table(
