@@ -19,10 +19,11 @@ from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.machine import JobsQuery, at_work
+from tunesmith.agent.queries.prices import not_tested
 from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.runs import RunQuery, RunsQuery, StepsQuery
-from tunesmith.agent.queries.scores import arms_measured, passed_by
+from tunesmith.agent.queries.scores import TUNED, arms_measured, passed_by
 from tunesmith.agent.queries.settings import SettingQuery, SettingsQuery
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.version import VERSION
@@ -190,7 +191,7 @@ def with_what_is_next(
         if run and isinstance(request, CompareQuery) and len(named) > 2:  # two are compared
             more = [arm for arm in named if arm in measured and f" {arm} " not in answer.text]
             stands += [f"{arm}: {passed}." for arm in more if (passed := passed_by(deps.store, run.id, arm))]
-    stands += _of_other_runs(deps, slots, request)
+    stands += [*_untested(deps, slots, request), *_of_other_runs(deps, slots, request)]
     first = not_measured(slots) if request.kind in _RESULTS else ""
     return replace(answer, text="\n".join(filter(None, [first, answer.text, *stands])).strip())
 
@@ -207,6 +208,19 @@ def not_measured(slots: Slots) -> str:
 
 _LETTERS, _CAPITALS = 4, 2
 """Of a benchmark's name."""
+
+
+def _untested(deps: TurnDeps, slots: Slots, request: Query) -> list[str]:
+    """Beside what came of a run, that its newest model was not tested, where that is and none is being tested."""
+    asked, about = getattr(request, "run", ""), getattr(request, "about", "")
+    run = find(deps.store, asked) if asked else deps.focused_run()
+    if run is None or not (request.kind in _RESULTS or (request.kind == "run" and about in ("overview", "status"))):
+        return []
+    at_test = any(catalog.ENTRIES[step.stage].load().measures for step in deps.store.steps(run.id, status=RUNNING))
+    measured = arms_measured(deps.store, run.id)
+    newest = [arm for arm in TUNED if deps.store.artifacts(run.id, arm)][-1:]
+    told = [arm for arm in newest if measured and arm not in (*measured, *slots.values("arm"))]
+    return [not_tested(deps.ws, run.id, arm) for arm in told if not at_test]
 
 
 def _of_other_runs(deps: TurnDeps, slots: Slots, request: Query) -> list[str]:
