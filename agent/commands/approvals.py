@@ -218,16 +218,29 @@ def is_no_and_yes(text: str, stage: str) -> bool:
         return False
     if _longest(_parts(_words(text)), _said("no_objection")):
         return True
+    rest, marked, denies = _behind_no(text)
+    answer = read_answer(rest, by="", stage=stage) if rest != text.strip() else None
+    alone = len(rest.split()) > 1 and not denies  # `no go` is a no, and so is `nie zaczynaj`
+    return answer is not None and answer.yes and (marked or alone)
+
+
+def after_no(text: str) -> str:
+    """What somebody says behind a no that a mark ends, or behind `wait`; empty where nothing is, and for other words.
+    `No rank 8` may deny it."""
+    rest, marked, _ = _behind_no(text) if len(text) <= LONGEST else ("", False, False)
+    waits = text.lower().split()[:1] == ["wait"]
+    return rest if rest != text.strip() and (marked or waits) else ""
+
+
+def _behind_no(text: str) -> tuple[str, bool, bool]:
+    """What is behind the words of a no at the beginning, whether a mark parts it from them, and whether one may deny
+    what follows."""
     said, marked, denies = text.split(), False, False
     while said and ((one := tuple(_parts(_words(said[0])))) in _said("mild", "negates") or not one):
         marked = not said[0][-1].isalnum()
         denies |= one in _said("negates")
         said = said[1:]
-    if len(said) == len(text.split()):
-        return False
-    answer = read_answer(" ".join(said), by="", stage=stage)
-    alone = len(said) > 1 and not denies  # `no go` is a no, and so is `nie zaczynaj`
-    return answer is not None and answer.yes and (marked or alone)
+    return " ".join(said) if len(said) < len(text.split()) else text.strip(), marked, denies
 
 
 def question(plan: Plan) -> str:

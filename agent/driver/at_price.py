@@ -5,23 +5,44 @@ Nothing is ordered here: only facts, terms and what would fit are told, and the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
-from tunesmith.agent.commands.approvals import SHOW_ALL, begins_with_yes, is_no_and_yes, read_answer
+from tunesmith.agent.commands.approvals import (
+    SHOW_ALL,
+    after_no,
+    begins_with_yes,
+    holds_back,
+    is_no_and_yes,
+    read_answer,
+)
 from tunesmith.agent.commands.price import in_a_sentence
 from tunesmith.agent.driver.look_ups import GUESSED, answer_to, looked_up, turn_context
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.answer import GOES_ON, clip
 from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.words import reading
+from tunesmith.agent.words.acts import assigned, known_fields
+from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.encoder import NoEncoder
+from tunesmith.agent.words.lexicon import lexicon, words_in
+from tunesmith.agent.words.slots import Slots
+from tunesmith.agent.words.values import numbers_in
 from tunesmith.memory.errors import TunesmithError
-from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.core.format import duration, size
+from tunesmith.tools.core.stage import GIB, Plan
 from tunesmith.tools.pipeline import catalog
 
 _WORK_CHARACTERS = 100
 """Of each thing that a step does: a price is asked about again right behind it."""
+_A_NO, _ASKS_BEHIND_NO = 0.9, 0.75
+"""From which probability words without a no are one: it begins nothing. And from which what stands behind a no, and has
+no question mark, is a question."""
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0}
+_SHORTER_BY = ("epochs", "rows")
+"""What the time of a step grows with, nearly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +56,7 @@ class Waits:
     """What its time is spent on."""
     values: Mapping[str, object] = field(default_factory=dict)
     """Field → its value in this price."""
+    plan: Plan | None = None
 
     @classmethod
     def of(cls, plan: Plan | None) -> Waits:
@@ -42,7 +64,7 @@ class Waits:
         if plan is None:
             return cls()
         work = f"What takes the time: {'; '.join(clip(step, _WORK_CHARACTERS) for step in plan.steps)}."
-        return cls(plan.stage, in_a_sentence(plan), work, plan.request)
+        return cls(plan.stage, in_a_sentence(plan), work, plan.request, plan)
 
     @property
     def money(self) -> str:
@@ -57,17 +79,13 @@ class Waits:
 
     def told(self, label: str) -> str:
         """What is said to words about the price, by their label; empty for words about something else."""
-        match label:
-            case "price" | "plan.cost" | "plan.show" | "plan.why" | "why" | "talk.slow":
-                return " ".join([self.price, self.work, self.money, "“why” shows all of it."])
-            case "talk.power" | "talk.licence":
-                return f"{self.money} {self.price}"
-            case "talk.stop_how":
-                return f"{self.stopping} {self.price}"
-            case "plan.wait":
-                again = f"After a no “{self.stage}” shows it again."
-                return f"{self.stage} waits: nothing starts without a yes. {self.price} {again}"
-        return ""
+        if label in ("price", "plan.cost", "plan.show", "plan.why", "why", "talk.slow"):
+            return " ".join([self.price, self.work, self.money, "“why” shows all of it."])
+        waits = f"{self.stage} waits: nothing starts without a yes, or by the clock; “{self.stage}” shows it again."
+        alone = f"A yes here starts {self.stage} alone: each step after it shows its own price and asks first."
+        first = {"talk.power": self.money, "talk.licence": self.money, "talk.stop_how": self.stopping,
+                 "plan.wait": waits, "do.approve": alone, "talk.which_ask": alone}.get(label)  # fmt: skip
+        return f"{first} {self.price}" if first else ""
 
     @property
     def not_understood(self) -> str:
@@ -77,32 +95,87 @@ class Waits:
             f"{self.stopping} “why” shows all of it; {self.stage} starts only after a yes."
         )
 
+    def limits(self, slots: Slots) -> str:
+        """How the price stands to the time, memory or disk that words name; empty where they name none of it."""
+        if self.plan is None:
+            return ""
+        plan, cost, found = self.plan, self.plan.estimate, list(_quantities(slots))
+        told = [self._time(value * _SECONDS[unit]) for value, unit in found if unit in _SECONDS]
+        on_card, most = cost.peak_vram_bytes, [value * GIB for value, unit in found if unit == "gib"]
+        of = {
+            "memory": (on_card or cost.peak_ram_bytes, plan.free_vram_bytes if on_card else plan.free_ram_bytes),
+            "disk": (cost.disk_bytes, plan.free_disk_bytes),
+        }
+        named = [match.name for match in lexicon()["asked_of"].find(slots.words) if match.name in of]
+        for name in dict.fromkeys(named or (of if most else ())):
+            needs, free = of[name]
+            share, left = needs / free if free else 1.0, max(free - needs, 0)
+            told += [
+                f"Of {size(free)} of {name} that is free it needs {size(needs)} ({share:.1%}), leaving {size(left)}."
+            ]
+            told += [f"That is {'within' if needs <= limit else 'over'} {size(limit)}." for limit in most]
+        closing = f"Yes starts it now; nothing starts by the clock, or before a yes. {self.price}"
+        return " ".join([*told, closing]) if told else ""
+
+    def _time(self, limit: float) -> str:
+        """How long it takes, beside a limit in seconds; for a longer one what would be near it."""
+        assert self.plan is not None
+        cost = self.plan.estimate
+        takes, most = f"Its estimate is {duration(cost.seconds)}", max(cost.seconds, cost.most_seconds)
+        if cost.seconds <= limit:
+            also = "also at its longest" if most <= limit else f"though it may take {duration(most)}"
+            return f"{takes}: within {duration(limit)}, {also}."
+        for name in _SHORTER_BY:
+            now = self.values.get(name)
+            near = round(now * limit / cost.seconds, 1 if isinstance(now, float) else None) if _number(now) else 0
+            if near:
+                return f"{takes}: over {duration(limit)}. Near it would be {name}={near:g}: type it, and it is priced."
+        return f"{takes}: over {duration(limit)}, and no setting of it is known to bring it near that."
+
+
+def _number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _quantities(slots: Slots) -> Iterator[tuple[float, str]]:
+    """Amounts of time and of memory that words name, with their unit; `an hour` is one, `half an hour` a half."""
+    for number in slots.numbers:
+        if number.unit:
+            yield number.value, number.unit
+    units, halves = lexicon()["units"].single_words(), words_in("halves")
+    for at, word in enumerate(slots.words):
+        alone = not any(one.start <= word.start < one.end for one in slots.numbers)
+        if alone and units.get(word.text) in _SECONDS and len(word.text) > 1:
+            yield 0.5 if at and slots.words[at - 1].written in halves else 1.0, units[word.text]
+
 
 def aside(deps: TurnDeps, words: str, waits: Waits) -> str:
     """What the records say to a question that is asked while another one waits for its answer; empty for other words.
 
-    What is asked of the price is answered by it. What begins as a no and is read as a question is one.
+    What is asked of the price is answered by it. What begins as a no and goes on as a question is one.
     """
     stage = waits.stage
     decided = read_answer(words, by="terminal", stage=stage)
-    if (
-        "=" in words
-        or words.strip().lower() in SHOW_ALL
-        or (decided and (not decided.reason or not words.rstrip().endswith(("?", "？"))))
-    ):
+    rest = after_no(words) if decided else ""
+    asks = words.rstrip().endswith(("?", "？"))
+    if "=" in words or words.strip().lower() in SHOW_ALL or as_answer(words, waits):
         return ""
-    if decided is None and stage and is_no_and_yes(words, stage):
+    if decided and (decided.yes or not decided.reason or not (asks or rest)):
+        return ""
+    goes_on = bool(rest) and begins_with_yes(rest, stage) and not holds_back(rest)
+    if stage and (goes_on or (decided is None and is_no_and_yes(words, stage))):
         return f"“{words.strip()}” begins as a no and goes on as a yes, so it is asked once more; nothing was started."
-    context = replace(turn_context(deps), planned=(stage,) if stage else (), moment="price")
     try:
-        at_price = reading.read(words, context)
+        at_price = _likeliest(deps, rest or words, stage)
         if decided and at_price.label == "plan.wait":  # `not now, yes?`
             return ""
+        if decided and not _asks_behind_no(at_price, words):
+            return _to_what(at_price, waits) if stage and at_price.label not in _REASONS else ""
         why_not = at_price.label in ("why", "plan.why") and begins_with_yes(words, stage)  # `yes, why not?`
         if stage and (text := _of_the_price(deps, words, at_price, waits, why_not=why_not)):
             return text
-        asks = at_price.slots.asks or at_price.kind == "talk"
-        guessed = not at_price.sure and asks and at_price.probability >= GUESSED
+        may_ask = at_price.slots.asks or at_price.kind == "talk" or bool(rest)
+        guessed = not at_price.sure and may_ask and at_price.probability >= GUESSED
         answer = None if why_not else answer_to(deps, replace(at_price, sure=at_price.sure or guessed))
         if answer and guessed:
             return f"{answer.text}\n(I read that with little certainty. {waits.price})"
@@ -110,21 +183,54 @@ def aside(deps: TurnDeps, words: str, waits: Waits) -> str:
         return ""
     except TunesmithError as error:
         return str(error)
-    unread = at_price.slots.asks or (decided is None and bool(at_price.slots.words) and not as_edit(words, stage))
+    unread = at_price.slots.asks or (decided is None and bool(at_price.slots.words))
     if answer is None and stage and unread and not begins_with_yes(words, stage):
         return waits.not_understood
     return answer.text if answer else ""
 
 
+def _likeliest(deps: TurnDeps, words: str, stage: str) -> reading.Reading:
+    """The words read at this price; where they are not read with certainty, the question that they end with, if that
+    is."""
+    context = replace(turn_context(deps), planned=(stage,) if stage else (), moment="price")
+    whole = _read(words, context)
+    last = re.split(r"(?<=[.!;…])\s+", words.strip())[-1]
+    if whole.sure or last == words.strip() or not last.endswith(("?", "？")):
+        return whole
+    return max(whole, reading.read(last, context), key=lambda one: one.probability)
+
+
+def _read(words: str, context: reading.Context) -> reading.Reading:
+    """The words read; a number alone gives a value. Raises NoEncoder."""
+    alone = [(one.start, one.end) for one in numbers_in(words)] == [(0, len(words))]
+    return reading.reader().read(words, context, "plan.set" if alone else "")
+
+
+def _asks_behind_no(said: reading.Reading, words: str) -> bool:
+    """Whether what stands behind a no is a question, and no reason for it."""
+    begins = any(match.first == 0 for match in lexicon()["asking"].find(said.slots.words))
+    asks = begins or said.slots.asks or words.lower().startswith("wait")
+    of_records = said.request is not None or said.kind == "term"
+    return said.slots.asks or (of_records and said.probability >= (GUESSED if asks else _ASKS_BEHIND_NO))
+
+
 def _of_the_price(deps: TurnDeps, words: str, said: reading.Reading, waits: Waits, *, why_not: bool) -> str:
     """What is said to words about the step whose price waits; empty for others. Raises NotFound, BadInput."""
-    stage, asked = waits.stage, said.request
+    stage, asked, agrees = waits.stage, said.request, begins_with_yes(words, waits.stage)
     of_another = isinstance(asked, PriceQuery) and (asked.stage not in ("", stage) or asked.values or asked.times)
     certain = said.sure if said.label == "plan.wait" else said.probability >= GUESSED
+    others = [one for one in said.slots.all("stage") if one.value != stage]
+    as_typed = (all(w.text == w.written for w in said.slots.between(one.start, one.end)) for one in others)
+    if agrees and any(as_typed):  # `yes, but don't deploy it`; `morgen` is no slip of `merge`
+        return waits.told("talk.which_ask")
+    if (agrees or said.label in _OF_A_LIMIT) and not of_another and (text := waits.limits(said.slots)):
+        return text
     if certain and not (of_another or why_not) and (text := waits.told(said.label)):
         return text
-    if said.label in _SETS and not said.slots.asks and (text := _to_what(said, words, waits)):
+    if said.label in _SETS and not said.slots.asks and (text := _to_what(said, waits)):
         return text
+    if agrees and "plan.wait" in said.likely[:2]:  # `do it tonight`
+        return waits.told("plan.wait")
     if said.sure and said.label == "plan.what_if":
         asked = reading.reader().read(words, turn_context(deps), "price").request
         if isinstance(asked, PriceQuery) and asked.stage == stage and (asked.values or asked.times):
@@ -134,42 +240,94 @@ def _of_the_price(deps: TurnDeps, words: str, said: reading.Reading, waits: Wait
 
 
 _SETS = ("plan.set", "plan.undo", "plan.what_if", "plan.as_before", "remark")
+_REASONS = ("remark", "plan.drop", "no")
+"""What a value behind a no is only spoken of in."""
+_OF_A_LIMIT = ("plan.wait", "plan.start", "plan.set", "plan.what_if", "plan.cost", "price", "remark")
 
 
-def _to_what(said: reading.Reading, words: str, waits: Waits) -> str:
-    """The present value of a setting that is to be another one and was given no value; empty where none is."""
+def _to_what(said: reading.Reading, waits: Waits) -> str:
+    """What is typed for a setting that is to be another one, where words name no value, a bare number that one of
+    several may be meant by, or a value beside what nobody understood; empty where they name none of this step."""
     fields = catalog.ENTRIES[waits.stage].load().request.model_fields if waits.stage in catalog.ENTRIES else {}
-    name = next((name for name in said.slots.values("field") if name in fields and name != "run"), "")
-    if not name or said.slots.numbers or as_edit(words, waits.stage):
+    named = [name for name in said.slots.values("field") if name in fields and name != "run"]
+    foreign = [one for one in assigned(said.slots) if one.field not in fields]
+    if foreign and not named and said.label == "plan.set":
+        name, owner = foreign[0].field, known_fields()[foreign[0].field][0]
+        order = f"{owner} {name}={foreign[0].value}"
+        return f"{name} is no setting of {waits.stage}: “{order}” prices {owner} with it. {waits.price}"
+    numbers = [one for one in said.slots.numbers if not one.unit]
+    values = {one.field: one.value for one in assigned(said.slots, (waits.stage,))} if numbers else {}
+    if len(numbers) == 1 and not named and said.label == "plan.set":
+        named = [name for name in _settable(waits) if float(str(waits.values[name])) >= 1]  # no learning rate of 2
+        values = dict.fromkeys(named, f"{numbers[0].value:g}")
+    if not named or (numbers and not values):
         return ""
-    now = waits.values.get(name)
-    others: list[object] = ["…"]
-    if isinstance(now, int | float) and not isinstance(now, bool) and now > 0:
-        others = [now // 2 or 1 if isinstance(now, int) else now / 2, now * 2]
-    such = " or ".join(f"{name}={other}" for other in others if other != now)
-    stands = f"{name} is {now} in this price" if now is not None else f"{name} has its usual value in this price"
-    return f"{stands}, and nothing was started. To what? Type such as {such}, and it is priced anew."
+    others, now = [f"{name}={value}" for name, value in values.items()], waits.values.get(named[0])
+    if not values:
+        more = [now // 2 or 1 if isinstance(now, int) else now / 2, now * 2] if _number(now) and now > 0 else ["…"]
+        others = [f"{named[0]}={other}" for other in more if other != now]
+    stands = f"is {now}" if now is not None else "has its usual value"
+    return (
+        f"{named[0]} {stands} in this price, and nothing was started. To what? Type such as {' or '.join(others)}, and "
+        f"it is priced anew."
+    )
 
 
-def as_edit(words: str, stage: str) -> str:
-    """Words that set fields of a step to values, such as `yes but with rank 8 and two epochs`, as `field=value …`.
+def _settable(waits: Waits) -> list[str]:
+    """The settings with a number that people give to a step, as its price has them."""
+    settable = catalog.ENTRIES[waits.stage].load().settable if waits.stage in catalog.ENTRIES else ()
+    return [name for name in settable if _number(waits.values.get(name))]
+
+
+def as_answer(words: str, waits: Waits) -> str:
+    """What words that the gate itself cannot read come to: `field=value …` of those that set fields of the step, such
+    as `yes but with rank 8`, or behind a no; and a no with them where they are certainly read as one.
 
     Empty for every other answer, for one that only speaks of a value, and for one with a word that no field took.
     """
-    if (
-        "=" in words
-        or "?" in words
-        or len(words) > reading.LONGEST
-        or read_answer(words, by="terminal", stage=stage) is not None
-    ):
+    stage = waits.stage
+    decided = read_answer(words, by="terminal", stage=stage)
+    rest = after_no(words) if decided and not decided.yes and decided.reason else ""
+    if "=" in words or "?" in words or len(words) > reading.LONGEST or (decided and not rest) or not stage:
         return ""
-    understood = reading.read_or_not(words, reading.Context(planned=(stage,)))
-    edits = understood.edits
-    if not understood.sure or understood.label == "plan.what_if" or edits is None:
+    try:
+        understood = _read(rest or words, reading.Context(planned=(stage,)))
+        sets = understood.sure and understood.edits and understood.label != "plan.what_if"
+        if sets and (values := _values(understood, waits)):
+            return " ".join(f"{name}={value}" for name, value in values.items())
+        if decided or begins_with_yes(words, stage) or is_no_and_yes(words, stage):
+            return ""
+        refused = _read(words, reading.Context(planned=(stage,), moment="price"))
+    except NoEncoder:
         return ""
+    certain = refused.sure and refused.probability >= _A_NO and refused.label in ("plan.drop", "no")
+    return f"no, {words.strip()}" if certain and not refused.slots.numbers else ""
+
+
+def _values(said: reading.Reading, waits: Waits) -> dict[str, object]:
+    """The values that edits set, a multiple of what the price has worked out; a bare number, or `half as many`, is
+    meant for the one number that people give to this step. Empty where anything else is in them."""
+    edits, slots = said.edits or Edits(), said.slots
     unread = [
-        part for part in edits.unread if not ((answer := read_answer(part, by="terminal", stage=stage)) and answer.yes)
+        part
+        for part in edits.unread
+        if not ((answer := read_answer(part, by="terminal", stage=waits.stage)) and answer.yes)
     ]
-    if unread or edits.without or edits.model or edits.last or edits.pace or edits.factors or edits.beside:
-        return ""
-    return " ".join(f"{one.field}={one.value}" for one in edits.values if isinstance(one.value, int | float | str))
+    values: dict[str, object] = {
+        one.field: one.value for one in edits.values if isinstance(one.value, int | float | str)
+    }
+    times, own = dict(edits.factors), _settable(waits)
+    if not values and not times and not slots.all("field") and len(own) == 1:
+        bare = [one for part in unread for one in numbers_in(part) if len(part.split()) == 1]
+        if len(bare) == len(unread) == 1 and not bare[0].unit:
+            values, unread = {own[0]: f"{bare[0].value:g}"}, []
+        elif not unread and len(factors := slots.all("factor")) == 1:
+            times = {own[0]: float(str(factors[0].value))}
+    for name, factor in times.items():
+        now = waits.values.get(name)
+        if not _number(now):
+            return {}
+        values[name] = type(now)(now * factor)
+    if unread or edits.without or edits.model or edits.last or edits.pace or edits.beside:
+        return {}
+    return values

@@ -33,6 +33,7 @@ from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.words.acts import Order
 from tunesmith.agent.words.edits import edits_of
 from tunesmith.agent.words.encoder import NoEncoder
+from tunesmith.agent.words.lexicon import words_in, words_of
 from tunesmith.agent.words.reading import LONGEST, Reading, read, reader
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import PLANNED, RUNNING
@@ -42,6 +43,8 @@ _NO_TEXT = "talk.images"
 _TEXT_ALONE = 0.97
 """From which probability of a wish that other reading counts for nothing: meeting notes into haikus have .999, what
 draws, describes or hears something .83 to .95."""
+_GOES_BACK = "talk.roll_back_how"
+"""What an order to serve what was served before is read as next to that."""
 _TOO_LONG = (
     "That is {:,} characters at once; I read sentences of up to {}. Say in one what you want; rows of your own come "
     "with `/import FILE`."
@@ -202,7 +205,16 @@ def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | Non
         return chosen
     if chosen.order is None:
         return None
-    return _after_what_runs(deps, chosen.order) or ordering.call_of(deps, chosen.order)
+    order = chosen.order
+    if act == "deploy" and not order.fields and _GOES_BACK in reading.likely[1:3]:  # `das von davor`
+        known, before = reader().known(_GOES_BACK), tuple(words_in("before_that"))
+        unread = tuple(
+            text
+            for text in order.unread
+            if not all(known(word.text) or word.written.startswith(before) for word in words_of(text))
+        )
+        order = replace(order, fields={"rollback": True}, unread=unread)
+    return _after_what_runs(deps, order) or ordering.call_of(deps, order)
 
 
 def _after_what_runs(deps: TurnDeps, order: Order) -> TurnAnswer | None:

@@ -19,21 +19,23 @@ from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.machine import JobsQuery, at_work
+from tunesmith.agent.queries.prices import not_tested
 from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.runs import RunQuery, RunsQuery, StepsQuery
-from tunesmith.agent.queries.scores import arms_measured, passed_by
+from tunesmith.agent.queries.scores import TUNED, arms_measured, passed_by
 from tunesmith.agent.queries.settings import SettingQuery, SettingsQuery
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.version import VERSION
 from tunesmith.agent.words import reading
 from tunesmith.agent.words.head import Moment
-from tunesmith.agent.words.lexicon import Names
+from tunesmith.agent.words.lexicon import Names, is_known
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import RUNNING
 from tunesmith.tools.core.yaml_file import read_own
 from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.models.known_bases import known_base
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.serving import servers
 
@@ -189,8 +191,36 @@ def with_what_is_next(
         if run and isinstance(request, CompareQuery) and len(named) > 2:  # two are compared
             more = [arm for arm in named if arm in measured and f" {arm} " not in answer.text]
             stands += [f"{arm}: {passed}." for arm in more if (passed := passed_by(deps.store, run.id, arm))]
-    stands += _of_other_runs(deps, slots, request)
-    return replace(answer, text="\n".join([answer.text, *filter(None, stands)]).strip())
+    stands += [*_untested(deps, slots, request), *_of_other_runs(deps, slots, request)]
+    first = not_measured(slots) if request.kind in _RESULTS else ""
+    return replace(answer, text="\n".join(filter(None, [first, answer.text, *stands])).strip())
+
+
+def not_measured(slots: Slots) -> str:
+    """That nothing was measured under a name such as MMLU or HumanEval, which is no word of this trade; empty where
+    words hold none."""
+    known = {*reading.reader().head.vocabulary, *_page()[1].words()}
+    typed = [] if slots.sentence.isupper() else slots.unread([(one.start, one.end) for one in slots.named], is_known)
+    names = [slots.sentence[word.start : word.end] for word in typed if word.written not in known]
+    named = [one for one in names if len(one) >= _LETTERS and sum(letter.isupper() for letter in one) >= _CAPITALS]
+    return f"“{named[0]}” was not measured here: a model is tested on the cases of its own run." if named else ""
+
+
+_LETTERS, _CAPITALS = 4, 2
+"""Of a benchmark's name."""
+
+
+def _untested(deps: TurnDeps, slots: Slots, request: Query) -> list[str]:
+    """Beside what came of a run, that its newest model was not tested, where that is and none is being tested."""
+    asked, about = getattr(request, "run", ""), getattr(request, "about", "")
+    run = find(deps.store, asked) if asked else deps.focused_run()
+    if run is None or not (request.kind in _RESULTS or (request.kind == "run" and about in ("overview", "status"))):
+        return []
+    at_test = any(catalog.ENTRIES[step.stage].load().measures for step in deps.store.steps(run.id, status=RUNNING))
+    measured = arms_measured(deps.store, run.id)
+    newest = [arm for arm in TUNED if deps.store.artifacts(run.id, arm)][-1:]
+    told = [arm for arm in newest if measured and arm not in (*measured, *slots.values("arm"))]
+    return [not_tested(deps.ws, run.id, arm) for arm in told if not at_test]
 
 
 def _of_other_runs(deps: TurnDeps, slots: Slots, request: Query) -> list[str]:
@@ -238,6 +268,7 @@ def talk_text(deps: TurnDeps, topic: str, run: str = "") -> str:
     values = {"driver": driver, "home": deps.store.home, "version": VERSION, "now": time.strftime("%A, %Y-%m-%d %H:%M")}
     values["running"] = "".join(f"{at_work(step)} " for step in deps.store.steps(status=RUNNING))
     values["released"] = _released(deps) if "{released}" in text else ""
+    values["licence"] = _licence(deps, run) if "{licence}" in text else ""
     values["rows"] = _rows_for_a_plan(deps, run) if "{rows}" in text else ""
     for name, value in values.items():
         text = text.replace("{" + name + "}", str(value))
@@ -250,6 +281,19 @@ def _released(deps: TurnDeps) -> str:
         if one.meta.get("format") == "gguf" and one.path.exists():
             return f"The GGUF of {one.run} is in {one.path}. "
     return "There is no GGUF yet: “export the merged model as a GGUF” prices one. "
+
+
+def _licence(deps: TurnDeps, run: str) -> str:
+    """Under which licence the base of a run is, as its list has it, with a space behind it; empty where no run is."""
+    of = run or next((one.id for one in (deps.focused_run(), *ordinary(deps.store)) if one), "")
+    base = next(reversed(deps.store.artifacts(of, "base")), None)
+    if base is None:
+        return ""
+    names = [str(base.meta.get("name", "")), str(deps.store.step(base.step).request.get("model", ""))]
+    known = next(filter(None, map(known_base, names)), None)
+    what = f"is under {known.license} by its card" if known else "has no licence in the records; its card names it"
+    title = next(filter(None, names), base.id)
+    return f"The base of {of}, {title}, {what}; that binds what is made from it too, and this is no legal advice. "
 
 
 def _rows_for_a_plan(deps: TurnDeps, run: str) -> str:

@@ -9,12 +9,21 @@ from dataclasses import replace
 
 from tunesmith.agent.driver import ordering
 from tunesmith.agent.driver.follow_ups import remember_standing
-from tunesmith.agent.driver.look_ups import CAN_ANSWER, GUESSED, answer_to, moment, turn_context, with_what_is_next
+from tunesmith.agent.driver.look_ups import (
+    CAN_ANSWER,
+    GUESSED,
+    answer_to,
+    moment,
+    not_measured,
+    turn_context,
+    with_what_is_next,
+)
 from tunesmith.agent.driver.parts import parted
 from tunesmith.agent.driver.standing import standing, while_it_runs
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import ordinary
 from tunesmith.agent.queries.following import forecast_of, next_stages
+from tunesmith.agent.words.head import kind_of
 from tunesmith.agent.words.reading import Reading, read, reader
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import TunesmithError
@@ -32,6 +41,17 @@ GUESSED half are read rightly."""
 NUMBERS = ("1", "2", "3")
 """Of questions that are offered."""
 _NOT_UNDERSTOOD = "I did not understand that; nothing was changed or begun."
+
+_PERHAPS_THIS = (
+    "I am not certain what you ask; nothing was changed or begun. Perhaps this answers it, where things stand:"
+)
+_OF_RESULTS = ("result", "compare", "compare_runs", "across", "findings", "runs", "run", "steps", "step", "jobs")
+_TOLD = {
+    "planned": ("plan", "price", "jobs", "run", "steps"),
+    "finished": _OF_RESULTS,
+    "served": (*_OF_RESULTS, "served"),
+}
+"""Moment → the kinds of question that where things stand answers there."""
 
 
 def guessed(deps: TurnDeps, *, doubted: bool = False) -> TurnAnswer | None:
@@ -65,8 +85,13 @@ def guessed(deps: TurnDeps, *, doubted: bool = False) -> TurnAnswer | None:
 
 def did_you_mean(deps: TurnDeps) -> str:
     """Where the user stands, and the questions that the words are nearest to, for a turn that nobody can answer."""
-    stands = f"{_NOT_UNDERSTOOD}\n{standing(deps)}".rstrip() + "\n"
-    remember_standing(deps, slots_of(deps.prompt, ordinary(deps.store)))
+    kinds = {kind_of(reader().head.label_of(question)) for question in deps.nearest[:1]}
+    told = kinds & {*_TOLD.get(moment(deps), _TOLD["finished"])}
+    stands = f"{_PERHAPS_THIS if told else _NOT_UNDERSTOOD}\n{standing(deps)}".rstrip() + "\n"
+    slots = slots_of(deps.prompt, ordinary(deps.store))
+    if any(kind_of(reader().head.label_of(question)) in _OF_RESULTS for question in deps.nearest):
+        stands = f"{not_measured(slots)}\n{stands}".lstrip()
+    remember_standing(deps, slots)
     if not deps.nearest:
         return f"{stands}{CAN_ANSWER}"
     return f"{stands}Did you mean: {_numbered(deps, deps.nearest)}? Type its number, or say it in other words."

@@ -257,6 +257,8 @@ def _listed(
                      else f"All {len(seen)} that may be seen were shown; “show all” lists them again.")  # fmt: skip
     for one in visible:
         lines += _case_lines(one, asked_by(asked.cases.get(one.case_id)), len(visible))
+        wanted = ", ".join(f"{key} {value}" for key, value in wanted_of(asked.cases.get(one.case_id)))
+        lines += [f"    wanted: {clip(wanted, 100)}"] if wanted and not one.passed and len(visible) <= _SOME else []
     until = min(asked.skip + few, len(seen))
     lines += [f"{len(seen) - until} more; “show all” lists every one."] if until < len(seen) else []
     lines += [*blind, *([more] if more else [])]

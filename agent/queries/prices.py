@@ -278,7 +278,10 @@ def approvals(query: ApprovalsQuery, context: Context) -> Answer:
     )
     if not of_kind:
         what = {"no": "refused", "yes": "approved", "any": "decided"}[query.decision]
-        return Answer((f"Nothing{of} was {what}{where}; {len(rows)} plans were decided on in all.",))
+        first = f"Nothing{of} was {what}{where}; {len(rows)} plans were decided on in all"
+        return Answer(
+            (f"{first}{', the newest:' if rows else '.'}", *(_line(_fact(row)) for row in rows[:_MOST_DECISIONS]))
+        )
     counts = Counter(row["decision"] for row in chosen)
     if query.decision == "any":
         head = f"{_plans(counts['yes'], of)} approved and {counts['no']} refused{where}."

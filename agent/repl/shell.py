@@ -184,11 +184,12 @@ class Shell:
             answer = self._asking.prompt(question)
             if answer.strip().startswith("/"):
                 self.handle(answer.strip())
-            elif reply := self.talk.aside(answer, self._asked_for):  # a question back is neither a yes nor a no
-                for line in reply.splitlines():
-                    self.say(line)
-            else:
-                return self.talk.as_edit(answer, self._asked_for) or answer
+                continue
+            reply, answer = self.talk.heard(answer, self._asked_for)
+            if not reply:
+                return answer
+            for line in reply.splitlines():  # a question back is neither a yes nor a no
+                self.say(line)
 
     def confirm(self, question: str) -> bool:
         """Whether what is to be ended or given up is, asked until that is plain. With the grace."""

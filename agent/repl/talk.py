@@ -304,22 +304,15 @@ class Talk:
         self._screen.start_plan(plan)
         return "it is carried out in the background; before each expensive step the user is asked at the prompt"
 
-    def aside(self, words: str, priced: Plan | None) -> str:
-        """The answer of the records to a question that comes instead of a yes or a no to what is priced, if anything
-        is; empty where it is none."""
+    def heard(self, words: str, priced: Plan | None) -> tuple[str, str]:
+        """What is said to words that come instead of a yes or a no to what is priced, if anything is, empty where they
+        are one; and the answer that they come to."""
         if not self._loaded.is_set() or self._chat is None:
-            return ""
-        from tunesmith.agent.driver.at_price import Waits, aside
+            return "", words
+        from tunesmith.agent.driver.at_price import Waits, as_answer, aside
 
-        return aside(self._chat.deps, words, Waits.of(priced))
-
-    def as_edit(self, words: str, priced: Plan | None) -> str:
-        """Words that give fields of a stage other values, as `field=value …`; empty where they do not."""
-        if priced is None or not self._loaded.is_set() or self._chat is None:
-            return ""
-        from tunesmith.agent.driver.at_price import as_edit
-
-        return as_edit(words, priced.stage)
+        waits = Waits.of(priced)
+        return aside(self._chat.deps, words, waits), as_answer(words, waits) or words
 
     def close(self) -> None:
         """Let go of the driver; its server ends by its lease."""

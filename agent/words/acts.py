@@ -279,7 +279,8 @@ def _pair(
         whole = two.value in ("epochs",) or not one.weak
         return (two, one) if whole and set(between) <= words_in("between") else None
     if isinstance(one, Slot) and isinstance(two, Number):
-        return (one, two) if not two.weak and set(between) <= words_in("joins") else None
+        turned = len(between) == 2 and between[1] in words_in("to_b")  # `rank back to 8`, `rank hoch auf 16`
+        return (one, two) if not two.weak and (turned or set(between) <= words_in("joins")) else None
     return None
 
 

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.agent.commands.test_approvals import BEGIN_WITH_YES, NOS
 from tests.agent.driver.test_said import Alone
 from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.tables import table
 from tunesmith.agent.commands.approvals import read_answer
-from tunesmith.agent.driver.at_price import Waits, as_edit, aside
+from tunesmith.agent.driver.at_price import Waits, as_answer, aside
 from tunesmith.agent.driver.by_code import decide
 from tunesmith.agent.driver.turn_deps import Call
 from tunesmith.agent.queries.answer import Proposed
 from tunesmith.agent.queries.prices import PriceQuery
+from tunesmith.tools.core.stage import GIB, Estimate, Plan
 
 
 @pytest.fixture
@@ -50,12 +52,87 @@ def test_at_a_price_what_is_asked_of_it_is_answered_and_nothing_is_decided(alone
     waits = Waits("train", "train: about 6 min.", work, {"lora_rank": 8, "epochs": 3.0})
     assert holds in aside(alone.deps, said, waits)
     assert read_answer(said, by="t", stage="train") is None
-    assert as_edit(said, "train") == ""
+    assert as_answer(said, Waits("train")) == ""
 
 
 @table("said", ["yes", "k go", "rank 4", "no", "rank 8 and two epochs", "not today", "gut, mach"])
 def test_an_answer_and_a_value_are_no_question_at_a_price(alone: Alone, said: str) -> None:
     assert aside(alone.deps, said, Waits("train", "train: about 6 min.", "", {"lora_rank": 8})) == ""
+
+
+PRICED = Plan(
+    stage="train", run="r1", summary="train", steps=("one",),
+    request={"lora_rank": 8, "epochs": 4.0, "learning_rate": 5e-4},
+    estimate=Estimate(seconds=1500, most_seconds=3000, basis="x", peak_ram_bytes=2 * GIB, disk_bytes=GIB),
+    free_ram_bytes=8 * GIB, free_disk_bytes=100 * GIB,
+)  # fmt: skip
+WRITING = PRICED.model_copy(update={"stage": "generate", "request": {"rows": 600, "writer": "model"}})
+COUNTER_OFFERS = {
+    "nein, nimm rang 16": "lora_rank=16",
+    "nope, make it rank 4 please": "lora_rank=4",
+    "twice the rank": "lora_rank=16",
+    "non, la moitié des époques": "epochs=2.0",
+    "no, rank 16 is overkill": "",
+    "no rank 16": "",
+    "never mind the rank": "",
+    "no, 12": "",
+    "would rank 4 do?": "",
+}
+
+
+@table("said", COUNTER_OFFERS)
+def test_a_counter_offer_behind_a_no_or_a_multiple_is_a_price_with_other_values(said: str) -> None:
+    assert as_answer(said, Waits.of(PRICED)) == COUNTER_OFFERS[said]
+
+
+OF_ROWS = {"nah, 150": "rows=150", "take 90 instead": "rows=90", "50": "rows=50", "half as many please": "rows=300"}
+
+
+@table("said", OF_ROWS)
+def test_a_bare_number_is_meant_for_the_one_number_that_people_give_to_a_step(said: str) -> None:
+    assert as_answer(said, Waits.of(WRITING)) == OF_ROWS[said]
+
+
+@table("said", ["I'd prefer not to", "rather not, thanks", "wolałbym nie"])
+def test_words_that_are_certainly_read_as_a_no_are_one_with_their_words(said: str) -> None:
+    answer = read_answer(as_answer(said, Waits.of(PRICED)), by="t", stage="train")
+    assert answer is not None and not answer.yes and said in answer.reason
+
+
+@table("said", [*NOS, *BEGIN_WITH_YES])
+def test_no_other_words_are_made_an_answer(said: str) -> None:
+    text = as_answer(said, Waits.of(PRICED))
+    answer = read_answer(text, by="t", stage="train")
+    assert text == "" or "=" in text or (answer is not None and not answer.yes)
+
+
+@pytest.mark.heavy
+@table(
+    ("said", "holds"),
+    [
+        ("if it stays under an hour", "within 1 h 00 min, also at its longest"),
+        ("nur falls es keine halbe stunde dauert", "within 30 min 00 s, though it may take 50 min 00 s"),
+        ("ok if it is done in 10 minutes", "Near it would be epochs=1.6"),
+        ("ok unless it needs more than 1 GB of memory", "That is over 1.0 GiB"),
+        ("sure, provided the disk can take it", "needs 1.0 GiB (1.0%)"),
+        ("yes, at 7 in the evening", "nothing starts without a yes, or by the clock"),
+        ("yes, and no merging after that", "starts train alone"),
+        ("take 250 rows", "“generate rows=250” prices generate"),
+        ("no, 12", "lora_rank=12 or epochs=12"),
+        ("no, tell me how many the base passed", "base passes"),
+        ("hold on. i am torn. which one is better, r1 or the base?", "base"),
+        ("no. wait, yes then", "asked once more"),
+    ],
+)  # fmt: skip
+def test_a_condition_is_held_to_the_price_and_what_stands_behind_a_no_is_heard(
+    alone: Alone, said: str, holds: str
+) -> None:
+    assert holds in aside(alone.deps, said, Waits.of(PRICED)) and as_answer(said, Waits.of(PRICED)) == ""
+
+
+@table("said", [one for one in NOS if "?" not in one])
+def test_a_no_with_its_reason_is_decided_and_no_question(alone: Alone, said: str) -> None:
+    assert aside(alone.deps, said, Waits.of(PRICED)) == ""
 
 
 @table(

@@ -170,7 +170,7 @@ def test_what_both_only_suppose_to_be_a_remark_or_a_wish_gets_where_things_stand
     for module in ("routed", "by_code"):
         monkeypatch.setattr(f"tunesmith.agent.driver.{module}.read", lambda *_: unsure)
     said = routed.say(words, json.dumps({"label": label}))
-    assert "I did not understand that" in said and "1 of 4" not in said and routed.shown == []
+    assert "nothing was changed or begun" in said and "1 of 4" not in said and routed.shown == []
 
 
 def test_what_both_suppose_and_nobody_can_answer_here_gets_where_things_stand_and_no_error(

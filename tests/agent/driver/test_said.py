@@ -33,17 +33,19 @@ from tests.fixtures.stored_runs import suite as stored_suite
 from tests.fixtures.tables import table
 from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.driver import by_code, parts, plan_questions, planning
-from tunesmith.agent.driver.at_price import Waits, as_edit, aside
-from tunesmith.agent.driver.by_code import decide
-from tunesmith.agent.driver.look_ups import turn_context
+from tunesmith.agent.driver.at_price import Waits, as_answer, aside
+from tunesmith.agent.driver.by_code import answered, decide
+from tunesmith.agent.driver.look_ups import not_measured, turn_context
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer
-from tunesmith.agent.driver.unsure import guessed
+from tunesmith.agent.driver.unsure import did_you_mean, guessed
 from tunesmith.agent.queries.answer import Proposed
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.prices import ApprovalsQuery
 from tunesmith.agent.queries.scores import ResultQuery
 from tunesmith.agent.queries.steps import StepQuery
+from tunesmith.agent.words.acts import Order
 from tunesmith.agent.words.reading import Context, Reading, read, reader
+from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import StepFailed, TunesmithError
 from tunesmith.memory.records import Step
 from tunesmith.tools.pipeline.workspace import Decision
@@ -321,8 +323,8 @@ def test_half_of_a_value_of_the_plan_is_half_of_what_it_has(planned: Alone) -> N
     planned.hears("4 epochs")
     assert "train epochs 2" in planned.hears("half the epochs please")
     assert train_fields(planned)["epochs"] == 2
-    assert as_edit("half the epochs please", "train") == "", "at a price it is no value"
-    assert as_edit("rank 8 and half the epochs", "train") == "", "nor is the one beside it taken alone"
+    assert as_answer("half the epochs please", Waits("train")) == "", "at a price it is no value"
+    assert as_answer("rank 8 and half the epochs", Waits("train")) == "", "nor is the one beside it taken alone"
 
 
 def test_the_newest_change_of_the_plan_is_taken_back_and_only_where_one_was_made(planned: Alone) -> None:
@@ -392,7 +394,7 @@ EDITS = {
 
 @table("said", EDITS)
 def test_at_a_price_only_values_whose_every_word_was_taken_change_it(said: str) -> None:
-    assert as_edit(said, "train") == EDITS[said]
+    assert as_answer(said, Waits("train")) == EDITS[said]
 
 
 def test_a_question_about_the_price_that_waits_points_at_it_and_others_are_answered(alone: Alone) -> None:
@@ -762,6 +764,63 @@ def test_words_that_nobody_can_answer_get_where_one_stands_and_the_nearest_quest
     assert offered.startswith("1 “") and ", 3 “" in offered and offered.count("“") == 3
     assert stands.startswith("I did not understand that; nothing was changed or begun.\nr1 (")
     assert "of all target cases pass" in stands and len(stands.splitlines()) <= 6
+
+
+@table(
+    ("question", "heading"),
+    [("was the run interrupted", "I am not certain what you ask"), ("quantize it", "I did not understand that")],
+)
+def test_where_things_stand_is_headed_as_a_guess_where_it_answers_what_words_are_nearest_to(
+    alone: Alone, question: str, heading: str
+) -> None:
+    alone.deps.begin_turn("mumble mumble")
+    alone.deps.nearest = (question,)
+    assert did_you_mean(alone.deps).startswith(f"{heading}")
+
+
+def test_the_licence_of_a_base_is_that_of_the_base_and_not_of_this_program(alone: Alone) -> None:
+    found = alone.hears("may I sell what came out of the base, what licence has it?")
+    assert found.startswith("The base of r1") and "no legal advice" in found
+
+
+def test_a_failed_case_is_shown_with_what_was_wanted(alone: Alone) -> None:
+    assert "wanted: " in alone.hears("show me two cases that the quantized model fails")
+
+
+def test_the_newest_decisions_are_told_where_none_lies_in_the_span(alone: Alone) -> None:
+    assert "the newest:" in alone.hears("what did I approve on 2019-01-01?")
+
+
+@table(
+    ("said", "named"),
+    [("what does it reach on MMLU?", "MMLU"), ("how good is it on BoolQ", "BoolQ"), ("is its JSON valid", ""),
+     ("HOW GOOD IS IT", ""), ("the LoRA of the SmolLM2-135M, as GGUF", "")],
+)  # fmt: skip
+def test_a_name_that_is_no_word_of_this_trade_is_said_not_to_be_measured(said: str, named: str) -> None:
+    assert not_measured(slots_of(said, ())).startswith(f"“{named}” was not measured" if named else "")
+    assert bool(not_measured(slots_of(said, ()))) == bool(named)
+
+
+def test_an_order_for_what_was_before_goes_back_to_what_was_served(alone: Alone) -> None:
+    for unread in ("davor", "vorherigen", "undo"):
+        order = Order("deploy", unread=(unread,))
+        back = replace(read("davor"), label="do.deploy", order=order, likely=("do.deploy", "talk.roll_back_how"))
+        call = answered(alone.deps, back)
+        assert isinstance(call, Call) and call.arguments.get("rollback") is True, call
+    other = replace(back, order=Order("deploy", unread=("tuesday",)))
+    assert not isinstance(answered(alone.deps, other), Call), "what nobody understood is asked about"
+
+
+@table(
+    ("said", "values"),
+    [
+        ("turn the rank back to 8 and leave 3 epochs", {"lora_rank": 8, "epochs": 3.0}),
+        ("rang hoch auf 32, 2 epochen", {"lora_rank": 32, "epochs": 2.0}),
+    ],
+)
+def test_a_way_between_a_name_and_its_number_parts_them_not(said: str, values: dict[str, object]) -> None:
+    edits = read(said, Context(planned=("train",), moment="planned")).edits
+    assert edits is not None and {one.field: one.value for one in edits.values} == values, edits
 
 
 def test_an_order_is_carried_out_without_what_nobody_understood_only_once_that_is_picked(alone: Alone) -> None:

@@ -9,7 +9,9 @@ import pytest
 from tests.agent.driver.test_conversation import Talk
 from tests.driver.stranger_states import home_of_state
 from tests.fixtures import stored_runs
+from tunesmith.agent.driver.by_code import decide
 from tunesmith.agent.driver.standing import standing
+from tunesmith.agent.driver.turn_deps import TurnAnswer
 from tunesmith.agent.driver.unsure import did_you_mean
 from tunesmith.agent.queries.registry import REQUESTS, answer
 from tunesmith.memory.store import Store
@@ -123,3 +125,15 @@ def test_a_home_that_was_never_written_is_told_too(tmp_path: Path) -> None:
     talk = Talk(tmp_path / "home")
     assert "There is no run yet" in standing(talk.deps)
     talk.chat.close()
+
+
+def test_results_of_a_run_are_told_with_that_its_newest_model_was_not_tested(tmp_path: Path) -> None:
+    merged, done = "r1 is trained and merged, nothing tested after the merge", "one finished run r1"
+    for state, untested in ((merged, True), (done, False)):
+        home = tmp_path / str(untested)
+        with home_of_state(home, state):
+            talk = Talk(home)
+            talk.deps.begin_turn("how good is it?")
+            answer = decide(talk.deps)
+            talk.chat.close()
+        assert isinstance(answer, TurnAnswer) and ("merged model of r1 was not tested" in answer.text) is untested
