@@ -6,7 +6,7 @@ Nothing is ordered here: only facts, terms and what would fit are told, and the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeGuard
 
@@ -27,12 +27,12 @@ from tunesmith.agent.words import reading
 from tunesmith.agent.words.acts import assigned, known_fields
 from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.encoder import NoEncoder
-from tunesmith.agent.words.lexicon import lexicon, words_in
-from tunesmith.agent.words.slots import Slots
+from tunesmith.agent.words.lexicon import lexicon
+from tunesmith.agent.words.slots import Slots, amounts
 from tunesmith.agent.words.values import numbers_in
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.tools.core.format import duration, size
-from tunesmith.tools.core.stage import GIB, Plan
+from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
 
 _WORK_CHARACTERS = 100
@@ -40,7 +40,6 @@ _WORK_CHARACTERS = 100
 _A_NO, _ASKS_BEHIND_NO = 0.9, 0.75
 """From which probability words without a no are one: it begins nothing. And from which what stands behind a no, and has
 no question mark, is a question."""
-_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0}
 _SHORTER_BY = ("epochs", "rows")
 """What the time of a step grows with, nearly."""
 
@@ -99,9 +98,9 @@ class Waits:
         """How the price stands to the time, memory or disk that words name; empty where they name none of it."""
         if self.plan is None:
             return ""
-        plan, cost, found = self.plan, self.plan.estimate, list(_quantities(slots))
-        told = [self._time(value * _SECONDS[unit]) for value, unit in found if unit in _SECONDS]
-        on_card, most = cost.peak_vram_bytes, [value * GIB for value, unit in found if unit == "gib"]
+        plan, cost, found = self.plan, self.plan.estimate, amounts(slots)
+        told = [self._time(most) for what, most in found if what == "time"]
+        on_card, most = cost.peak_vram_bytes, [limit for what, limit in found if what == "size"]
         of = {
             "memory": (on_card or cost.peak_ram_bytes, plan.free_vram_bytes if on_card else plan.free_ram_bytes),
             "disk": (cost.disk_bytes, plan.free_disk_bytes),
@@ -135,18 +134,6 @@ class Waits:
 
 def _number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _quantities(slots: Slots) -> Iterator[tuple[float, str]]:
-    """Amounts of time and of memory that words name, with their unit; `an hour` is one, `half an hour` a half."""
-    for number in slots.numbers:
-        if number.unit:
-            yield number.value, number.unit
-    units, halves = lexicon()["units"].single_words(), words_in("halves")
-    for at, word in enumerate(slots.words):
-        alone = not any(one.start <= word.start < one.end for one in slots.numbers)
-        if alone and units.get(word.text) in _SECONDS and len(word.text) > 1:
-            yield 0.5 if at and slots.words[at - 1].written in halves else 1.0, units[word.text]
 
 
 def aside(deps: TurnDeps, words: str, waits: Waits) -> str:

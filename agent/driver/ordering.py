@@ -24,7 +24,7 @@ from tunesmith.agent.words.acts import OWN_SLOTS, Assigned, Order, places_of, se
 from tunesmith.agent.words.edits import Edits, without_rows
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.reading import Reading, reader
-from tunesmith.agent.words.slots import Slots, slots_of
+from tunesmith.agent.words.slots import Slots, amounts, slots_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DECLINED, RUNNING, Step
 from tunesmith.tools.core.format import duration, listed
@@ -347,7 +347,7 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
         plan, changes = planning.edited_plan(deps, deps.draft, edits)
     except BadInput as error:  # before what is not read: `rank -3 and a zillion epochs` is refused for its rank
         return TurnAnswer(f"{error}; the plan is unchanged.")
-    limits = " ".join(one for one in edits.unread if plan_questions.limits_in(one)) if changes else ""
+    limits = " ".join(one for one in edits.unread if amounts(slots_of(one))) if changes else ""
     edits = replace(edits, unread=tuple(one for one in edits.unread if one not in limits))
     slots = slots_of(deps.prompt)
     to_what = "" if slots.numbers or edits.changes else plan_questions.to_what(deps, slots)

@@ -13,8 +13,7 @@ from tunesmith.agent.words.acts import assigned
 from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.lexicon import everyday
 from tunesmith.agent.words.reading import Reading
-from tunesmith.agent.words.slots import Slots
-from tunesmith.agent.words.values import numbers_in
+from tunesmith.agent.words.slots import Slots, amounts
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import DONE, Step
@@ -55,7 +54,6 @@ def _fields_that_are(slots: Slots, plan: PipelinePlan) -> list[str]:
     return [*names] if len(names) == 1 else []
 
 
-_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0}
 _LONGEST_STEPS = 3
 _LIMITED: Mapping[str, tuple[Callable[[float], str], Callable[[Estimate], float], Callable[..., float], str]] = {
     "time": (duration, lambda one: one.seconds, sum, "fewer epochs, fewer rows or a step left out shorten it"),
@@ -66,11 +64,6 @@ _LIMITED: Mapping[str, tuple[Callable[[float], str], Callable[[Estimate], float]
 """What a plan is held to → how it is said, what a step takes of it, how that adds up, and what lowers it."""
 
 
-def limits_in(text: str) -> bool:
-    """Whether words name a time or a memory that no setting has: `under an hour`, `below 8 GB`."""
-    return any(one.unit in (*_SECONDS, "gib") for one in numbers_in(text))
-
-
 def held_to(deps: TurnDeps, slots: Slots) -> str:
     """Whether the plan stays within each time, memory or disk that words name, and what takes the most of it."""
     from tunesmith.tools.pipeline.forecast import forecast
@@ -79,12 +72,9 @@ def held_to(deps: TurnDeps, slots: Slots) -> str:
     prices = [(one.stage, one.estimate) for one in forecast(deps.ws, deps.draft) if one.estimate]
     on_disk = any(match.name == "disk" for match in everyday("asked_of", slots.words))
     told = []
-    for number in slots.numbers if prices else ():
-        if number.unit not in (*_SECONDS, "gib"):
-            continue
-        what = "time" if number.unit in _SECONDS else "disk" if on_disk else "memory"
-        said, of_step, in_all, lowered = _LIMITED[what]
-        most, takes = number.value * _SECONDS.get(number.unit, GIB), in_all(of_step(one) for _, one in prices)
+    for what, most in amounts(slots) if prices else ():
+        said, of_step, in_all, lowered = _LIMITED["time" if what == "time" else "disk" if on_disk else "memory"]
+        takes = in_all(of_step(one) for _, one in prices)
         largest = sorted(prices, key=lambda one: -of_step(one[1]))[:_LONGEST_STEPS]
         steps = ", ".join(f"{stage} {said(of_step(one))}" for stage, one in largest)
         stays = "stays within that" if takes <= most else f"does not stay within that: {lowered}"
@@ -98,7 +88,7 @@ def judged(deps: TurnDeps, reading: Reading, edits: Edits | None) -> str:
     slots, label, changes = reading.slots, reading.label, edits is not None and edits.changes
     if label == "plan.set" and edits is not None and edits.denied and everyday("too_much", slots.words):
         return value_and_reason(deps, slots)
-    limits = limits_in(slots.sentence) and not slots.all("card") and not changes
+    limits = amounts(slots) and not slots.all("card") and not changes
     if limits and label in ("plan.set", "plan.cost", "plan.wait", "remark"):
         return f"{held_to(deps, slots)} It is unchanged, and nothing was started."
     return ""

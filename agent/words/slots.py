@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 
 from tunesmith.agent.words import paths
-from tunesmith.agent.words.lexicon import Match, Word, field_names, lexicon, near_name, words_of
+from tunesmith.agent.words.lexicon import Match, Word, field_names, lexicon, near_name, words_in, words_of
 from tunesmith.agent.words.values import SPANS, Number, Span, numbers_in
 from tunesmith.memory.records import ASIDE_RUNS, Run
 
@@ -112,6 +112,22 @@ class Slots:
     def asks(self) -> bool:
         """Whether a question mark ends it."""
         return self.sentence.rstrip().endswith(("?", "？"))
+
+
+def amounts(slots: Slots) -> list[tuple[str, float]]:
+    """The times, in seconds, and the sizes, in bytes, that are named; `an hour` is one, `half an hour` a half."""
+    found = [_IN_ONE[number.unit] + (number.value,) for number in slots.numbers if number.unit in _IN_ONE]
+    units, halves = lexicon()["units"].single_words(), words_in("halves")
+    for at, word in enumerate(slots.words):
+        alone = len(word.text) > 1 and not any(one.start <= word.start < one.end for one in slots.numbers)
+        if alone and (one := _IN_ONE.get(units.get(word.text, ""))) and one[0] == "time":
+            found.append((*one, 0.5 if at and slots.words[at - 1].written in halves else 1.0))
+    return [(what, one * value) for what, one, value in found]
+
+
+_IN_ONE = {"s": ("time", 1.0), "min": ("time", 60.0), "h": ("time", 3600.0), "day": ("time", 86400.0),
+           "gib": ("size", float(1 << 30))}  # fmt: skip
+"""Unit → what is told in it, and how many seconds or bytes it is."""
 
 
 def stages_of(slots: Slots) -> list[str]:
