@@ -10,12 +10,14 @@ from dataclasses import dataclass, field, replace
 
 from tunesmith.agent.commands.approvals import SHOW_ALL, begins_with_yes, is_no_and_yes, read_answer
 from tunesmith.agent.commands.price import in_a_sentence
-from tunesmith.agent.driver.look_ups import GUESSED, answer_to, looked_up, turn_context
+from tunesmith.agent.driver.look_ups import GUESSED, answer_to, looked_up, meaning, turn_context
+from tunesmith.agent.driver.restated import in_form
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.answer import GOES_ON, clip
 from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.words import reading
 from tunesmith.agent.words.encoder import NoEncoder
+from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
@@ -58,8 +60,12 @@ class Waits:
     def told(self, label: str) -> str:
         """What is said to words about the price, by their label; empty for words about something else."""
         match label:
-            case "price" | "plan.cost" | "plan.show" | "plan.why" | "why" | "talk.slow":
+            case "again" | "again.units" | "again.percent" | "again.shorter":
+                return in_form(self.price, label.partition(".")[2])
+            case "price" | "plan.cost" | "plan.show" | "plan.why" | "why" | "talk.slow" | "talk.trust":
                 return " ".join([self.price, self.work, self.money, "“why” shows all of it."])
+            case "findings.all" | "findings.why" | "term" | "talk.help":  # `in plain words`
+                return f"{meaning(slots_of(self.stage))} {self.price}".strip()
             case "talk.power" | "talk.licence":
                 return f"{self.money} {self.price}"
             case "talk.stop_how":

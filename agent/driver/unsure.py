@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunesmith.agent.driver import ordering
-from tunesmith.agent.driver.follow_ups import remember_standing
+from tunesmith.agent.driver.follow_ups import follow_up, remember_standing
 from tunesmith.agent.driver.look_ups import CAN_ANSWER, GUESSED, answer_to, moment, turn_context, with_what_is_next
 from tunesmith.agent.driver.parts import parted
 from tunesmith.agent.driver.standing import standing, while_it_runs
@@ -144,6 +144,9 @@ def _half(deps: TurnDeps) -> TurnAnswer | None:
     """The answer to that one of two questions which is read with certainty; the other is named."""
     for parts in parted(deps.prompt, turn_context(deps)):
         sure = [one for one in parts if one.reading.sure and one.reading.request and not parts[0].paused]
-        if len(sure) == 1 and (answer := answer_to(deps, sure[0].reading)) is not None:
+        asked = sure[0].reading if len(sure) == 1 else None
+        followed = follow_up(deps, asked) if asked else None
+        answer = followed if isinstance(followed, TurnAnswer) else answer_to(deps, asked) if asked else None
+        if answer is not None:
             return naming(deps, answer, next(one.text for one in parts if one is not sure[0]))
     return None

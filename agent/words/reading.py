@@ -58,6 +58,8 @@ _OF_ITS_ARGUMENTS = 50.0
 """How many times likelier than its words say is what alone takes the arguments that are named."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
 """What a word means while a plan is proposed, unless it names a run."""
+_MEANS_OF_STEPS_AHEAD = {"plan.cost": "run.remaining"}
+"""What is asked of a plan means of the steps that a run has ahead, while none is proposed."""
 _MEANS_OF_A_DRAFT = {"plan.drop": "describe.drop"}
 """What an example means while a behaviour is described: `drop it` is what its user is told to say."""
 _ON_A_CARD = "plan.what_if"
@@ -244,7 +246,9 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
         of_the_plan = bool(slots.all("card") or slots.all("card_gib")) and not slots.all("model")
         means = _MEANS_OF_A_PLAN | ({"plan.cost": _ON_A_CARD} if of_the_plan else {})
         means |= {"fits.fit": _ON_A_CARD} if of_the_plan and slots.all("field") else {}
-        guesses = [replace(guess, label=means.get(guess.label, guess.label)) for guess in guesses]
+    else:
+        means = _MEANS_OF_STEPS_AHEAD if context.moment == "midway" else {}
+    guesses = [replace(guess, label=means.get(guess.label, guess.label)) for guess in guesses]
     moment = {"planned": bool(context.planned), "describing": context.describing, "follows": context.before is not None}
     leaves_out = any(slots.negated(slot) for slot in slots.all("stage") if slot.value in context.planned)
     prior = {"follow": _FOLLOWS, "want": _ANOTHER_WISH if leaves_out else 1.0, "term": 0.0 if slots.all("run") else 1.0}
