@@ -212,16 +212,18 @@ def _of_the_same(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     if not _bare(slots, "outcome") or _acts(reading) or (reading.sure and reading.request is not None and not own):
         return None
     item = next(iter(_items(deps)[1]), None)
-    near = [label for label in likely[: None if follows else _NEAR] if _alike(before, label)]
+    near = [label for label in likely[:_NEAR] if _alike(before, label)]
+    far = [label for label in likely[_NEAR:] if follows and _alike(before, label)]
     top = [label for label in likely[: 1 + follows] if reading.probability >= GUESSED]
     name = next((name for name in ("about", "part") if name in type(before).model_fields), "kind")
-    for label in (*near, *top) if reading.probability < _DOUBTFUL else (*top, *(near if follows else ())):
-        asked = _asked_of(deps, label, slots, item, needs=label not in near)
+    for label in (*(near if follows or reading.probability < _DOUBTFUL else ()), *top, *far):
+        alike = _alike(before, label)
+        asked = _asked_of(deps, label, slots, item, needs=not alike)
         if asked is not None and asked.kind == before.kind and getattr(asked, name) != getattr(before, name):
             return before.model_copy(update={name: getattr(asked, name)})
-        if label in near and before.kind in _AGAIN:
+        if alike and before.kind in _AGAIN:
             return before.model_copy(update={"about": _AGAIN[before.kind]})
-        if label not in near and asked and not (slots.all("outcome") and "outcome" in type(asked).model_fields):
+        if not alike and asked and not (slots.all("outcome") and "outcome" in type(asked).model_fields):
             return asked
     return None
 
@@ -245,11 +247,10 @@ def _of_a_list(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     more = reading.label == "page" or (not reading.sure and "page" in reading.likely[:_NEAR])
     if not more or not (numbers or _says(slots, "next_ones")):
         return None
-    in_full = bool(getattr(before, "number", 0)) and not numbers
-    changed: dict[str, object] = {"skip": deps.until, "number": int(in_full), "as_table": False}
-    changed |= {"most": min(numbers[0], MOST_SHOWN)} if numbers else {}
-    own = type(before).model_fields
-    return before.model_copy(update={name: value for name, value in changed.items() if name in own})
+    in_full = int(getattr(before, "number", 0) != 0 and not numbers)
+    most = {"most": min(numbers[0], MOST_SHOWN)} if numbers else {}
+    changed = {"skip": deps.until, "number": in_full, "as_table": False} | most
+    return before.model_copy(update={name: changed[name] for name in type(before).model_fields if name in changed})
 
 
 def _of_a_file(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
@@ -334,9 +335,8 @@ def _of_decisions(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     if not refused or reading.sure or not _bare(reading.slots, "work") or not _says(reading.slots, "purpose"):
         return None
     step = max(refused, key=lambda one: one.created_at)
-    text = meaning(slots_of(step.stage))
-    return TurnAnswer(f"{text}\n{step.stage} ({step.id} of {step.run}) was refused; “{step.stage}” shows its price "
-                      f"again.") if text else None  # fmt: skip
+    again = f"{step.stage} ({step.id} of {step.run}) was refused; “{step.stage}” shows its price again."
+    return TurnAnswer(f"{text}\n{again}") if (text := meaning(slots_of(step.stage))) else None
 
 
 def _of_a_file_made(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 LONGEST = 600
 """Characters of a sentence; more is a paste, which asks nothing by itself."""
-_NEAREST, _NEAR, _LIKELY = 6, 4, 12
+_NEAREST, _LIKELY = 6, 12
 _REMEMBERED = 32
 """A turn reads the same words several times, and parts of them."""
 _BEHIND_A_YES, _EACH_WORD_READ = 0.5, 0.4
@@ -145,7 +145,7 @@ class Reader:
             guesses = [Guess(known, 1.0), *(replace(guess, probability=0.0) for guess in guesses[1:])]
         by_kind = kinds(guesses)
         stop = next((one for one in by_kind if one.label == _STOP), None)
-        reading = self._after(context.before, self._as(by_kind[0], True, slots, context), guesses)
+        reading = self._as(by_kind[0], True, slots, context)
         asks_or_orders = reading.request or reading.label.startswith("do.")
         if stop is not None and stop.probability >= _MAY_STOP and asks_or_orders:
             reading = self._as(stop, True, slots, context)
@@ -159,18 +159,6 @@ class Reader:
             likely=tuple(dict.fromkeys(one.label for one in guesses[:_LIKELY] if one.label != NOTHING)),
             nearest=nearest,
         )
-
-    def _after(self, before: Query | None, reading: Reading, guesses: Sequence[Guess]) -> Reading:
-        """A reading behind an answer: what follows on it and names nothing that it has asks of the same thing what the
-        likeliest label of its kind asks, `and the memory?`."""
-        if before is None or reading.label != "follow" or reading.request is not None:
-            return reading
-        asked = (guess.label for guess in guesses[:_NEAR] if kind_of(guess.label) == before.kind)
-        choices = (label.partition(".")[2] for label in asked)
-        choice = next((one for one in choices if one and one != getattr(before, "about", "")), "")
-        if not choice or "about" not in type(before).model_fields:
-            return reading
-        return replace(reading, sure=True, request=before.model_copy(update={"about": choice}))
 
     def examples_near(self, sentence: str, label: str, count: int) -> list[str]:
         """The examples of a label that a sentence is nearest to in meaning, the nearest first."""
