@@ -169,10 +169,10 @@ def _at_a_place(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     ordinals, runs = lexicon()["ordinals"].find(slots.words), len(slots.all("run")) - len(slots.all("which_run"))
     if len(ordinals) != 1 or runs > 0 or not _bare(slots, "which_run", "run", "field", "pace"):
         return None
-    place = int(ordinals[0].name)
-    if before.kind == "cases" and deps.until:
+    place = 0 if reading.label.startswith(("do.", "go_on", "plan.")) else int(ordinals[0].name)
+    if place and before.kind == "cases" and deps.until:
         return before.model_copy(update={"number": place, "skip": 0, "as_table": False})
-    if not -len(items) <= place <= len(items) or len(items) < 2:
+    if not place or not -len(items) <= place <= len(items) or len(items) < 2:
         return None
     item = items[place - 1 if place > 0 else place]
     slots = replace(slots, named=tuple(slot for slot in slots.named if slot.kind in _LOOSE))
@@ -213,10 +213,9 @@ def _of_the_same(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
         return None
     item = next(iter(_items(deps)[1]), None)
     near = [label for label in likely[:_NEAR] if _alike(before, label)]
-    far = [label for label in likely[_NEAR:] if follows and _alike(before, label)]
     top = [label for label in likely[: 1 + follows] if reading.probability >= GUESSED]
     name = next((name for name in ("about", "part") if name in type(before).model_fields), "kind")
-    for label in (*(near if follows or reading.probability < _DOUBTFUL else ()), *top, *far):
+    for label in (*(near if follows or reading.probability < _DOUBTFUL else ()), *top):
         alike = _alike(before, label)
         asked = _asked_of(deps, label, slots, item, needs=not alike)
         if asked is not None and asked.kind == before.kind and getattr(asked, name) != getattr(before, name):
@@ -377,7 +376,7 @@ def _in_the_plan(deps: TurnDeps, plan: PipelinePlan, before: Query, reading: Rea
         values = tuple(Assigned(fields[0], number.value, ()) for number in numbers)
         by = dict(zip(fields, (float(str(factor.value)) for factor in factors), strict=False))
         return ordering.changed(deps, ordering.settled_in(plan, Edits(values=values, factors=by)))
-    if factors or is_yes(deps.prompt):
+    if factors or is_yes(deps.prompt) or (reading.label == "plan.undo" and deps.draft_before is not None):
         return None
     run, doubted = getattr(before, "run", ""), reading.probability < reader().head.threshold
     takes_over = {reading.label, *(label for label in reading.likely[:_NEAR] if label in _LIKE_A_RUN)}

@@ -15,6 +15,7 @@ from tunesmith.agent.driver.standing import standing, while_it_runs
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import ordinary
 from tunesmith.agent.queries.following import forecast_of, next_stages
+from tunesmith.agent.words.head import kind_of
 from tunesmith.agent.words.reading import Reading, read, reader
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import TunesmithError
@@ -32,6 +33,9 @@ GUESSED half are read rightly."""
 NUMBERS = ("1", "2", "3")
 """Of questions that are offered."""
 _NOT_UNDERSTOOD = "I did not understand that; nothing was changed or begun."
+_ABOUT_THE_LAST = (
+    "I take that to be about the last answer, and do not see what it asks of it; nothing was changed or begun."
+)
 
 
 def guessed(deps: TurnDeps, *, doubted: bool = False) -> TurnAnswer | None:
@@ -65,7 +69,13 @@ def guessed(deps: TurnDeps, *, doubted: bool = False) -> TurnAnswer | None:
 
 def did_you_mean(deps: TurnDeps) -> str:
     """Where the user stands, and the questions that the words are nearest to, for a turn that nobody can answer."""
-    stands = f"{_NOT_UNDERSTOOD}\n{standing(deps)}".rstrip() + "\n"
+    before, head = deps.last_query, reader().head if deps.unsure else None
+    follows = head and before and deps.unsure and deps.unsure.kind == "follow"
+    if follows and head and before:  # of the same thing what can be asked
+        others = (one for one in head.labels if kind_of(one) == before.kind)
+        offers = [head.offer(one) for one in others if one.partition(".")[2] != getattr(before, "about", "")]
+        deps.nearest = tuple(dict.fromkeys(offers))[: len(NUMBERS)] or deps.nearest
+    stands = f"{_ABOUT_THE_LAST if follows else _NOT_UNDERSTOOD}\n{standing(deps)}".rstrip() + "\n"
     remember_standing(deps, slots_of(deps.prompt, ordinary(deps.store)))
     if not deps.nearest:
         return f"{stands}{CAN_ANSWER}"

@@ -124,6 +124,8 @@ def test_short_words_are_asked_of_what_the_answer_was_about(
         (MERGED, "was würde es kosten, r1 zu quantisieren?", ("no", "how much disk is left?", "nein, besser nicht")),
         (FILE, "import /tmp/exam/tickets.jsonl", ("which cases does r1 fail?", "how many test cases failed in r1?")),
         (FAILS, "Show me three cases that r1's model got wrong.", ("show all", "generate three more rows", "why?")),
+        (TWO, "compare r1 and r2", ("and the weather?", "thanks", "what is lora?")),
+        (FAILS, "which cases fail?", ("delete the first one", "train the second again", "which runs failed?")),
         (AHEAD, "Quali passi mancano ancora?", ("which run took longest?", "which training rows are the longest?")),
         (EMPTY, "Can I train Llama-3.3-70B on this computer?", ("and on a 4090?", "what can you do?")),
         (ONE, "¿Con qué rank y cuántas épocas se entrenó r1?", ("how long did the merge take?", "compare base and r1")),
@@ -213,6 +215,13 @@ def test_a_plan_is_started_by_who_says_so_whatever_was_asked_before(tmp_path: Pa
             types(shell, "which rank did r1 have?")
             types(shell, say)
             assert shell.talk.chat().deps.draft is None, say
+
+
+def test_what_follows_and_is_not_understood_is_offered_what_can_be_asked_of_the_same(tmp_path: Path) -> None:
+    with at(tmp_path / "home", TWO) as shell:
+        types(shell, "which run is best?")
+        shown = types(shell, "and the one in blue?")
+        assert "about the last answer" in shown and "which runs failed" in shown and "did not understand" not in shown
 
 
 def test_the_last_step_of_the_plan_is_one_by_its_place(tmp_path: Path) -> None:
