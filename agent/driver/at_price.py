@@ -19,7 +19,8 @@ from tunesmith.agent.commands.approvals import (
     read_answer,
 )
 from tunesmith.agent.commands.price import in_a_sentence
-from tunesmith.agent.driver.look_ups import GUESSED, answer_to, looked_up, turn_context
+from tunesmith.agent.driver.look_ups import GUESSED, answer_to, looked_up, meaning, turn_context
+from tunesmith.agent.driver.restated import in_form
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.answer import GOES_ON, clip
 from tunesmith.agent.queries.prices import PriceQuery
@@ -28,7 +29,7 @@ from tunesmith.agent.words.acts import assigned, known_fields
 from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.lexicon import lexicon
-from tunesmith.agent.words.slots import Slots, amounts
+from tunesmith.agent.words.slots import Slots, amounts, slots_of
 from tunesmith.agent.words.values import numbers_in
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.tools.core.format import duration, size
@@ -78,12 +79,18 @@ class Waits:
 
     def told(self, label: str) -> str:
         """What is said to words about the price, by their label; empty for words about something else."""
-        if label in ("price", "plan.cost", "plan.show", "plan.why", "why", "talk.slow"):
+        if label.partition(".")[0] == "again":
+            return in_form(self.price, label.partition(".")[2])
+        if label in ("price", "plan.cost", "plan.show", "plan.why", "why", "talk.slow", "talk.trust"):
             return " ".join([self.price, self.work, self.money, "“why” shows all of it."])
         waits = f"{self.stage} waits: nothing starts without a yes, or by the clock; “{self.stage}” shows it again."
         alone = f"A yes here starts {self.stage} alone: each step after it shows its own price and asks first."
-        first = {"talk.power": self.money, "talk.licence": self.money, "talk.stop_how": self.stopping,
-                 "plan.wait": waits, "do.approve": alone, "talk.which_ask": alone}.get(label)  # fmt: skip
+        explained = meaning(slots_of(self.stage)) or self.work  # `in plain words`
+        first = {
+            "talk.power": self.money, "talk.licence": self.money, "talk.stop_how": self.stopping, "plan.wait": waits,
+            "do.approve": alone, "talk.which_ask": alone,
+            **dict.fromkeys(("findings.all", "findings.why", "term", "talk.help"), explained),
+        }.get(label)  # fmt: skip
         return f"{first} {self.price}" if first else ""
 
     @property
@@ -161,7 +168,7 @@ def aside(deps: TurnDeps, words: str, waits: Waits) -> str:
         why_not = at_price.label in ("why", "plan.why") and begins_with_yes(words, stage)  # `yes, why not?`
         if stage and (text := _of_the_price(deps, words, at_price, waits, why_not=why_not)):
             return text
-        may_ask = at_price.slots.asks or at_price.kind == "talk" or bool(rest)
+        may_ask = at_price.slots.asks or at_price.tells or bool(rest)
         guessed = not at_price.sure and may_ask and at_price.probability >= GUESSED
         answer = None if why_not else answer_to(deps, replace(at_price, sure=at_price.sure or guessed))
         if answer and guessed:

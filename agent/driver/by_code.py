@@ -12,14 +12,9 @@ from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, look_ups, named_files, ordering
 from tunesmith.agent.driver.choosing import on_the_better
-from tunesmith.agent.driver.follow_ups import follow_up, remember_call
+from tunesmith.agent.driver.follow_ups import follow_up, remember_call, remember_setting
 from tunesmith.agent.driver.interview import interviewed
-from tunesmith.agent.driver.look_ups import (
-    answer_to,
-    looked_up,
-    turn_context,
-    why,
-)
+from tunesmith.agent.driver.look_ups import answer_to, looked_up, turn_context, why
 from tunesmith.agent.driver.parts import is_part
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
 from tunesmith.agent.driver.restated import restated
@@ -104,9 +99,11 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     deps.unsure = None if reading.sure else reading
     if deps.draft is None and named_files.means_a_file(deps, reading):
         return named_files.told(deps, named_files.file_in(reading.slots), reading.slots)
-    outcome = worry(deps, reading) or follow_up(deps, reading)
+    before, outcome = deps.last_query, worry(deps, reading) or follow_up(deps, reading)
     if outcome is None:
         outcome = answered(deps, reading) if reading.sure else None
+    if deps.last_query is before:
+        remember_setting(deps, reading.slots)
     if isinstance(outcome, Call):
         remember_call(deps, outcome)
     return _with_what_is_left(deps, outcome, acts=reading.order is not None or reading.kind in _ACTS)

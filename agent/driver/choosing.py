@@ -137,7 +137,7 @@ def edits_in(deps: TurnDeps, reading: Reading, edits: Edits) -> Edits:
     """The edits against what the plan has now, with the values that words take from a run or from before the last
     change; a word that nobody knows in a change that is beyond doubt told beside it."""
     assert deps.draft is not None
-    now, before, slots = _values_of(deps.draft), _values_of(deps.draft_before), reading.slots
+    now, before, slots = values_of(deps.draft), values_of(deps.draft_before), reading.slots
     edits = as_it_was(settled_in(now, edits), now, before)
     unvalued = {*slots.values("field")} - {one.field for one in edits.values} - {*edits.factors}
     if unvalued and slots.all("run") and reading.label == "plan.set":
@@ -145,5 +145,6 @@ def edits_in(deps: TurnDeps, reading: Reading, edits: Edits) -> Edits:
     return with_harmless_told(edits) if reading.probability >= _CERTAIN_CHANGE and not unvalued else edits
 
 
-def _values_of(plan: PipelinePlan | None) -> dict[str, object]:
+def values_of(plan: PipelinePlan | None) -> dict[str, object]:
+    """Field → its value in the newest step of a plan that has it."""
     return {name: value for spec in plan.steps for name, value in spec.fields.items()} if plan is not None else {}

@@ -1,45 +1,56 @@
 """Short words behind an answer, which name nothing themselves: what they ask of what that answer was about.
 
-What it was about is kept as the question that was answered, with its run, arm, stage and file, as the steps that it
-proposed, and as the place in the list that it came to. Words that name a thing of their own are read for themselves.
+What it was about is kept as the question that was answered, with its run, arm, stage and file, as what it listed, as
+the steps that it proposed, and as the place in the list that it came to. What the words leave unnamed is read as if
+they named that. Words that name a thing of their own are read for themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
+from tunesmith.agent.commands.approvals import is_yes
 from tunesmith.agent.driver import ordering, plan_questions
-from tunesmith.agent.driver.look_ups import looked_up, meaning, moment, why
+from tunesmith.agent.driver.choosing import settings_before, values_of
+from tunesmith.agent.driver.look_ups import GUESSED, looked_up, meaning, moment, why
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import ordinary
 from tunesmith.agent.queries.arguments import MOST_SHOWN, Query
-from tunesmith.agent.queries.cases import CasesQuery
-from tunesmith.agent.queries.comparisons import CompareRunsQuery
 from tunesmith.agent.queries.files import FileQuery
-from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.machine import ServedQuery
-from tunesmith.agent.queries.prices import ApprovalsQuery, PriceQuery
-from tunesmith.agent.queries.rows import RowsQuery
+from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.queries.runs import RunQuery
 from tunesmith.agent.queries.scores import ResultQuery, arms_measured
-from tunesmith.agent.queries.settings import SettingQuery, SettingsQuery
+from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.agent.queries.steps import StepQuery
+from tunesmith.agent.words.acts import Assigned
+from tunesmith.agent.words.carried import another_value
+from tunesmith.agent.words.edits import Edits, settled_in
+from tunesmith.agent.words.head import kind_of
 from tunesmith.agent.words.lexicon import everyday, lexicon
-from tunesmith.agent.words.reading import Reading
-from tunesmith.agent.words.slots import Slots, slots_of
+from tunesmith.agent.words.reading import Reading, reader
+from tunesmith.agent.words.requests import Asked, request_of
+from tunesmith.agent.words.slots import Slot, Slots, slots_of
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.records import DECLINED
+from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
 _MOST_WORDS = 10
 """Of what follows on an answer; longer words are about something of their own."""
 _LOOSE = frozenset({"pronoun", "unspoken", "not", "only", "again", "order", "figure"})
 """Kinds of slot that name nothing by themselves."""
-_NEAR, _FEW = 4, 5
-"""Readings among which one counts as likely; words of a yes."""
-_YES = ("yes", "accept")
-_WHY_LEAST = 0.4
-"""From which probability words ask for the reason of what was just told."""
-_AGREES = (*_YES, "go_on", "do.approve")
+_CLOSE, _NEAR, _FEW = 2, 4, 5
+"""Readings among which one counts as nearly as likely as the first, and as likely; words of a yes."""
+_YES = ("yes", "accept", "go_on")
+_DOUBTFUL = 0.6
+"""Below which probability words rather ask the same kind of question once more than what they are read as."""
+_ITEMS = {"step": "step", "stage": "price", "artifact": "artifact", "case": "case", "run": "run"}
+"""What tells a thing that an answer listed, the most telling first → the kind of question that is asked of it."""
+_CARRIED = (*_ITEMS, "arm", "block", "made")
+_AGAIN = {"result": "enough", "compare": "where", "compare_runs": "results"}
+"""Kind of a question → what is wanted of its answer by who asks the same again."""
 
 
 def follow_up(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
@@ -48,22 +59,21 @@ def follow_up(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
     if not slots.words or len(slots.words) > _MOST_WORDS:
         return None
     if deps.draft is not None:
-        return _in_the_plan(deps, before, slots) if isinstance(before, SettingQuery) else None
+        return _in_the_plan(deps, deps.draft, before, reading) if before is not None else None
     if _agrees(deps, reading):
         return ordering.accepted(deps, slots)
     if before is None:
         return None
-    rule = _RULES.get(type(before))
-    asked = rule(deps, before, reading) if rule else None
+    rules = (_at_a_place, _of_the_one_before, *_RULES.get(before.kind, ()), _of_the_same)
+    asked = next((one for rule in rules if (one := rule(deps, before, reading)) is not None), None)
     if isinstance(asked, Query):
         answer = looked_up(deps, asked)
         if asked == ServedQuery(about="before"):
             deps.last_query = ServedQuery(about="history")  # `put that back`
         return answer
     asks_why = reading.label == "why" or (reading.label == "step.failure" and _bare(slots))
-    if asked is None and asks_why and not reading.sure and reading.probability >= _WHY_LEAST:
-        return why(deps)
-    return asked
+    unsure = asked is None and not reading.sure and reading.probability >= GUESSED
+    return why(deps) if unsure and asks_why else asked
 
 
 def remember_call(deps: TurnDeps, call: Call) -> None:
@@ -85,14 +95,22 @@ def remember_standing(deps: TurnDeps, slots: Slots) -> None:
         deps.last_query = RunQuery(run=run.id, about="status")
 
 
+def remember_setting(deps: TurnDeps, slots: Slots) -> None:
+    """Keep the one setting of the open plan that words name, whatever they came to: `make that 8` is about it."""
+    planned = {name for spec in deps.draft.steps for name in spec.fields} if deps.draft else set()
+    fields = [name for name in slots.values("field") if name in planned]
+    if len(fields) == 1 and fields[0] not in getattr(deps.last_query, "fields", ()):
+        deps.last_query = SettingQuery(fields=(fields[0],))
+
+
 def _agrees(deps: TurnDeps, reading: Reading) -> bool:
     """Whether words that nobody is sure of most likely say yes to the step that an answer proposed: it is priced and
     asked about."""
     likely, words = reading.likely, reading.slots.words
     if reading.sure or not deps.proposals or len(words) > _FEW or reading.slots.all("not"):
         return False
-    also = (*_AGREES, *(f"do.{one.stage}" for one in deps.proposals))
-    return likely[:1] != () and likely[0] in _YES and likely[1:2] != () and likely[1] in also
+    also = (*_YES, "do.approve", *(f"do.{one.stage}" for one in deps.proposals))
+    return len(likely) > 1 and likely[0] in _YES and likely[1] in also
 
 
 def _bare(slots: Slots, *also: str) -> bool:
@@ -110,11 +128,118 @@ def _open(reading: Reading, *kinds: str) -> bool:
     return not reading.sure or reading.kind in ("follow", *kinds)
 
 
+def _acts(reading: Reading) -> bool:
+    """Whether words are most likely an order, or an answer to a question."""
+    return reading.kind in (*_YES, "no", "page", "again", "why", "want") or reading.label.startswith("do.")
+
+
+# What was told, and one thing of it
+
+
+def _items(deps: TurnDeps) -> tuple[str, list[Mapping[str, object]]]:
+    """What the last answer listed, each thing once, and what tells one from another. Of a score that is its run."""
+    for name in _ITEMS:
+        of_name = [one for one in deps.facts if one.get(name) and (name == "run" or "judged" not in one)]
+        if of_name:
+            return name, [*{str(one[name]): one for one in reversed(of_name)}.values()][::-1]
+    return "", []
+
+
+def _asked_of(
+    deps: TurnDeps, label: str, slots: Slots, item: Mapping[str, object] | None, *, needs: bool = True
+) -> Query | None:
+    """What words ask as that label where all that they leave unnamed is what the last answer was about; `item`: of
+    that thing in it. None where the question takes nothing of it and `needs` to."""
+    kind, _, choice = label.partition(".")
+    if kind not in REQUESTS:
+        return None
+    about = {name: (item or {}).get(name) or getattr(deps.last_query, name, "") for name in _CARRIED}
+    given = {name: str(value) for name, value in about.items() if value and not slots.all(name)}
+    named = (Slot(name, value, 0, 0) for name, value in given.items())
+    asked = request_of(Asked(kind, choice, replace(slots, named=(*slots.named, *named)), ""))
+    takes = any(getattr(asked, name, "") == value for name, value in given.items() if name != "run")
+    return asked if takes or not needs else None
+
+
 _Outcome = Query | TurnAnswer | None
 
 
+def _at_a_place(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
+    """`the second one`, `show the first in full`, of what was listed: what the words ask else, of that thing."""
+    slots, (key, items) = reading.slots, _items(deps)
+    ordinals, runs = lexicon()["ordinals"].find(slots.words), len(slots.all("run")) - len(slots.all("which_run"))
+    if len(ordinals) != 1 or runs > 0 or not _bare(slots, "which_run", "run", "field", "pace"):
+        return None
+    place = 0 if reading.label.startswith(("do.", "go_on", "plan.")) else int(ordinals[0].name)
+    if place and before.kind == "cases" and deps.until:
+        return before.model_copy(update={"number": place, "skip": 0, "as_table": False})
+    if not place or not -len(items) <= place <= len(items) or len(items) < 2:
+        return None
+    item = items[place - 1 if place > 0 else place]
+    slots = replace(slots, named=tuple(slot for slot in slots.named if slot.kind in _LOOSE))
+    of_its_kind = [label for label in reading.likely[:_NEAR] if kind_of(label) == _ITEMS[key]]
+    return _asked_of(deps, (*of_its_kind, _ITEMS[key])[0], slots, item, needs=key != "run")
+
+
+def _of_the_one_before(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
+    """`and the one before?`: what was served before; the arm before, of results; else the run before."""
+    slots, arm = reading.slots, getattr(before, "arm", "")
+    if not _says(slots, "before_that") or not _bare(slots, "which_run", "run", "choice.rollback"):
+        return None
+    if before == ServedQuery():
+        asks = _open(reading, "served") and "served.history" in (reading.label, *reading.likely[:_NEAR])
+        return ServedQuery(about="before") if asks or reading.label == "follow" else None
+    if before.kind not in ("result", "run") or not _open(reading, before.kind):
+        return None
+    runs = [run.id for run in ordinary(deps.store)]
+    run = getattr(before, "run", "") or deps.focused_run_id or next(iter(runs), "")
+    alone = len(slots.words) - len(lexicon()["joints"].find(slots.words)) == 1  # `and before?`
+    until = ARMS.index(arm) if arm else 1 if alone and before.kind == "result" else 0
+    if of_arm := [one for one in arms_measured(deps.store, run) if one in ARMS[:until] and one != "prompted"]:
+        return before.model_copy(update={"arm": of_arm[-1]})
+    earlier = runs[runs.index(run) + 1 :] if run in runs else []
+    if arm or earlier:
+        return None if arm else before.model_copy(update={"run": earlier[0]})
+    return TurnAnswer(f"There is no run before {run}.")
+
+
+def _of_the_same(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
+    """Words that leave out what they are about, or are read with little certainty: asked of what was told last, of its
+    first thing where that was a list, `when was that?`. Of the likely readings the one of the kind of the question
+    before counts first."""
+    slots, likely, follows = reading.slots, reading.likely, reading.label == "follow"
+    points_at_it = slots.all("pronoun") and reading.kind in _ITEMS.values()
+    own = points_at_it or (before.kind in _AGAIN and _alike(before, reading.label))
+    if not _bare(slots, "outcome") or _acts(reading) or (reading.sure and reading.request is not None and not own):
+        return None
+    item = next(iter(_items(deps)[1]), None)
+    near = [label for label in likely[:_NEAR] if _alike(before, label)]
+    top = [label for label in likely[: 1 + follows] if reading.probability >= GUESSED]
+    name = next((name for name in ("about", "part") if name in type(before).model_fields), "kind")
+    for label in (*(near if follows or reading.probability < _DOUBTFUL else ()), *top):
+        alike = _alike(before, label)
+        asked = _asked_of(deps, label, slots, item, needs=not alike)
+        if asked is not None and asked.kind == before.kind and getattr(asked, name) != getattr(before, name):
+            return before.model_copy(update={name: getattr(asked, name)})
+        if alike and before.kind in _AGAIN:
+            return before.model_copy(update={"about": _AGAIN[before.kind]})
+        if not alike and asked and not (slots.all("outcome") and "outcome" in type(asked).model_fields):
+            return asked
+    return None
+
+
+def _alike(before: Query, label: str) -> bool:
+    """Whether a label asks for what the question before did: what passed is what two are compared by."""
+    kind = kind_of(label)
+    return kind == before.kind or (kind in ("result", "compare") and before.kind.startswith("compare"))
+
+
+# What only some questions have
+
+
 def _of_a_list(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
-    """`three more`, `the next ones`: the list goes on behind the last case or row that was shown."""
+    """`three more`, `the next ones`: the list goes on behind the last case or row that was shown; `next one`: the
+    next in full, where one was."""
     slots = reading.slots
     if not deps.until or not _bare(slots, "which_run"):
         return None
@@ -122,120 +247,86 @@ def _of_a_list(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     more = reading.label == "page" or (not reading.sure and "page" in reading.likely[:_NEAR])
     if not more or not (numbers or _says(slots, "next_ones")):
         return None
-    changed: dict[str, object] = {"skip": deps.until, "number": 0, "as_table": False}
-    changed |= {"most": min(numbers[0], MOST_SHOWN)} if numbers else {}
-    own = type(before).model_fields
-    return before.model_copy(update={name: value for name, value in changed.items() if name in own})
+    in_full = int(getattr(before, "number", 0) != 0 and not numbers)
+    most = {"most": min(numbers[0], MOST_SHOWN)} if numbers else {}
+    changed = {"skip": deps.until, "number": in_full, "as_table": False} | most
+    return before.model_copy(update={name: changed[name] for name in type(before).model_fields if name in changed})
 
 
 def _of_a_file(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     """`any bad ones in there?`, `are they all valid?`, `show me the first`."""
-    slots, of_file = reading.slots, isinstance(reading.request, FileQuery)
-    if not isinstance(before, FileQuery) or not before.path or (reading.sure and of_file):
+    slots, of_rows = reading.slots, {*reading.slots.values("field")} <= {"limit", "rows"}  # `the first`
+    if not getattr(before, "path", "") or (reading.sure and isinstance(reading.request, FileQuery)) or not of_rows:
         return None
-    of_rows = {*slots.values("field")} <= {"limit", "rows"}  # `the first`
-    if (
-        not of_rows
-        or not _bare(slots, "outcome", "decision", "made", "field")
-        or not _open(reading, "cases", "confusion", "talk")
-    ):
+    if not (_bare(slots, "outcome", "decision", "made", "field") and _open(reading, "cases", "confusion")):
         return None
     about = next((one.partition(".")[2] for one in reading.likely[:2] if one.startswith("file_of_rows.")), "")
     if about or reading.kind in ("rows", "row"):
         return before.model_copy(update={"about": about or "rows"})
-    judged = reading.kind in ("cases", "confusion", "across", "result", "findings", "talk", "runs", "steps")
-    return before.model_copy(update={"about": "valid"}) if judged and not _steered(reading) else None
-
-
-def _steered(reading: Reading) -> bool:
-    """Whether a piece of talk was asked with certainty."""
-    return reading.sure and reading.kind == "talk"
-
-
-def _of_serving(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
-    """`no, the one before that`: what was served before."""
-    asks = _open(reading, "served") and "served.history" in (reading.label, *reading.likely[:_NEAR])
-    follows = reading.label == "follow" or asks
-    if isinstance(before, ServedQuery) and before.about == "now" and follows and _bare(reading.slots, *_BEFORE_THAT):
-        return ServedQuery(about="before") if _says(reading.slots, "before_that") else None
-    return None
-
-
-_BEFORE_THAT = ("which_run", "run", "choice.rollback")
-"""Kinds of slot that a word such as `before` is."""
+    judges = ("cases", "confusion", "across", "result", "findings", "runs", "steps", *["talk"] * (not reading.sure))
+    return before.model_copy(update={"about": "valid"}) if reading.kind in judges else None
 
 
 def _of_results(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
-    """`is that good?`, `how many more would it need?`: against what *learned* takes. `And before?`: the run, or the
-    arm, before. The same question in other words asks for the verdict too."""
-    slots, run = reading.slots, getattr(before, "run", "") or deps.focused_run_id
-    if _says(slots, "before_that") and _open(reading) and _bare(slots, *_BEFORE_THAT):
-        alone = len(slots.words) - len(lexicon()["joints"].find(slots.words)) == 1  # `and before?`
-        earlier = ARMS[: ARMS.index(arm)] if (arm := getattr(before, "arm", "")) else ARMS[:1] if alone else ()
-        of_arm = [one for one in arms_measured(deps.store, run) if one in earlier and one != "prompted"] if run else []
-        return before.model_copy(update={"arm": of_arm[-1]}) if of_arm else _of_a_run(deps, before, reading)
-    if not _bare(slots, "outcome") or not _open(reading, "result", "talk"):
+    """`is that good?`, `how many more would it need?`: against what *learned* takes; the same question in other words
+    asks for the verdict too. `And what do I do now?`: what the findings propose."""
+    slots, ahead = reading.slots, getattr(before, "about", "") in ("remaining", "steps")
+    if reading.label == "run.remaining" and not ahead and _bare(slots):
+        finding = next((label for label in reading.likely[:_CLOSE] if label.startswith("findings.")), "")
+        return _asked_of(deps, finding, slots, None, needs=False)
+    if not _bare(slots, "outcome") or not _open(reading, "result") or _acts(reading):
         return None
     same = isinstance(before, ResultQuery) and reading.request == ResultQuery(about=before.about)
-    arm = getattr(before, "arm", "")
-    if (same or _says(slots, "enough")) and not getattr(before, "block", "") and not _steered(reading):
-        return ResultQuery.model_validate({"about": "enough", "run": run, "arm": arm})
+    if (same or _says(slots, "enough")) and getattr(before, "block", "") in ("", "target"):
+        run = getattr(before, "run", "") or deps.focused_run_id
+        return ResultQuery.model_validate({"about": "enough", "run": run, "arm": getattr(before, "arm", "")})
     return None
 
 
-def _of_a_run(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
-    """`and the one before?`: of the run before; `and the longest?` of the steps that are left."""
-    slots = reading.slots
-    if isinstance(before, RunQuery) and before.about in ("remaining", "steps") and _says(slots, "longest"):
-        asks = _bare(slots) and _open(reading, "steps", "run")
-        return before.model_copy(update={"about": "longest_left"}) if asks else None
-    if not (_says(slots, "before_that") and _open(reading, "run") and _bare(slots, *_BEFORE_THAT)):
-        return _of_results(deps, before, reading) if isinstance(before, RunQuery) and _asks_worth(slots) else None
-    runs = [run.id for run in ordinary(deps.store)]
-    named = getattr(before, "run", "") or deps.focused_run_id or next(iter(runs), "")
-    earlier = runs[runs.index(named) + 1 :] if named in runs else []
-    if getattr(before, "arm", ""):
-        return None
-    if not earlier:
-        return TurnAnswer(f"There is no run before {named}.")
-    return before.model_copy(update={"run": earlier[0]})
-
-
-def _asks_worth(slots: Slots) -> bool:
-    return bool(_says(slots, "enough")) and not _says(slots, "before_that")
-
-
-def _of_fit(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
+def _of_a_fit(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     """`then a smaller one`: the largest that would go."""
-    slots, likely = reading.slots, reading.likely[:_NEAR]
-    which = _says(slots, "which") and reading.label == "follow"
-    other = which or slots.all("unspoken") or slots.all("order") or "fits.largest" in likely
-    if isinstance(before, FitsQuery) and before.model and other and not reading.sure and _bare(slots, "arm"):
-        return before.model_copy(update={"about": "largest", "model": ""})
-    return None
+    slots = reading.slots
+    other = slots.all("unspoken") or slots.all("order") or {"fits.largest", "follow"} & {*reading.likely[:_NEAR]}
+    asks = getattr(before, "model", "") and other and not reading.sure and _bare(slots, "arm")
+    return before.model_copy(update={"about": "largest", "model": ""}) if asks else None
 
 
-def _of_a_price(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
-    """`and how much disk?`: that of the price that was told."""
-    part = _says(reading.slots, "asked_of")
-    if isinstance(before, PriceQuery) and part and _bare(reading.slots, "field") and _open(reading, "price"):
-        return before.model_copy(update={"only": part})
-    return None
+def _of_a_part(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
+    """`and how much disk?`, `and the longest?`: that of the price, the machine or the steps ahead that were told of."""
+    argument, table, parts = _PARTS[before.kind]
+    part = parts.get(_says(reading.slots, table), "")
+    ahead = getattr(before, "about", "remaining") in ("remaining", "steps")
+    asks = part and ahead and _bare(reading.slots, "field") and _open(reading, "price", "run", "steps")
+    return before.model_copy(update={argument: part}) if asks else None
+
+
+_PARTS: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
+    "price": ("only", "asked_of", {"time": "time", "disk": "disk", "memory": "memory"}),
+    "machine": ("part", "asked_of", {"disk": "disk", "memory": "ram"}),
+    "run": ("about", "longest", {"longest": "longest_left"}),
+}
+"""Kind of a question → the argument that says what of it is told, the table of its words, and what each means."""
 
 
 def _of_a_setting(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     """`and how long did it take?`: the step that had the setting. `Would 8 do?`: whether that value is sensible."""
-    slots, stage = reading.slots, getattr(before, "stage", "") or "train"
-    time = _says(slots, "asked_of") == "time"
+    slots, time = reading.slots, _says(reading.slots, "asked_of") == "time"
     if not _bare(slots, *["field"] * time) or not _open(reading, "setting"):  # French `temps` is near a field's name
         return None
     if time:
         run = getattr(before, "run", "") or deps.focused_run_id
-        return StepQuery(about="time", stage=stage, run=run)
+        return StepQuery(about="time", stage=getattr(before, "stage", "") or "train", run=run)
     numbers = [one.value for one in slots.numbers if not (one.unit or one.weak)]
-    if isinstance(before, SettingQuery) and len(numbers) == 1:
-        return before.model_copy(update={"about": "sensible", "value": numbers[0], "fields": before.fields[:1]})
-    return None
+    if reading.label == "setting.sensible" and not numbers:  # `is that high?`
+        numbers = [value for one in deps.facts[:1] if isinstance(value := one.get("value"), int | float)]
+    asks = isinstance(before, SettingQuery) and len(numbers) == 1
+    return before.model_copy(update=another_value(before, numbers[0])) if asks else None
+
+
+def _of_a_step(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
+    """`tokens per second?`: what was recorded while that step ran."""
+    recorded = _bare(reading.slots, "metric") and reading.slots.all("metric") and "curve" in reading.likely[:_NEAR]
+    return _asked_of(deps, "curve", reading.slots, None, needs=False) if recorded else None
 
 
 def _of_decisions(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
@@ -244,36 +335,65 @@ def _of_decisions(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     if not refused or reading.sure or not _bare(reading.slots, "work") or not _says(reading.slots, "purpose"):
         return None
     step = max(refused, key=lambda one: one.created_at)
-    text = meaning(slots_of(step.stage))
-    return TurnAnswer(f"{text}\n{step.stage} ({step.id} of {step.run}) was refused; “{step.stage}” shows its price "
-                      f"again.") if text else None  # fmt: skip
+    again = f"{step.stage} ({step.id} of {step.run}) was refused; “{step.stage}” shows its price again."
+    return TurnAnswer(f"{text}\n{again}") if (text := meaning(slots_of(step.stage))) else None
+
+
+def _of_a_file_made(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
+    """`and how big once it is quantized?`: the same of what a step makes, be it there or not."""
+    makes = [catalog.BY_NAME[stage].makes for stage in reading.slots.values("stage") if stage in catalog.BY_NAME]
+    asks = _bare(reading.slots, "stage", "work", "arm", "until") and reading.label in (
+        "run.remaining",
+        "price",
+        "follow",
+    )
+    size = asks and makes and getattr(before, "about", "") == "size"
+    return before.model_copy(update={"made": makes[0], "artifact": ""}) if size else None
 
 
 def _of_two_runs(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     """`which one would you take?`: one of the two that were compared."""
-    label = reading.label
-    asks = label in ("findings.deploy", "findings.next", "runs.best", "compare_runs.results", "follow", "findings.all")
-    if isinstance(before, CompareRunsQuery) and asks and _bare(reading.slots) and _says(reading.slots, "which"):
-        return before.model_copy(update={"about": "choice", "as_table": False})
-    return None
+    asks = reading.kind in ("findings", "runs", "compare_runs", "follow") and _says(reading.slots, "which")
+    return before.model_copy(update={"about": "choice", "as_table": False}) if asks and _bare(reading.slots) else None
 
 
-_RULES: Mapping[type[Query], Callable[[TurnDeps, Query, Reading], _Outcome]] = {
-    CasesQuery: _of_a_list, RowsQuery: _of_a_list, FileQuery: _of_a_file, ServedQuery: _of_serving,
-    ResultQuery: _of_results, RunQuery: _of_a_run, FitsQuery: _of_fit, PriceQuery: _of_a_price,
-    SettingQuery: _of_a_setting, SettingsQuery: _of_a_setting, ApprovalsQuery: _of_decisions,
-    CompareRunsQuery: _of_two_runs,
+_RULES: Mapping[str, tuple[Callable[[TurnDeps, Query, Reading], _Outcome], ...]] = {
+    "approvals": (_of_decisions,), "artifact": (_of_a_file_made,), "cases": (_of_a_list,), "rows": (_of_a_list,),
+    "compare_runs": (_of_two_runs,), "file_of_rows": (_of_a_file,), "findings": (_of_results,),
+    "fits": (_of_a_fit,), "machine": (_of_a_part,), "price": (_of_a_part,), "result": (_of_results,),
+    "run": (_of_a_part, _of_results), "setting": (_of_a_setting,), "settings": (_of_a_setting,), "step": (_of_a_step,),
 }  # fmt: skip
-"""The question that was answered → how short words are read behind it."""
+"""The kind of the question that was answered → how short words are read behind it."""
 
 
-def _in_the_plan(deps: TurnDeps, before: SettingQuery, slots: Slots) -> TurnAnswer | None:
-    """`and this time?`, with a plan open: its value of the setting that was asked about."""
-    if not _says(slots, "this_time") or not _bare(slots):
+def _in_the_plan(deps: TurnDeps, plan: PipelinePlan, before: Query, reading: Reading) -> TurnAnswer | None:
+    """What short words come to with a plan open: its value of the setting that was asked about, `and this time?`;
+    another one for it, `make that 8`; the rows or the settings of the run that was told of, `use those`."""
+    slots, fields = reading.slots, before.fields if isinstance(before, SettingQuery) else ()
+    if not _bare(slots, "factor", "work") or (reading.edits and reading.edits.changes):
         return None
-    each = [
-        plan_questions.value_and_reason(deps, slots_of(field.replace("_", " ")))
-        or f"The plan says nothing of {field}: it is chosen when its step is due. “{field} …” sets it."
-        for field in before.fields
-    ]
-    return TurnAnswer("\n".join(each))
+    numbers, factors = [one for one in slots.numbers if not one.weak], slots.all("factor")
+    if reading.label == "plan.set" and reading.sure and len(fields) == 1 and len(numbers) + len(factors) == 1:
+        values = tuple(Assigned(fields[0], number.value, ()) for number in numbers)
+        by = dict(zip(fields, (float(str(factor.value)) for factor in factors), strict=False))
+        return ordering.changed(deps, settled_in(values_of(plan), Edits(values=values, factors=by)))
+    if factors or is_yes(deps.prompt) or (reading.label == "plan.undo" and deps.draft_before is not None):
+        return None
+    run, doubted = getattr(before, "run", ""), reading.probability < reader().head.threshold
+    takes_over = {reading.label, *(label for label in reading.likely[:_NEAR] if label in _LIKE_A_RUN)}
+    if run and doubted and slots.all("pronoun") and not numbers and takes_over & {*_TAKES_OVER, *_LIKE_A_RUN}:
+        if before.kind == "rows":
+            return plan_questions.with_rows_of(deps, run)
+        had = settings_before(deps, slots_of(" ".join((run, *fields)).replace("_", " ")), Edits())
+        return ordering.changed(deps, had) if had else None
+    if not (_says(slots, "this_time") or reading.label == "follow" or (doubted and reading.label in _ASKS)):
+        return None
+    each = {field: plan_questions.value_and_reason(deps, slots_of(field.replace("_", " "))) for field in fields}
+    unset = "The plan says nothing of {0}: it is chosen when its step is due. “{0} …” sets it."
+    return TurnAnswer("\n".join(told or unset.format(field) for field, told in each.items())) if each else None
+
+
+_LIKE_A_RUN = ("plan.as_before", "plan.rows")
+_TAKES_OVER = ("plan.start", "plan.undo", "plan.set", "plan.add", "plan.compare")
+"""What an order is read as that points back at what a run had."""
+_ASKS = ("plan.show", "plan.cost", "plan.compare", "plan.why")

@@ -88,6 +88,7 @@ def remember(deps: TurnDeps, request: Query, reply: Answer) -> tuple[str, ...]:
     """
     deps.focused_run_id = getattr(request, "run", "") or reply.run or deps.focused_run_id
     deps.page, deps.proposals, deps.until = reply.page, reply.proposals, reply.until
+    deps.facts = tuple(reply.as_json())
     deps.note(reply.for_model)
     if not (isinstance(request, TabledQuery) and request.as_table and reply.page):
         return reply.lines
@@ -98,6 +99,9 @@ def remember(deps: TurnDeps, request: Query, reply: Answer) -> tuple[str, ...]:
 def why(deps: TurnDeps) -> TurnAnswer:
     """`why?` after an answer: the reason as far as the records hold one."""
     before = deps.last_query
+    if not ordinary(deps.store):
+        return TurnAnswer(f"Nothing was begun in {deps.store.home} so far: no run failed there, and none was removed. "
+                          f"{CAN_ANSWER}")  # fmt: skip
     if before is not None and (about := _WHY.get(type(before))):
         return looked_up(deps, before.model_copy(update={"about": about}))
     if (before is None or isinstance(before, _OF_STEPS)) and (failure := _failure(deps, before)) is not None:

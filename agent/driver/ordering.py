@@ -266,7 +266,7 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
         return TurnAnswer(about)
     match reading.label:
         case "plan.start" | "plan.drop" | "yes" | "no" | "accept" if edits is not None and edits.changes:
-            return _changed(deps, edits)
+            return changed(deps, edits)
         case "plan.start" | "yes" | "accept" if edits is not None and edits.unread and not is_yes(deps.prompt):
             return TurnAnswer(unread_notice(edits.unread, "nothing was started"))
         case "plan.start" | "yes" | "accept" if not reading.slots.asks:
@@ -281,7 +281,7 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
         case "plan.what_if" if edits is not None:
             return plan_questions.imagined(deps, reading.slots, edits)
         case "plan.set" | "plan.without" if edits is not None:
-            return _changed(deps, edits)
+            return changed(deps, edits)
         case "setting.sensible" if reading.request is None:
             about = plan_questions.value_and_reason(deps, reading.slots)
             return TurnAnswer(about) if about else None
@@ -289,17 +289,17 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
             return plan_questions.reason(deps, reading.slots)
         case "plan.undo" if deps.draft_before is None and reading.slots.all("field"):  # `the old rank again`
             had = settings_before(deps, reading.slots, edits or Edits())
-            return _changed(deps, had) if had else plan_questions.undone(deps)
+            return changed(deps, had) if had else plan_questions.undone(deps)
         case "plan.undo" if not (reading.slots.asks and "plan.before" in reading.likely[:_NEAR]):
             return plan_questions.undone(deps)
         case "plan.before" | "plan.undo":
             return plan_questions.last_change(deps)
         case "plan.as_before" if edits is not None:
             had = settings_before(deps, reading.slots, edits)
-            return _changed(deps, had) if had else TurnAnswer(_NOTHING_BEFORE)
+            return changed(deps, had) if had else TurnAnswer(_NOTHING_BEFORE)
         case "plan.rows":
             answer = plan_questions.with_rows_of(deps, reading.slots.first("run"))
-            more = _changed(deps, others) if edits and (others := without_rows(edits)).values else None
+            more = changed(deps, others) if edits and (others := without_rows(edits)).values else None
             return replace(answer, text=f"{answer.text}\n{more.text}") if more else answer
         case "plan.compare":
             return plan_questions.compared(deps, reading.slots.first("run"))
@@ -307,7 +307,7 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
             return plan_questions.added(deps, reading.slots)
     if reading.order is not None and edits is not None:
         if edits.changes:
-            return _changed(deps, edits)
+            return changed(deps, edits)
         return TurnAnswer(
             f"A plan is proposed, {reading.order.stage} among its steps or not: “start it” carries it out, “drop it” "
             f"gives it up; a single step is ordered after that."
@@ -340,7 +340,7 @@ def _confirm(deps: TurnDeps, how: str) -> TurnAnswer:
     return TurnAnswer(text or "The plan is carried out.", tool="start_plan", arguments={"confirm": how})
 
 
-def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
+def changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
     """Every step that a sentence leaves out and every value that it sets, in one go, or nothing of it."""
     assert deps.draft is not None
     try:

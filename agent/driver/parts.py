@@ -23,7 +23,7 @@ from tunesmith.agent.words.acts import Order
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.held import conditions_of
 from tunesmith.agent.words.lexicon import everyday, lexicon, words_of
-from tunesmith.agent.words.reading import LONGEST, SMALL_TALK, Context, Reading, read, reader
+from tunesmith.agent.words.reading import LONGEST, Context, Reading, read, reader
 from tunesmith.agent.words.slots import Slot, slots_of
 from tunesmith.memory.arms import ARMS
 from tunesmith.tools.pipeline import catalog
@@ -76,8 +76,7 @@ class Part:
             return "order"
         if one.edits is not None and one.edits.changes:
             return "edit"
-        told = one.label.startswith("talk.") and one.label not in SMALL_TALK
-        return "question" if told or one.kind in ("term", *_OF_A_PLAN) else ""
+        return "question" if one.tells or one.kind in ("term", *_OF_A_PLAN) else ""
 
     @property
     def begins_to_ask(self) -> bool:

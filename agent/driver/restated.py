@@ -29,13 +29,18 @@ def restated(deps: TurnDeps, form: str) -> str:
             return "The last answer has no table; “compare r1 and r2” or “show me the results” have one."
         deps.show(deps.page())
         return "That is all of it as a table."
+    deps.last_answer = deps.last_answer if form else ""
+    return in_form(text, form)
+
+
+def in_form(text: str, form: str) -> str:
+    """A text once more, or its shares, its spans and sizes, or its first sentence."""
     if form == "shorter":
         return _first_sentence(text)
     if form in ("percent", "units"):
         figures = list(dict.fromkeys(_percent(text) if form == "percent" else _units(text)))
         what = "no share of a whole" if form == "percent" else "no span of time and no size"
         return "; ".join(figures[:_MOST]) + "." if figures else f"The last answer holds {what}: {_first_sentence(text)}"
-    deps.last_answer = ""
     return f"Once more: {text}"
 
 

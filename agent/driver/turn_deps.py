@@ -112,6 +112,8 @@ class TurnDeps:
     """The page behind the last answer, for who asks for more."""
     last_query: Query | None = None
     """The question that was answered last, for words that change one thing of it."""
+    facts: tuple[Mapping[str, object], ...] = ()
+    """What the last answer to a question told of, in its order: the steps, runs, files and so on, as records."""
     until: int = 0
     """Of the list that the last answer showed the place of its last one; 0: it showed none."""
     nearest: tuple[str, ...] = ()
@@ -191,7 +193,7 @@ class TurnDeps:
         """Forget what was talked about, for another conversation."""
         self.prompt, self.calls, self.focused_run_id, self.last_answer = "", [], "", ""
         self.last_query, self.page, self.proposals, self.offered, self.until = None, None, (), ("", ()), 0
-        self.draft_before = None
+        self.draft_before, self.facts = None, ()
         self.drafts_before.clear()
         self.kept.clear()
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunesmith.agent.driver import ordering
-from tunesmith.agent.driver.follow_ups import remember_standing
+from tunesmith.agent.driver.follow_ups import follow_up, remember_standing
 from tunesmith.agent.driver.look_ups import (
     CAN_ANSWER,
     GUESSED,
@@ -41,6 +41,9 @@ GUESSED half are read rightly."""
 NUMBERS = ("1", "2", "3")
 """Of questions that are offered."""
 _NOT_UNDERSTOOD = "I did not understand that; nothing was changed or begun."
+_ABOUT_THE_LAST = (
+    "I take that to be about the last answer, and do not see what it asks of it; nothing was changed or begun."
+)
 
 _PERHAPS_THIS = (
     "I am not certain what you ask; nothing was changed or begun. Perhaps this answers it, where things stand:"
@@ -65,7 +68,7 @@ def guessed(deps: TurnDeps, *, doubted: bool = False) -> TurnAnswer | None:
     try:
         if (half := _half(deps)) is not None:
             return half
-        perhaps = reading.probability >= _PERHAPS and (reading.request is not None or reading.kind == "talk")
+        perhaps = reading.probability >= _PERHAPS and (reading.request is not None or reading.tells)
         guess = _unsure_answer(deps, reading) if perhaps or reading.probability >= GUESSED else None
     except TunesmithError:
         return None
@@ -85,12 +88,17 @@ def guessed(deps: TurnDeps, *, doubted: bool = False) -> TurnAnswer | None:
 
 def did_you_mean(deps: TurnDeps) -> str:
     """Where the user stands, and the questions that the words are nearest to, for a turn that nobody can answer."""
-    kinds = {kind_of(reader().head.label_of(question)) for question in deps.nearest[:1]}
-    told = kinds & {*_TOLD.get(moment(deps), _TOLD["finished"])}
-    stands = f"{_PERHAPS_THIS if told else _NOT_UNDERSTOOD}\n{standing(deps)}".rstrip() + "\n"
-    slots = slots_of(deps.prompt, ordinary(deps.store))
-    if any(kind_of(reader().head.label_of(question)) in _OF_RESULTS for question in deps.nearest):
-        stands = f"{not_measured(slots)}\n{stands}".lstrip()
+    before, head, slots = deps.last_query, reader().head, slots_of(deps.prompt, ordinary(deps.store))
+    follows = before is not None and deps.unsure is not None and deps.unsure.kind == "follow"
+    if follows and before is not None:  # of the same thing what can be asked
+        others = (one for one in head.labels if kind_of(one) == before.kind)
+        offers = [head.offer(one) for one in others if one.partition(".")[2] != getattr(before, "about", "")]
+        deps.nearest = tuple(dict.fromkeys(offers))[: len(NUMBERS)] or deps.nearest
+    kinds = [kind_of(head.label_of(question)) for question in deps.nearest]
+    told = _TOLD.get(moment(deps), _TOLD["finished"])
+    begins = _ABOUT_THE_LAST if follows else _PERHAPS_THIS if {*kinds[:1]} & {*told} else _NOT_UNDERSTOOD
+    first = not_measured(slots) if {*kinds} & {*_OF_RESULTS} else ""
+    stands = f"{first}\n{begins}\n{standing(deps)}".strip() + "\n"
     remember_standing(deps, slots)
     if not deps.nearest:
         return f"{stands}{CAN_ANSWER}"
@@ -169,6 +177,9 @@ def _half(deps: TurnDeps) -> TurnAnswer | None:
     """The answer to that one of two questions which is read with certainty; the other is named."""
     for parts in parted(deps.prompt, turn_context(deps)):
         sure = [one for one in parts if one.reading.sure and one.reading.request and not parts[0].paused]
-        if len(sure) == 1 and (answer := answer_to(deps, sure[0].reading)) is not None:
+        asked = sure[0].reading if len(sure) == 1 else None
+        followed = follow_up(deps, asked) if asked else None
+        answer = followed if isinstance(followed, TurnAnswer) else answer_to(deps, asked) if asked else None
+        if answer is not None:
             return naming(deps, answer, next(one.text for one in parts if one is not sure[0]))
     return None

@@ -40,7 +40,7 @@ class Answer:
     lines: tuple[str, ...]
     data: tuple[object, ...] = ()
     """The facts, as dataclasses or as fields of a record, without a text of rows, cases or outputs, as `tunesmith mcp`
-    hands them on. A question that it does not take has none."""
+    hands them on, and what was listed as the words after it mean it. A question that neither takes has none."""
     page: Page | None = None
     """Made only when it is asked for: it may read the whole run."""
     private: bool = False

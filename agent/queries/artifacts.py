@@ -86,11 +86,7 @@ def answer(query: ArtifactQuery, context: Context) -> Answer:
                  *(f"  {a.kind} {a.id} ({a.step}): {size(a.bytes)}, {a.path}" for a in large[:5]),
                  *(how_to_load(a) for a in artifacts if a.kind == "release")]  # fmt: skip
     columns = ["artifact", "kind", "made by", "bytes", "sha256", "path"]
-    return Answer(
-        tuple(lines),
-        _facts(artifacts),
-        lambda: render.rows_table(columns, table, exact=True),
-    )
+    return Answer(tuple(lines), _facts(artifacts), lambda: render.rows_table(columns, table, exact=True))
 
 
 def _to_come(query: ArtifactQuery, store: Store, run: Run) -> str:

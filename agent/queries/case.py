@@ -98,6 +98,7 @@ def case_answer(query: CaseQuery, store: Store, run: Run, suite: str, ids: list[
     verdicts = ", ".join(f"{arm} {verdict_of(one)}" for arm, one in given)
     return Answer(
         (f"{run.id}, case {clip(name, 60)}{quoted(asked_by(cases.get(name)), 220)}", *lines),
+        ({"case": name, "run": run.id, "arm": query.arm},),
         page=lambda: page_of([one for _, one in given], cases),
         private=True,
         open_words=f"case {name} of {run.id}: {verdicts}; the texts are on the screen",

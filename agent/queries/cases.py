@@ -280,7 +280,8 @@ def _at_its_place(headline: str, asked: _Asked, seen: Sequence[EvalResult], othe
     query = CaseQuery.model_validate({"case": case, "run": asked.run.id, "arm": arm})
     of_case = case_answer(query, asked.store, asked.run, asked.suite, [case], asked.cases)
     words = f"{place} of {len(seen)}: {of_case.open_words}"
-    return replace(of_case, lines=(f"{place} of {len(seen)}: {of_case.lines[0]}", *of_case.lines[1:]), open_words=words)
+    lines = (f"{place} of {len(seen)}: {of_case.lines[0]}", *of_case.lines[1:])
+    return replace(of_case, lines=lines, open_words=words, until=place)
 
 
 def _case_lines(one: EvalResult, question: str, among: int) -> list[str]:

@@ -23,7 +23,7 @@ from tunesmith.memory.records import DONE, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, listed, p_value, size
 from tunesmith.tools.core.stats import ALPHA, mcnemar_exact
-from tunesmith.tools.evaluation.comparison import Comparison
+from tunesmith.tools.evaluation.comparison import BlockComparison, Comparison
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.suites.case import BLOCKS, PRIMARY_BLOCK
 
@@ -36,6 +36,7 @@ class CompareQuery(TabledQuery):
     other_arm: Annotated[AnyArm, Field(description="The arm it is set against; empty: base")] = ""
     run: RunName = ""
     block: AnyBlock = ""
+    about: Annotated[Literal["all", "where"], Field(description="where: first in which blocks they differ")] = "all"
 
 
 class CompareRunsQuery(TabledQuery):
@@ -106,6 +107,8 @@ def compare(query: CompareQuery, context: Context) -> Answer:
     for block, counts in of_block.items():
         n, passed = counts.judged, counts.passed
         lines.append(f"  {block}: {a} {passed[a]} of {n}, {b} {passed[b]} of {n}: {scores.verdict_of(counts)}")
+    if query.about == "where":
+        lines.insert(0, _where(of_block, a, b))
     lines += [_lost_cases(compared, query.block)] if any(c.pass_to_fail for c in compared.blocks.values()) else []
     lines += [] if query.block else [scores.retained_sentence(store, run.id, b)]
     facts = tuple(
@@ -114,6 +117,14 @@ def compare(query: CompareQuery, context: Context) -> Answer:
         for name, one in of_block.items()
     )  # fmt: skip
     return Answer(tuple(line for line in lines if line), facts, lambda: render.comparison_table(compared))
+
+
+def _where(of_block: Mapping[str, BlockComparison], a: str, b: str) -> str:
+    """In which blocks the later arm passes fewer cases, in which more, and by how many."""
+    by = {name: counts.passed[b] - counts.passed[a] for name, counts in of_block.items()}
+    less, more = ([f"{name} (by {abs(n)})" for name, n in by.items() if n * sign > 0] for sign in (-1, 1))
+    return (f"{b} passes fewer than {a} in {listed(less, 9) or 'no block'}, more in {listed(more, 9) or 'none'}; "
+            f"what the tests say to that:")  # fmt: skip
 
 
 def _untested(context: Context, run: Run, arms: Sequence[str]) -> Answer | None:

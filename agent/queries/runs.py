@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,13 +30,14 @@ from tunesmith.agent.queries.comparisons import better_run
 from tunesmith.agent.queries.following import chain_ahead, forecast_of, left_of_plan, named_with_times
 from tunesmith.agent.queries.machine import at_work
 from tunesmith.agent.queries.prices import how_it_goes_on, inherited
-from tunesmith.agent.queries.steps import BEGUN, estimate_of, log_end, memory_of, name_of
+from tunesmith.agent.queries.steps import BEGUN, estimate_of, log_end, memory_of, name_of, untested_by
 from tunesmith.agent.queries.steps import facts_of as step_facts
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import DONE, DRIVER_RUN, FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, listed, size
+from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import StepSpec
 
 _MOST_RUNS = 5  # a line each: who wants more asks for all
@@ -194,15 +195,21 @@ def one_run(query: RunQuery, context: Context) -> Answer:
         lines = [*scores.verdict_lines(store, run), *lines]
     begun = [step for step in steps if step.stage == query.stage and step.status in BEGUN]
     lacks = bool(query.stage) and not begun
+    untested = untested_by(context, begun[-1]) if begun else ""
     if query.stage:
         stands = f"({begun[-1].id}) of {run.id}: {begun[-1].status}" if begun else f"was not done in {run.id} yet"
         yes = {DONE: "Yes", RUNNING: "Not yet"}.get(begun[-1].status if begun else "", "No")
         lines.insert(0, f"{yes}: {query.stage} {stands}{'; “do that” prices it' if lacks else ''}.")
+        lines[1:1] = [untested] if untested else []
+    proposed = (
+        {query.stage: {}} if lacks else {"evaluate": {"arm": catalog.ENTRIES[query.stage].makes}} if untested else {}
+    )
     return Answer(
-        tuple(lines[:6]), (known, *scores.of_run(store, run.id)),  # an answer stays on a screen
+        tuple(lines[:6]),
+        (known, *scores.of_run(store, run.id)),  # an answer stays on a screen
         lambda: Group(render.run_table(show_run(store, run.id)), summary_view(summarise(store, run.id))),
-        proposals=(Proposed(run.id, query.stage, {}),) if lacks else (),
-    )  # fmt: skip
+        proposals=tuple(Proposed(run.id, stage, fields) for stage, fields in proposed.items()),
+    )
 
 
 def _remaining(context: Context, run: Run, known: RunFacts, lines: Sequence[str], *, longest: bool = False) -> Answer:
@@ -265,39 +272,44 @@ def answer(query: StepsQuery, context: Context) -> Answer:
     steps = [s for s in store.steps(run.id) if s.seconds is not None and query.stage in ("", s.stage)]
     if not steps:
         raise NotFound(f"{run.id} has no finished {query.stage or 'step'} yet.")
+    steps.sort(key=_MOST_FIRST[query.about], reverse=True)
     by_estimate = {"estimates": _estimates, "late": _late}.get(query.about)
     lines = by_estimate(run, steps) if by_estimate else _most(query.about, run, steps)
     facts = tuple(step_facts(step) for step in steps)
     return Answer(tuple(lines), facts, lambda: render.run_table(show_run(store, run.id)))
 
 
+_MOST_FIRST: Mapping[str, Callable[[Step], float]] = {
+    "time": lambda s: s.seconds or 0.0, "longest": lambda s: s.seconds or 0.0,
+    "memory": lambda s: s.peak_rss_bytes or 0, "late": lambda s: (s.seconds or 0.0) - s.estimated_seconds,
+    "estimates": lambda s: abs((s.seconds or 0.0) - s.estimated_seconds),
+}  # fmt: skip
+"""What is asked of all steps → by what they are ordered, the most first."""
+
+
 def _most(about: str, run: Run, steps: Sequence[Step]) -> list[str]:
     """The steps that took the most of time or memory, behind what all of them took where that is asked for."""
     memory = about == "memory"
-    took = {s.id: float((s.peak_rss_bytes if memory else s.seconds) or 0) for s in steps}
-    each = {s.id: size(int(took[s.id])) if memory else duration(took[s.id]) for s in steps}
-    first, *rest = sorted(steps, key=lambda s: took[s.id], reverse=True)
+    each = {s.id: size(s.peak_rss_bytes or 0) if memory else duration(s.seconds or 0.0) for s in steps}
+    first, *rest = steps
     head = f"{name_of(first)} took {'the most memory of' if memory else 'longest in'} {run.id}: {each[first.id]} "
     head += f"({first.id})."
     if about == "time":
-        rest, total = [first, *rest], duration(sum(took.values()))
+        rest, total = [first, *rest], duration(sum(s.seconds or 0.0 for s in steps))
         head = f"{named(run)} took {total} of work in all, {len(steps)} steps; the longest:"
     return [head, *(f"  {name_of(s)} ({s.id}): {each[s.id]}" for s in rest[:4])]  # an answer stays on a screen
 
 
 def _estimates(run: Run, steps: Sequence[Step]) -> list[str]:
     total, priced = sum(s.seconds or 0 for s in steps), sum(s.estimated_seconds for s in steps)
-    # an answer stays on a screen
-    worst = sorted(steps, key=lambda s: abs((s.seconds or 0) - s.estimated_seconds), reverse=True)[:4]
     first = f"{run.id} was estimated at {duration(priced)} in all and took {duration(total)}; furthest off:"
-    return [first, *(f"  {estimate_of(s)}" for s in worst)]
+    return [first, *(f"  {estimate_of(s)}" for s in steps[:4])]  # an answer stays on a screen
 
 
 def _late(run: Run, steps: Sequence[Step]) -> list[str]:
     over = [s for s in steps if (s.seconds or 0) > s.estimated_seconds]
     if not over:
         return [f"None of the {len(steps)} steps of {run.id} took longer than estimated."]
-    over.sort(key=lambda s: (s.seconds or 0) - s.estimated_seconds, reverse=True)
     first = f"{len(over)} of the {len(steps)} steps of {run.id} took longer than estimated:"
     return [first, *(f"  {estimate_of(s)}" for s in over[:5])]  # an answer stays on a screen
 

@@ -211,6 +211,8 @@ def answer(query: ResultQuery, context: Context) -> Answer:
 
 def _enough(store: Store, run: Run, arm: str) -> Answer:
     """The verdict on an arm, what *learned* takes, and how many cases are lacking."""
+    of_base = "That is the base, as it is before any training; what counts is what the tuned model has right beside it."
+    first = of_base if arm == "base" else ""
     arm = arm if arm in TUNED else next((s.arm for s in reversed(of_run(store, run.id)) if s.arm in TUNED), "")
     verdict = evidence_of(store, run.id, arm).verdict if arm else None
     if verdict is None or verdict.people is None or not verdict.people.cases:
@@ -222,6 +224,7 @@ def _enough(store: Store, run: Run, arm: str) -> Answer:
     if least is None:
         short = "more cases of people would be needed"
     lines = [
+        first,
         f"{named(run)}, {arm}: {verdict.word}. It has {people.arm} of {people.cases} target cases right, the base "
         f"{people.base}; {takes} ({LEARNED_RATE:.0%} of them), so {short}.",
         f"{clip(verdict.sentence, 400)}." if verdict.word != LEARNED else "",

@@ -11,16 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import (
-    Answer,
-    Context,
-    cite,
-    clip,
-    day,
-    find,
-    ordinary,
-    reached,
-)
+from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, ordinary, reached
 from tunesmith.agent.queries.arguments import AnyArm, Query, RunName, StageName, StepName
 from tunesmith.agent.queries.prices import how_it_goes_on, not_tested
 from tunesmith.memory.errors import NotFound
@@ -87,7 +78,7 @@ def answer(query: StepQuery, context: Context) -> Answer:
         "" if query.about == "estimate" else _times(step),
         "" if query.about == "memory" else memory_of(step),
         _outcome(step) or _passed(store, step),
-        _untested(context, step) if query.about == "outcome" else "",
+        untested_by(context, step) if query.about == "outcome" else "",
         _settings(step),
     ]
     if step.status == RUNNING and query.about in ("outcome", "time"):
@@ -235,7 +226,7 @@ def plain(name: str, value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else clip(value, 80)  # a line
 
 
-def _untested(context: Context, step: Step) -> str:
+def untested_by(context: Context, step: Step) -> str:
     """What is not known of a merged or quantized model that a step made and no test was asked of; else empty."""
     arm = catalog.ENTRIES[step.stage].makes
     if step.status != DONE or arm not in ("merged", "quantized"):

@@ -50,7 +50,7 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     assignments = assigned(slots, tuple(planned))
     last = str(until[0].value) if until and (leaves_out or (negated and not assignments)) else ""
     without = [str(slot.value) for slot in negated or (stages if leaves_out and not last else [])]
-    if leaves_out and not (stages or assignments or slots.numbers):  # `skip the last step`
+    if leaves_out and not (stages or assignments or [n for n in slots.numbers if not n.weak]):  # `skip the last step`
         without = [planned[-1] for match in lexicon()["ordinals"].find(slots.words) if match.name == "-1"]
     model = model_in(slots)
     pace = next(iter(slots.all("pace")), None)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LONGEST = 600
 """Characters of a sentence; more is a paste, which asks nothing by itself."""
-_NEAREST, _NEAR, _LIKELY = 6, 4, 12
+_NEAREST, _LIKELY = 6, 12
 _REMEMBERED = 32
 """A turn reads the same words several times, and parts of them."""
 _BEHIND_A_YES, _EACH_WORD_READ = 0.5, 0.4
@@ -47,9 +47,9 @@ _DESTROYS = ("do.delete", "plan.drop")
 """What takes something away and asks nothing more needs the certainty of an answer."""
 _ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if", "plan.start", "plan.drop", "plan.as_before", "plan.rows")
 _SAYS_NOTHING = ("remark", "code", "out_of_scope", "follow", "again", "yes", "no", "accept", "page", NOTHING)
-SMALL_TALK = tuple(f"talk.{name}" for name in (
+_SMALL_TALK = tuple(f"talk.{name}" for name in (
     "complaint", "calculator", "thanks", "bye", "joke", "weather", "clock", "hello", "how_are_you"))  # fmt: skip
-_NOT_OFFERED = (*_SAYS_NOTHING, *SMALL_TALK)
+_NOT_OFFERED = (*_SAYS_NOTHING, *_SMALL_TALK)
 """What nobody means who was not understood."""
 _FOLLOWS, _ANOTHER_WISH = 2.0, 0.25
 """How many times likelier than its share of all sentences says is what follows on an answer; a new wish in words that
@@ -63,6 +63,8 @@ _OF_ALL_AHEAD, _OF_A_THING = 1000.0, ("run", "arm", "made", "model", "path", "ar
 name: what is asked of a step that is over stays likelier by far."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
 """What a word means while a plan is proposed, unless it names a run."""
+_MEANS_OF_STEPS_AHEAD = {"plan.cost": "run.remaining"}
+"""What is asked of a plan means of the steps that a run has ahead, while none is proposed."""
 _MEANS_OF_A_DRAFT = {"plan.drop": "describe.drop"}
 """What an example means while a behaviour is described: `drop it` is what its user is told to say."""
 _ON_A_CARD = "plan.what_if"
@@ -116,6 +118,11 @@ class Reading:
         """The label without its choice."""
         return kind_of(self.label) if self.label else ""
 
+    @property
+    def tells(self) -> bool:
+        """Whether the page of what is said (prompts/glossary.yaml) has its answer, and it is no small talk."""
+        return self.label.startswith("talk.") and self.label not in _SMALL_TALK
+
 
 class Reader:
     """The encoder and the head, loaded once. Thread-safe."""
@@ -149,7 +156,7 @@ class Reader:
         by_kind = kinds(guesses)
         by_kind[0] = replace(by_kind[0], label=_of_rows(by_kind[0].label, slots, by_kind[:2]))
         stop = next((one for one in by_kind if one.label == _STOP), None)
-        reading = self._after(context.before, self._as(by_kind[0], True, slots, context), guesses)
+        reading = self._as(by_kind[0], True, slots, context)
         asks_or_orders = reading.request or reading.label.startswith("do.")
         if stop is not None and stop.probability >= _MAY_STOP and asks_or_orders:
             reading = self._as(stop, True, slots, context)
@@ -163,18 +170,6 @@ class Reader:
             likely=tuple(dict.fromkeys(one.label for one in guesses[:_LIKELY] if one.label != NOTHING)),
             nearest=nearest,
         )
-
-    def _after(self, before: Query | None, reading: Reading, guesses: Sequence[Guess]) -> Reading:
-        """A reading behind an answer: what follows on it and names nothing that it has asks of the same thing what the
-        likeliest label of its kind asks, `and the memory?`."""
-        if before is None or reading.label != "follow" or reading.request is not None:
-            return reading
-        asked = (guess.label for guess in guesses[:_NEAR] if kind_of(guess.label) == before.kind)
-        choices = (label.partition(".")[2] for label in asked)
-        choice = next((one for one in choices if one and one != getattr(before, "about", "")), "")
-        if not choice or "about" not in type(before).model_fields:
-            return reading
-        return replace(reading, sure=True, request=before.model_copy(update={"about": choice}))
 
     def examples_near(self, sentence: str, label: str, count: int) -> list[str]:
         """The examples of a label that a sentence is nearest to in meaning, the nearest first."""
@@ -255,7 +250,9 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
         of_the_plan = bool(slots.all("card") or slots.all("card_gib")) and not slots.all("model")
         means = _MEANS_OF_A_PLAN | ({"plan.cost": _ON_A_CARD} if of_the_plan else {})
         means |= {"fits.fit": _ON_A_CARD} if of_the_plan and slots.all("field") else {}
-        guesses = [replace(guess, label=means.get(guess.label, guess.label)) for guess in guesses]
+    else:
+        means = _MEANS_OF_STEPS_AHEAD if context.moment == "midway" else {}
+    guesses = [replace(guess, label=means.get(guess.label, guess.label)) for guess in guesses]
     moment = {"planned": bool(context.planned), "describing": context.describing, "follows": context.before is not None}
     leaves_out = any(slots.negated(slot) for slot in slots.all("stage") if slot.value in context.planned)
     prior = {"follow": _FOLLOWS, "want": _ANOTHER_WISH if leaves_out else 1.0, "term": 0.0 if slots.all("run") else 1.0}

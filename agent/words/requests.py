@@ -47,7 +47,7 @@ class Asked:
 def request_of(asked: Asked, before: Query | None = None) -> Query | None:
     """The request; None where a required argument is not named. Of one case by its place in a list, `the third one`,
     it is the list that was answered `before`, else that of the failed ones."""
-    asked = _forgetting(asked)
+    asked = _of_two(asked)
     if asked.kind in ("case", "cases") and _number(asked) and not (asked.slots.all("case") or asked.slots.all("quote")):
         asked = _without_run_of_place(asked)
         if isinstance(before, CasesQuery) and not asked.slots.all("outcome"):
@@ -274,8 +274,10 @@ def _artifact_kind(asked: Asked) -> str:
     return max(arms, key=CHAIN.index) if arms else asked.slots.first("made")
 
 
-def _forgetting(asked: Asked) -> Asked:
-    """What runs have forgotten is a figure of its own: of all runs, and of two against each other."""
+def _of_two(asked: Asked) -> Asked:
+    """Two runs that are named, and no arms, are what is compared; what runs have forgotten is a figure of its own."""
+    if asked.kind == "compare" and len(asked.slots.values("run")) == 2 and not asked.slots.all("arm"):
+        return replace(asked, kind="compare_runs", choice="results")
     if not lexicon()["forgotten"].find(asked.slots.words):
         return asked
     if asked.kind == "across" or (asked.kind, asked.choice) in (("compare_runs", "results"), ("compare_runs", "time")):
@@ -358,7 +360,7 @@ def followed(before: Query, asked: Asked, runs: Sequence[str]) -> Query | None:
             given[name] = value
     given = with_values(before, given)
     beside = asked.slots.unread([(slot.start, slot.end) for slot in asked.slots.named], lambda word: False)
-    other = {word.text for word in beside} <= {*lexicon()["unspoken"].words()}  # `and the other one?`, no more
+    other = asked.slots.all("unspoken") and {word.text for word in beside} <= {*lexicon()["unspoken"].words()}
     if not given and other and "run" in own and len(runs) == 2:
         given["run"] = next(run for run in runs if run != (getattr(before, "run", "") or runs[0]))
     if before.kind == "step" and "stage" in given:

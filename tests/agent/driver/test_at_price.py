@@ -42,6 +42,7 @@ def alone(tmp_path: Path) -> Iterator[Alone]:
         ("erst den rang runter", "lora_rank is 8 in this price"),
         ("yeah whatever but lower the rank first", "lora_rank=4 or lora_rank=16"),
         ("sube las épocas primero", "epochs is 3.0 in this price"), ("yes but more epochs", "epochs=1.5 or epochs=6.0"),
+        ("explain it in plain words", "Fine-tuning is further training"),
         ("no, go ahead", "asked once more"), ("nein, mach ruhig", "asked once more"),
         ("how blue is the whale in the morning?", "costs no money"),
         ("how blue is the whale in the morning?", "from its newest checkpoint"),
@@ -53,6 +54,13 @@ def test_at_a_price_what_is_asked_of_it_is_answered_and_nothing_is_decided(alone
     assert holds in aside(alone.deps, said, waits)
     assert read_answer(said, by="t", stage="train") is None
     assert as_answer(said, Waits("train")) == ""
+
+
+@pytest.mark.heavy
+@table(("said", "holds"), [("and in hours?", "is 0.11 h, 6.4 min"), ("was ist das in GB?", "2.3 GiB is 2.47 GB")])
+def test_at_a_price_its_figures_are_told_in_other_units(alone: Alone, said: str, holds: str) -> None:
+    assert holds in aside(alone.deps, said, Waits("train", "train: about 6 min 26 s; RAM 2.3 GiB needed.", "", {}))
+    assert read_answer(said, by="t", stage="train") is None
 
 
 @table("said", ["yes", "k go", "rank 4", "no", "rank 8 and two epochs", "not today", "gut, mach"])

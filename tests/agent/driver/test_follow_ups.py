@@ -118,12 +118,14 @@ def test_short_words_are_asked_of_what_the_answer_was_about(
 @table(
     ("state", "before", "says"),
     [
-        (TWO, "compare r1 and r2", ("what should i try next", "which of them forgot more?", "how long did r1 take")),
+        (TWO, "compare r1 and r2", ("what should i try next", "how long did r1 take")),
         (PARTLY, "how many of its test cases does r2 pass?", ("was fehlt noch?", "how are you", "is rank 8 good?")),
         (SERVED, "Which model is being served now?", ("since when?", "how do i call it?", "is r1 good?")),
         (MERGED, "was würde es kosten, r1 zu quantisieren?", ("no", "how much disk is left?", "nein, besser nicht")),
         (FILE, "import /tmp/exam/tickets.jsonl", ("which cases does r1 fail?", "how many test cases failed in r1?")),
         (FAILS, "Show me three cases that r1's model got wrong.", ("show all", "generate three more rows", "why?")),
+        (TWO, "compare r1 and r2", ("and the weather?", "thanks", "what is lora?")),
+        (FAILS, "which cases fail?", ("delete the first one", "train the second again", "which runs failed?")),
         (AHEAD, "Quali passi mancano ancora?", ("which run took longest?", "which training rows are the longest?")),
         (EMPTY, "Can I train Llama-3.3-70B on this computer?", ("and on a 4090?", "what can you do?")),
         (ONE, "¿Con qué rank y cuántas épocas se entrenó r1?", ("how long did the merge take?", "compare base and r1")),
@@ -140,6 +142,91 @@ def test_words_of_their_own_are_not_taken_for_short_ones(
             deps.prompt = say
             assert follow_up(deps, read(say, turn_context(deps))) is None, say
         assert deps.last_query == asked
+
+
+ROWS = "r1 has rows; a plan for a new run is open: generate 400 rows, train with rank 16, 3 epochs, quantize"
+HAD = "r1 was trained with rank 8 and 2 epochs; a plan for a new run is open: rank 16, 3 epochs, quantize"
+UNTESTED = "r1 is trained and merged, nothing tested after the merge"
+
+
+@table(
+    ("state", "before", "says", "shows"),
+    [
+        (FAILED, "which steps went wrong?", ("and when was that?", "wann war das?"), "train (s18 of r2) began"),
+        (FAILED, "which steps went wrong?", ("how long did the second one take?",), "s6 of r1"),
+        (FAILS, "which cases fail?", ("show me the third in full", "die dritte bitte ganz"), "3 of 23: r1, case"),
+        (AHEAD, "what comes next in r1?", ("and what does that one cost?",), "for preflight here"),
+        (AHEAD, "was it tested?", ("¿cuánto cuesta todo?", "what will all of it cost?"), "About 7 min"),
+        (ONE, "did quantizing make anything worse?", ("in which block?", "how much worse?"), "in target (by 2)"),
+        (ONE, "how many target cases does the base pass?", ("is that terrible?",), "as it is before any training"),
+        (PARTLY, "how did r2 do?", ("and what should i do now?", "und was mache ich jetzt?"), "To try next"),
+        (MERGED, "how large is the merged model?", ("und nach dem Quantisieren?",), "by arithmetic"),
+        (ONE, "how much RAM is free?", ("and the disk?", "en de schijf?"), "Disk: "),
+        (TWO, "compare r1 and r2", ("which of them forgot more?",), "its base passes"),
+        (TWO, "how many runs are there?", ("the second one",), "r1 (ticket-triage)"),
+        (ONE, "how long did training take?", ("tokens per second?",), "tokens a second"),
+        (ONE, "what is the learning rate?", ("is that high?",), "times what the rule"),
+        (EMPTY, "which runs are there?", ("why not?", "pourquoi pas ?"), "Nothing was begun in"),
+        (UNTESTED, "has r1 been merged?", ("ok go ahead with that",), "?? evaluate: about"),
+    ],
+)  # fmt: skip
+def test_what_words_leave_unnamed_is_what_was_told_last(
+    tmp_path: Path, state: str, before: str, says: Sequence[str], shows: str
+) -> None:
+    shown = behind(tmp_path / f"{abs(hash((state, before, shows)))}", state, before, says)
+    assert {say: shows in text for say, text in shown.items()} == dict.fromkeys(says, True), shown
+
+
+def test_next_one_is_the_next_in_full_where_one_was_shown_so(tmp_path: Path) -> None:
+    with at(tmp_path / "home", FAILS) as shell:
+        types(shell, "which cases fail?")
+        assert "2 of 23: r1, case" in types(shell, "show the second in full")
+        assert "3 of 23: r1, case" in types(shell, "the next one")
+        wanted = types(shell, "what would have been right?").splitlines()
+        assert "wanted: " in wanted[1] and "3 of 23" not in wanted[0]
+        assert "4 of 23" not in types(shell, "which cases fail in the general block?")
+
+
+@table(
+    ("state", "before", "say", "shows", "fields"),
+    [
+        (PLAN, "which rank does the plan have?", "make it 32", "lora_rank 32", {"lora_rank": 32, "epochs": 3.0}),
+        (PLAN, "how many epochs will it be?", "double that", "epochs 6", {"lora_rank": 16, "epochs": 6.0}),
+        (HAD, "which rank and epochs did r1 have?", "take those instead", "lora_rank 8", {"lora_rank": 8}),
+        (HAD, "which rank did r1 have?", "and in the new one?", "lora_rank is 16", {"lora_rank": 16}),
+        (ROWS, "how many rows does r1 have?", "then take those", "rows that r1 kept", {"lora_rank": 16}),
+    ],
+)  # fmt: skip
+def test_with_a_plan_open_words_that_point_back_change_it_and_start_nothing(
+    tmp_path: Path, state: str, before: str, say: str, shows: str, fields: Mapping[str, object]
+) -> None:
+    with at(tmp_path / f"{abs(hash((state, before, say)))}", state) as shell:
+        types(shell, before)
+        shown = types(shell, say)
+        draft = shell.talk.chat().deps.draft
+        assert shows in shown and draft is not None and shell.answers.asked == [], (say, shown)
+        train = next(dict(spec.fields) for spec in draft.steps if spec.stage == "train")
+        assert {name: train[name] for name in fields} == fields, (say, train)
+
+
+def test_a_plan_is_started_by_who_says_so_whatever_was_asked_before(tmp_path: Path) -> None:
+    for number, say in enumerate(("start it", "ja, leg los", "go")):
+        with at(tmp_path / str(number), HAD) as shell:
+            types(shell, "which rank did r1 have?")
+            types(shell, say)
+            assert shell.talk.chat().deps.draft is None, say
+
+
+def test_what_follows_and_is_not_understood_is_offered_what_can_be_asked_of_the_same(tmp_path: Path) -> None:
+    with at(tmp_path / "home", TWO) as shell:
+        types(shell, "which run is best?")
+        shown = types(shell, "and the one in blue?")
+        assert "about the last answer" in shown and "which runs failed" in shown and "did not understand" not in shown
+
+
+def test_the_last_step_of_the_plan_is_one_by_its_place(tmp_path: Path) -> None:
+    with at(tmp_path / "home", PLAN) as shell:
+        assert "without deploy" in types(shell, "leave the last one out")
 
 
 def test_a_list_goes_on_where_it_stopped_and_never_begins_anew(tmp_path: Path) -> None:
