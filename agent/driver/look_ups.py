@@ -288,16 +288,16 @@ def _released(deps: TurnDeps) -> str:
 
 
 def _licence(deps: TurnDeps, run: str) -> str:
-    """Under which licence the base of a run is, as its list has it, with a space behind it; empty where no run is."""
+    """Under which licence the base of a run is, as its card has it; empty where no run is."""
     of = run or next((one.id for one in (deps.focused_run(), *ordinary(deps.store)) if one), "")
     base = next(reversed(deps.store.artifacts(of, "base")), None)
     if base is None:
         return ""
-    names = [str(base.meta.get("name", "")), str(deps.store.step(base.step).request.get("model", ""))]
-    known = next(filter(None, map(known_base, names)), None)
-    what = f"is under {known.license} by its card" if known else "has no licence in the records; its card names it"
-    title = next(filter(None, names), base.id)
-    return f"The base of {of}, {title}, {what}; that binds what is made from it too, and this is no legal advice. "
+    title = str(base.meta.get("name", "")) or str(deps.store.step(base.step).request.get("model", "")) or base.id
+    known = known_base(title)
+    licence = str(base.meta.get("license", "")) or (known.license if known else "")
+    told = f"is under {licence} by its card" if licence else "has none in the records; its card on the hub names it"
+    return f"The base of {of}, {title}, {told}."
 
 
 def _rows_for_a_plan(deps: TurnDeps, run: str) -> str:

@@ -77,21 +77,27 @@ class Tuning:
         frozen |= {name: encoder.floats(name) for name in (*(f"{name}.b" for name in self._names), *norms)}
         self._frozen = {name: torch.from_numpy(np.array(array)) for name, array in frozen.items()}
 
-    def learned(self, places: NDArray[np.int64], seed: int = 0) -> Tuned:
-        """What the sentences at these places teach."""
+    def learned(
+        self, places: NDArray[np.int64], seed: int = 0, added: Mapping[str, NDArray[np.float16]] | None = None
+    ) -> Tuned:
+        """What the sentences at these places teach; `added` is what the encoder learned before, and then learns no
+        more: the layer alone does."""
         import numpy as np
         import torch
         from torch.nn import functional, utils
 
         torch.manual_seed(seed)
-        added = {name: array.requires_grad_() for name, array in self._begun().items()}
-        centre = self._centre(added, places)
+        before = {name: torch.from_numpy(array.astype(np.float32)) for name, array in (added or {}).items()}
+        matrices = before or {name: array.requires_grad_() for name, array in self._begun().items()}
+        whole = self._embedded_whole(matrices, places)
+        centre = whole.mean(dim=0), whole.std(dim=0)
+        row_of = {int(place): row for row, place in enumerate(places)}
         features = WIDTH + self._all.flags.shape[1]
         layer = torch.nn.Linear(features, self._all.classes)
         torch.nn.init.zeros_(layer.weight)
         optimizer = torch.optim.AdamW(
             [
-                {"params": [*added.values()], "lr": _RATE, "weight_decay": 0.0},
+                *([] if before else [{"params": [*matrices.values()], "lr": _RATE, "weight_decay": 0.0}]),
                 {"params": layer.parameters(), "lr": _HEAD_RATE, "weight_decay": _HEAD_DECAY},
             ]
         )
@@ -103,18 +109,19 @@ class Tuning:
         for epoch in range(EPOCHS):
             total = 0.0
             for batch in self._batches(places, random):
-                embedded = functional.dropout((self._embedded(added, batch) - centre[0]) / centre[1], _DROPPED)
+                plain = whole[[row_of[int(one)] for one in batch]] if before else self._embedded(matrices, batch)
+                embedded = functional.dropout((plain - centre[0]) / centre[1], _DROPPED)
                 scores = layer(torch.cat([embedded, torch.from_numpy(self._all.flags[batch])], dim=1))
                 labels = torch.from_numpy(self._all.labels[batch])
                 loss = functional.cross_entropy(scores, labels, label_smoothing=_SMOOTHED)
                 optimizer.zero_grad()
                 loss.backward()
-                utils.clip_grad_norm_([*added.values(), *layer.parameters()], _MOST_GRADIENT)
+                utils.clip_grad_norm_([*matrices.values(), *layer.parameters()], _MOST_GRADIENT)
                 optimizer.step()
                 schedule.step()
                 total += loss.item() * len(batch)
             print(f"  epoch {epoch + 1} of {EPOCHS}: loss {total / len(places):.3f}", flush=True)
-        return _stored(added, layer.weight, layer.bias, centre)
+        return _stored(matrices, layer.weight, layer.bias, centre)
 
     def _begun(self) -> dict[str, Tensor]:
         """The low-rank matrices before anything is learned: what they add is nothing."""
@@ -127,14 +134,13 @@ class Tuning:
             begun[f"{name}.out"] = torch.zeros(outputs, RANK)
         return begun
 
-    def _centre(self, added: Mapping[str, Tensor], places: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Mean and spread of the embeddings."""
+    def _embedded_whole(self, added: Mapping[str, Tensor], places: NDArray[np.int64]) -> Tensor:
+        """The embeddings of all sentences at these places, with no gradients."""
         import torch
 
         with torch.no_grad():
             parts = [places[start : start + _SCORED] for start in range(0, len(places), _SCORED)]
-            embedded = torch.cat([self._embedded(added, part) for part in parts])
-        return embedded.mean(dim=0), embedded.std(dim=0)
+            return torch.cat([self._embedded(added, part) for part in parts])
 
     def _batches(self, places: NDArray[np.int64], random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         """Sentences of about one length together, in an order of chance."""
