@@ -126,6 +126,9 @@ _ALWAYS_NOTE = (
     "the behaviour applies to every message, and {} ordinary answers beside it teach the opposite; leave them out with "
     "near_miss_rows=0 rehearsal_rows=0"
 )
+_FEWER_NOTE = (
+    "these {} rows take the place of the {} asked for before and are not added to them; rows={} writes as many as both"
+)
 _THINKS_NOTE = (
     "this base always thinks before it answers, and a writer is asked for single words and half-written texts, which "
     "its thoughts spoil; let another model write (writer=teacher)"
@@ -264,6 +267,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
     fitting = bases_served(facts, beside, context_tokens=settings.context_tokens) if lacks else ()
     name = f"the {request.writer} ({writer.meta['name']})"
     before = facts.artifacts.get("rows")
+    had = before.count("asked", 0) if before else 0
     return Plan(
         stage="generate",
         run=facts.run,
@@ -285,6 +289,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         fitting=fitting,
         notes=(
             *((_ALWAYS_NOTE.format(ordinary),) if context.always and ordinary else ()),
+            *((_FEWER_NOTE.format(request.rows, had, request.rows + had),) if 0 < request.rows < had else ()),
             *((_THINKS_NOTE,) if settings.thinking == "on" and not teacher else ()),
         ),
     )

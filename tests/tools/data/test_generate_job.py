@@ -57,6 +57,16 @@ def test_the_published_rows_are_whole_and_equal_those_of_the_store(ws: Workspace
     assert (step.result or {})["rehearsal_rows"] == REHEARSAL
 
 
+def test_fewer_rows_than_a_run_has_are_priced_as_taking_their_place(ws: Workspace, fields: dict[str, object]) -> None:
+    """Who asks for some more means an addition, which a second writing is not."""
+    run_step(ws, StepRequest("generate", fields, RUN), say_yes).done()
+    notes = {
+        rows: " ".join(price(ws, StepRequest("generate", {**fields, "rows": rows}, RUN)).notes) for rows in (12, 30)
+    }
+    assert f"these 12 rows take the place of the {ROWS} asked for before" in notes[12] and "rows=42" in notes[12]
+    assert "take the place" not in notes[30]
+
+
 def test_rehearsal_is_greedy_and_no_request_carries_a_seed(ws: Workspace, fields: dict[str, object]) -> None:
     run = RUN
     run_step(ws, StepRequest("generate", {**fields, "ordinary_tokens": 487}, run), say_yes).done()
