@@ -216,7 +216,8 @@ def _of_the_same(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     near = [label for label in likely[:_NEAR] if _alike(before, label)]
     top = [label for label in likely[: 1 + follows] if reading.probability >= GUESSED]
     name = next((name for name in ("about", "part") if name in type(before).model_fields), "kind")
-    for label in (*(near if follows or reading.probability < _DOUBTFUL else ()), *top):
+    doubted = reading.probability < _DOUBTFUL or (slots.all("pronoun") and not reading.sure)
+    for label in (*(near if follows or doubted else ()), *top):
         alike = _alike(before, label)
         asked = _asked_of(deps, label, slots, item, needs=not alike)
         if asked is not None and asked.kind == before.kind and getattr(asked, name) != getattr(before, name):
@@ -342,18 +343,16 @@ def _of_decisions(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
 def _of_a_file_made(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     """`and how big once it is quantized?`: the same of what a step makes, be it there or not."""
     makes = [catalog.BY_NAME[stage].makes for stage in reading.slots.values("stage") if stage in catalog.BY_NAME]
-    asks = _bare(reading.slots, "stage", "work", "arm", "until") and reading.label in (
-        "run.remaining",
-        "price",
-        "follow",
-    )
+    in_the_plan = reading.label in ("run.remaining", "price", "follow")
+    asks = _bare(reading.slots, "stage", "work", "arm", "until") and in_the_plan
     size = asks and makes and getattr(before, "about", "") == "size"
     return before.model_copy(update={"made": makes[0], "artifact": ""}) if size else None
 
 
 def _of_two_runs(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     """`which one would you take?`: one of the two that were compared."""
-    asks = reading.kind in ("findings", "runs", "compare_runs", "follow") and _says(reading.slots, "which")
+    likely = {kind_of(label) for label in reading.likely[:_NEAR]}
+    asks = likely & {"findings", "runs", "compare_runs", "follow"} and _says(reading.slots, "which")
     return before.model_copy(update={"about": "choice", "as_table": False}) if asks and _bare(reading.slots) else None
 
 

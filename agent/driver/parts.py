@@ -146,7 +146,8 @@ def _likeliest(text: str, context: Context) -> tuple[Part, Part] | None:
             if one.text.endswith(_STATED):
                 continue  # `my buddy has a 4090. could he train a 14b on it?` asks for one thing
             # what begins to ask behind a question is one more, also where it is hardly understood, and then said so
-            begins = one.reading.sure and two.begins_to_ask and two.reading.request is not None
+            answered = two.reading.request is not None or two.reading.tells
+            begins = one.reading.sure and two.begins_to_ask and answered
             enough = GUESSED if begins else _BOTH if two.begins_to_ask else _QUESTIONS
         another = two.begins_to_ask and one.reading.request != two.reading.request
         differ = one.reading.kind != two.reading.kind or (another and one.asks == two.asks == "question")
@@ -231,7 +232,7 @@ def _beside_a_certain_part(deps: TurnDeps, context: Context) -> list[str]:
     """What is done where one part of a sentence is beyond doubt and the other was hardly understood and does not hold
     it back: that is answered as it is most likely meant, or left in `deps.rest`. Empty where the whole is answered."""
     whole = Part(deps.prompt, read(deps.prompt, context))
-    answers = whole.reading.sure and whole.asks == "question"
+    answers = whole.reading.sure and whole.asks == "question" and deps.by_result is None
     for one, two in parted(deps.prompt, context):
         act = next((part for part in (one, two) if part.whole and part.reading.probability >= _PLAIN), None)
         other = one if act is two else two
