@@ -78,7 +78,9 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
         )
     if order.unread and stage == "import" and (source := order.fields.get("source")):
         return named_files.told(deps, str(source), slots_of(deps.prompt))
-    order = of_other_run(deps, order, slots_of(deps.prompt, turn_context(deps).runs))
+    slots = slots_of(deps.prompt, turn_context(deps).runs)
+    if len(slots.values("run")) > 1:
+        order = of_other_run(deps, order, slots)
     assigned = [Assigned(name, value, ()) for name, value in order.fields.items()]
     if order.unread and assigned:
         now = inherited(deps.ws, stage, {}, order.run, again=True)

@@ -704,7 +704,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it"),
         ("    if unread or edits.without", "    if edits.without",
          "tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it"),
-        (" or edits.factors or", " or",
+        ("times, own = dict(edits.factors), _settable(waits)", "times, own = dict[str, float](), _settable(waits)",
          "tests/agent/driver/test_said.py::test_half_of_a_value_of_the_plan_is_half_of_what_it_has"),
     )),
     # --- the verdict, people, blind cases, prices
@@ -1053,24 +1053,24 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_said.py::test_a_paste_of_many_sentences_is_read_in_few_parts"),
         ("kinds == {\"edit\"} or", "",
          "tests/agent/driver/test_said.py::test_two_changes_of_the_plan_are_one"),
-        (" or one.reading.kind in _told_once(first)]", "]",
+        (" or _rests_on(one, first)]", "]",
          "tests/agent/driver/test_said.py::test_what_is_asked_of_a_test_that_is_only_ordered_comes_after_it"),
-        ("    deps.later = tuple(_in_run(one, run) for one in waits)\n", "",
+        ("    deps.later = tuple(_in_run(one, run, _made_before(one, parts)) for one in waits)\n", "",
          "tests/agent/driver/test_said.py::test_what_is_not_begun_of_two_orders_is_named_where_the_first_is_refused"),
         ("for one in orders[:1])]", "for one in orders)]",
          "tests/agent/driver/test_said.py::"
          "test_of_two_orders_the_first_is_priced_and_the_other_is_said_to_come_after_it"),
-        (" or one.text.endswith(_STATED)", "",
+        ("            if one.text.endswith(_STATED):\n", "            if False:\n",
          "tests/agent/driver/test_said.py::test_what_asks_for_one_thing_is_not_parted"),
         ('one.asks == "edit" or one.reading.label not in _AFTER]', 'True]',
          "tests/agent/driver/test_said.py::test_a_change_of_the_plan_and_a_question_are_both_heard"),
     )),
     *rows(PEOPLE, "agent/driver/parts.py", (
-        ("or parts[0].paused or _holds_back(other)", "or parts[0].paused",
+        ("if one.paused or _holds_back(other) or", "if one.paused or",
          "tests/agent/driver/test_parts.py::test_a_question_in_two_halves_and_a_condition_are_not_parted"),
         ("        if one.paused and not (one.whole or two.whole):\n", "        if False:\n",
          "tests/agent/driver/test_parts.py::test_a_question_in_two_halves_and_a_condition_are_not_parted"),
-        ('return f"{part.text.rstrip(\'.!\')} ({run})" if orders else part.text', "return part.text",
+        ("return f\"{part.text.rstrip('.!')} ({', '.join(named)})\" if named else part.text", "return part.text",
          "tests/agent/driver/test_parts.py::test_an_order_beside_a_question_about_a_run_is_of_that_run"),
     )),
     *rows(APPROVALS, "agent/words/reading.py", (
@@ -1099,13 +1099,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        one[0] == word[0] and abs(", "        True or abs(",
          "tests/agent/driver/test_said.py::test_a_word_that_no_argument_took_stops_an_order_whatever_it_may_say"),
     )),
-    *rows(PEOPLE, "agent/driver/plan_questions.py", (
-        ("    if named_fields and not meant:\n        return None\n", "",
+    *rows(PEOPLE, "agent/driver/choosing.py", (
+        ("if not taken or (lenders and not named_fields):", "if not taken:",
          "tests/agent/driver/test_plan_questions.py::"
          "test_only_the_setting_that_is_named_is_taken_from_a_run_and_a_factor_is_of_its_value"),
     )),
     *rows(PRICES, "agent/driver/follow_ups.py", (
-        ('"field") and _open(reading, "price")', '"field")',
+        ('"field") and _open(reading, "price", "run", "steps")', '"field")',
          "tests/agent/driver/test_follow_ups.py::test_words_of_their_own_are_not_taken_for_short_ones"),
     )),
     *rows(PEOPLE, "agent/driver/worries.py", (
