@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, print what sentences that were left out say, write the head."""
     import numpy as np
 
-    from tunesmith.agent.words.tuning import Tuning
+    from tunesmith.agent.words.tuning import Tuning, layer_alone
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(str(source("head.npz"))))
@@ -185,18 +185,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     numbers = np.array([labels.index(one.label) for one in labelled])
     encoder = Encoder()
     sentences = prepared([one.text for one in labelled], numbers, vocabulary, encoder)
-    tuning, before = Tuning(encoder, sentences), Head.load() if args.layer else None
     print(f"{len(labelled)} sentences of {len(labels)} labels", flush=True)
-    if before is None:
-        fold = folds(encoder.embed_ids(sentences.ids), numbers)
+    if args.layer:
+        before = Head.load()
+        embedded = Encoder(added=before.added).embed_ids(sentences.ids)
+        tuned, threshold = layer_alone(before.added, embedded, sentences), before.threshold
+    else:
+        fold, tuning = folds(encoder.embed_ids(sentences.ids), numbers), Tuning(encoder, sentences)
         left_out, taught = np.flatnonzero(fold == 0), np.flatnonzero(fold != 0)
         tuned = tuning.learned(taught)
         likely = likelihood(Encoder(added=tuned.added), tuned, sentences.some(left_out), sentences.some(taught))
         factors = moment_factors([labelled[i] for i in taught], labels)
         threshold = calibrated(likely, [labelled[i] for i in left_out], labels, factors)
-    else:
-        threshold = before.threshold
-    tuned = tuning.learned(np.arange(len(labelled)), added=before.added if before else None)
+        tuned = tuning.learned(np.arange(len(labelled)))
+        embedded = Encoder(added=tuned.added).embed_ids(sentences.ids)
     scales = np.maximum(np.abs(tuned.weights).max(axis=1), 1e-12) / 127  # no division by zero; one byte a number
     about = {"labels": labels, "threshold": threshold, "fingerprint": fingerprint(),
              "examples": examples, "own_words": own_words(examples), "vocabulary": " ".join(vocabulary)}  # fmt: skip
@@ -207,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "scales": scales.astype(np.float32),
         **{f"moment.{name}": array for name, array in moment_factors(labelled, labels).items()},
         **tuned.added,
-        **Neighbours.of(Encoder(added=tuned.added).embed_ids(sentences.ids), numbers).arrays(),
+        **Neighbours.of(embedded, numbers).arrays(),
     }
     with ZipFile(args.out, "w", ZIP_DEFLATED) as packed:  # as numpy.savez does, whose names its types do not know
         for name, array in arrays.items():
