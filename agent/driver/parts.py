@@ -140,6 +140,10 @@ def _likeliest(text: str, context: Context) -> tuple[Part, Part] | None:
             continue  # `of r1 and r2, which needed the most memory`
         if any(len(part.text.split()) < _FEWEST_WORDS and part.asks != "order" for part in (one, two)):
             continue
+        if any(
+            part.reading.order and part.reading.order.unread and part.reading.slots.all("only") for part in (one, two)
+        ):
+            continue  # `import rows.jsonl and train only if there are 500` may hold back both
         if one.paused and "edit" in (one.asks, two.asks):
             continue  # `and with rank 8, how long`
         if one.asks == two.asks == "question":

@@ -154,8 +154,8 @@ class Tuning:
 def layer_alone(
     added: Mapping[str, NDArray[np.float16]], embedded: Floats, sentences: Sentences, seed: int = 0
 ) -> Tuned:
-    """What sentences teach the layer where the encoder stays as it is: `embedded` is what it makes of them with `added`,
-    which it learned before."""
+    """What sentences teach the layer alone. `embedded`: what the encoder makes of them with `added`, which it learned
+    before and keeps."""
     import numpy as np
     import torch
 

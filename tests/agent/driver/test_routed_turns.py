@@ -132,10 +132,15 @@ def test_a_choice_among_unsure_words_is_told_as_a_guess(routed: Routed) -> None:
     assert "with little certainty; or did you mean" in said and run in said and routed.shown == []
 
 
-def test_a_choice_that_the_reader_does_not_share_is_asked_about(routed: Routed) -> None:
+def test_a_choice_that_the_reader_does_not_share_is_asked_about(
+    routed: Routed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     routed.deps.code_first = True
     words = "roughly, the history of it all"
-    likely = read(words, Context(moment="empty")).likely
+    unsure = replace(read(words, Context(moment="empty")), probability=0.2, sure=False)  # too little for a guess
+    for module in ("routed", "by_code"):
+        monkeypatch.setattr(f"tunesmith.agent.driver.{module}.read", lambda *_: unsure)
+    likely = unsure.likely
     other = next(label for label in likely[1:] if kind_of(label) not in (kind_of(likely[0]), "page", "term"))
     said = routed.say(words, json.dumps({"label": other}))
     stands, _, offered = said.partition("Did you mean: ")
