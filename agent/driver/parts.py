@@ -226,6 +226,8 @@ def _made_before(part: Part, parts: Sequence[Part]) -> str:
     slots, order = part.reading.slots, part.reading.order
     if order is None or slots.all("arm") or not (slots.all("pronoun") or len(slots.words) == 1):
         return ""
+    if order.stage == "release":  # a GGUF of a quantized run is made from its merged model
+        return ""
     info = catalog.BY_NAME[order.stage].load().request.model_fields.get("arm")
     before = [one.reading.order for one in parts[: parts.index(part)] if one.reading.order is not None]
     made = [str(one.fields.get("arm") or catalog.BY_NAME[one.stage].makes) for one in reversed(before)]

@@ -66,8 +66,6 @@ def lacking_before(store: Store, run: Run, stage: str, arm: str) -> tuple[list[s
     """What a run lacks for a step, and the usual steps that it has ahead before that one; no steps where the usual way
     does not lead to it."""
     have = {artifact.kind for artifact in store.artifacts(run.id)}
-    if "arm" in (fields := catalog.BY_NAME[stage].load().request.model_fields):
-        arm = arm or str(fields["arm"].default)  # where none is named, as its request has it
     needs = [*catalog.BY_NAME[stage].needs, *([arm] if arm in ARMS and arm != "prompted" else [])]
     lacking = [f"the {kind} model" if kind in _MODELS else f"the {kind}" for kind in dict.fromkeys(needs)
                if kind not in have]  # fmt: skip

@@ -53,6 +53,7 @@ def parted(one: Alone, said: str) -> tuple[list[str], tuple[str, ...]]:
         ("evalúa el modelo fusionado y luego cuantízalo a 4 bits", ["evalúa el modelo fusionado"],
          ("cuantízalo a 4 bits",)),
         ("quantize and deploy", ["quantize"], ("deploy (quantized)",)),
+        ("quantize it to 4 bits and release it", ["quantize it to 4 bits"], ("release it",)),
         ("train again with rank 8 and then evaluate the adapter and deploy it", ["train again with rank 8"],
          ("evaluate the adapter", "deploy it (adapter)")),
         ("quantize it to 8 bits and then tell me how many cases that lost", ["quantize it to 8 bits"],

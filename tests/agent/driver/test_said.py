@@ -150,7 +150,7 @@ def test_of_two_things_the_one_that_is_not_answered_is_named(alone: Alone, monke
     [
         ("quantize r1, and once that's done serve it", "quantize", "once that's done serve it (quantized)"),
         ("Test the merged model, and if that's fine quantize it.", "evaluate", "quantize it"),
-        ("merge r1 and then make a gguf of it", "merge", "make a gguf of it (merged)"),
+        ("merge r1 and then make a gguf of it", "merge", "make a gguf of it"),
     ],
 )
 def test_of_two_orders_the_first_is_priced_and_the_other_is_said_to_come_after_it(
