@@ -95,8 +95,10 @@ def read_answer(text: str, *, by: str, stage: str = "") -> Decision | None:
 
 
 def _hesitates(text: str) -> bool:
-    """Whether words that agree one by one say together that somebody has not decided, or trail off."""
-    return text.rstrip().endswith(("…", "..", "—", "-")) or _holds(_parts(_words(text)), _said("hesitates"))
+    """Whether words that agree one by one say together that somebody has not decided, or praises, or trail off."""
+    if text.rstrip().endswith(("…", "..", "—", "-")) or _holds(_parts(_words(text)), _said("hesitates")):
+        return True
+    return any(_holds(_parts(_words(part)), _said("praises")) for part in _MARKS.split(text))
 
 
 def ends(text: str) -> bool:
