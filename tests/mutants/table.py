@@ -1100,7 +1100,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_said.py::test_a_word_that_no_argument_took_stops_an_order_whatever_it_may_say"),
     )),
     *rows(PEOPLE, "agent/driver/choosing.py", (
-        ("if not taken or (lenders and not named_fields):", "if not taken:",
+        ("rest = not lenders or found_as_written(", "rest = True or found_as_written(",
          "tests/agent/driver/test_plan_questions.py::"
          "test_only_the_setting_that_is_named_is_taken_from_a_run_and_a_factor_is_of_its_value"),
     )),
@@ -1134,7 +1134,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        return _BEFORE[arms[0]]\n", '        return ""\n',
          "tests/agent/words/test_words.py::test_what_no_word_names_is_what_the_question_itself_says"),
         ("if not given and other and \"run\" in own", "if not given and \"run\" in own",
-         "tests/agent/driver/test_said.py::test_a_follow_up_goes_to_the_other_run_only_where_it_says_so"),
+         "tests/agent/words/test_words.py::test_of_two_runs_the_other_one_is_meant_only_where_words_say_so"),
     )),
     *rows(PEOPLE, "agent/driver/agent.py", (
         ("return allowed if deps.routed else", "return",

@@ -13,6 +13,7 @@ from tests.bench.reading import context_of, verdict
 from tests.fixtures import yaml_of
 from tests.fixtures.tables import table
 from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.artifacts import ArtifactQuery
 from tunesmith.agent.queries.files import FileQuery
 from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.registry import REQUESTS
@@ -220,6 +221,12 @@ def test_a_few_words_change_one_thing_of_the_question_before(said: str) -> None:
     found = followed(before, Asked("follow", "", slots_of(said), ""), ["r1"])
     assert found is not None and {name: getattr(found, name) for name in changed} == changed
     assert followed(FitsQuery(card="4090"), Asked("follow", "", slots_of("and 7 times?"), ""), ["r1"]) is None
+
+
+@table(("said", "run"), [("and the other one?", "r1"), ("und der andere?", "r1"), ("and the digest?", None)])
+def test_of_two_runs_the_other_one_is_meant_only_where_words_say_so(said: str, run: str | None) -> None:
+    found = followed(ArtifactQuery(about="size", run="r2"), Asked("follow", "", slots_of(said), ""), ["r2", "r1"])
+    assert (found and getattr(found, "run", "")) == run
 
 
 @table(
