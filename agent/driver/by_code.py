@@ -203,8 +203,9 @@ def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | Non
     if chosen.order is None:
         return None
     order = chosen.order
-    if act == "deploy" and not order.fields and _GOES_BACK in reading.likely[1:3]:  # `das von davor`
-        known, before = reader().known(_GOES_BACK), tuple(words_in("before_that"))
+    known, before = reader().known(_GOES_BACK), tuple(words_in("before_that"))
+    points_back = not order.run and any(word.written.startswith(before) for word in reading.slots.words)
+    if act == "deploy" and not order.fields and points_back and _GOES_BACK in reading.likely[1:3]:  # `das von davor`
         unread = tuple(
             text
             for text in order.unread

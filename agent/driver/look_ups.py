@@ -99,9 +99,8 @@ def remember(deps: TurnDeps, request: Query, reply: Answer) -> tuple[str, ...]:
 def why(deps: TurnDeps) -> TurnAnswer:
     """`why?` after an answer: the reason as far as the records hold one."""
     before = deps.last_query
-    if not ordinary(deps.store):
-        return TurnAnswer(f"Nothing was begun in {deps.store.home} so far: no run failed there, and none was removed. "
-                          f"{CAN_ANSWER}")  # fmt: skip
+    if not ordinary(deps.store) and (before is None or isinstance(before, _OF_STEPS)):
+        return TurnAnswer(f"Nothing was begun in {deps.store.home} so far, and so no run failed there. {CAN_ANSWER}")
     if before is not None and (about := _WHY.get(type(before))):
         return looked_up(deps, before.model_copy(update={"about": about}))
     if (before is None or isinstance(before, _OF_STEPS)) and (failure := _failure(deps, before)) is not None:
