@@ -98,7 +98,15 @@ def _hesitates(text: str) -> bool:
     """Whether words that agree one by one say together that somebody has not decided, or praises, or trail off."""
     if text.rstrip().endswith(("…", "..", "—", "-")) or _holds(_parts(_words(text)), _said("hesitates")):
         return True
-    return any(_holds(_parts(_words(part)), _said("praises")) for part in _MARKS.split(text))
+    return any(_praises(_parts(_words(part))) for part in _MARKS.split(text))
+
+
+def _praises(words: list[str]) -> bool:
+    """Whether such words stand together, `good start`, and the last of them begins no order: `looks good go ahead`."""
+    orders = _said("yes", "start")
+    return any(
+        _longest(words[at:], _said("praises")) and _longest(words[at + 1 :], orders) < 2 for at in range(len(words))
+    )
 
 
 def ends(text: str) -> bool:
