@@ -45,3 +45,21 @@ def test_the_reader_computes_what_was_learned_and_tells_the_labels_apart(monkeyp
     assert likely.argmax(axis=1).tolist() == labels.tolist()  # two of them were left out
     before = likelihood(encoder, learned, sentences, taught)
     assert np.abs(likely - before).max() > 1e-4
+
+
+@pytest.mark.lab
+def test_the_layer_alone_tells_the_labels_apart_and_leaves_the_matrices_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tunesmith.agent.words import tuning
+
+    monkeypatch.setattr(tuning, "_WARM_UP", 1)
+    rounded = {name: array.astype(np.float16) for name, array in LOW.items()}
+    encoder, labels = Encoder(added=rounded), np.array([0] * len(SAID) + [1] * len(ORDERED))
+    sentences = prepared([*SAID, *ORDERED], labels, [], encoder)
+    taught = sentences.some(np.array([0, 1, 2, 4, 5, 6]))
+    learned = tuning.layer_alone(rounded, encoder.embed_ids(taught.ids), taught)
+    assert {name: array.tobytes() for name, array in learned.added.items()} == {
+        name: array.tobytes() for name, array in rounded.items()
+    }
+    assert likelihood(encoder, learned, sentences, taught).argmax(axis=1).tolist() == labels.tolist()
