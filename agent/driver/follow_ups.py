@@ -41,7 +41,7 @@ _MOST_WORDS = 10
 """Of what follows on an answer; longer words are about something of their own."""
 _LOOSE = frozenset({"pronoun", "unspoken", "not", "only", "again", "order", "figure"})
 """Kinds of slot that name nothing by themselves."""
-_CLOSE, _NEAR, _FEW = 2, 4, 5
+_CLOSE, _NEAR, _FEW = 2, 5, 5
 """Readings among which one counts as nearly as likely as the first, and as likely; words of a yes."""
 _YES = ("yes", "accept", "go_on")
 _DOUBTFUL = 0.6

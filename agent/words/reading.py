@@ -21,7 +21,7 @@ from tunesmith.agent.words.encoder import Encoder, NoEncoder
 from tunesmith.agent.words.head import NOTHING, Guess, Head, Moment, kind_of, kinds, possible
 from tunesmith.agent.words.lexicon import everyday, lexicon, words_of
 from tunesmith.agent.words.requests import Asked, followed, request_of
-from tunesmith.agent.words.slots import Slots, forgetting_of_two, place_in_list, slots_of
+from tunesmith.agent.words.slots import Slots, empty_words, forgetting_of_two, place_in_list, slots_of
 from tunesmith.agent.words.spelling import canonical, slip_of
 from tunesmith.agent.words.unmeant import denied
 from tunesmith.agent.words.unread import idle_places
@@ -184,6 +184,8 @@ class Reader:
             return self.head.threshold
         if order and names_no_step(order, reading.slots):
             return _NEVER
+        if order and empty_words().issuperset(word.text for word in reading.slots.words):
+            return self.head.threshold  # `that one of the other time`: no word of it names what is to be done
         rows_of = reading.label == "plan.rows" and reading.slots.all("run") and "rows" in reading.slots.values("field")
         whole = (
             bool(edits.changes or rows_of) and not edits.unread

@@ -256,7 +256,7 @@ WORRIES: Mapping[str, str] = {
     "je ne veux pas que mes lettres sortent d'ici": "127.0.0.1",
     "nie chcę, żeby moje listy trafiły do internetu": "127.0.0.1",
     "non voglio che le mie lettere finiscano su internet": "127.0.0.1",
-    "my customers write long emails and I'm tired of reading them": "Where a model is to learn something",
+    "my customers write long emails and I'm tired of reading them": "",
 }
 
 

@@ -48,7 +48,7 @@ def parted(one: Alone, said: str) -> tuple[list[str], tuple[str, ...]]:
     ("said", "now", "later"),
     [
         ("wie gut ist r1? exportier es als gguf", ["wie gut ist r1?", "exportier es als gguf"], ()),
-        ("mostrami i risultati: poi esporta il gguf", ["mostrami i risultati", "esporta il gguf"], ()),
+        ("quanti casi passa r1: poi esporta il gguf", ["quanti casi passa r1", "esporta il gguf"], ()),
         ("serve the merged one, how big is it", ["how big is it", "serve the merged one"], ()),
         ("evalúa el modelo fusionado y luego cuantízalo a 4 bits", ["evalúa el modelo fusionado"],
          ("cuantízalo a 4 bits",)),
@@ -90,7 +90,7 @@ def test_a_question_in_two_halves_and_a_condition_are_not_parted(alone: Alone, s
 @table(
     ("said", "act", "rest"),
     [
-        ("roll back and tell me whats wrong with the new one", "roll back", "tell me whats wrong with the new one"),
+        ("roll back and paint the fence with the neighbours", "roll back", "paint the fence with the neighbours"),
     ],
 )
 def test_an_order_beside_words_that_nobody_understood_is_done_and_the_words_are_named(

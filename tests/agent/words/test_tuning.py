@@ -45,7 +45,7 @@ def test_the_reader_computes_what_was_learned_and_tells_the_labels_apart(monkeyp
     assert likely.argmax(axis=1).tolist() == labels.tolist()  # two of them were left out
     before = likelihood(encoder, learned, sentences, taught)
     assert np.abs(likely - before).max() > 1e-4
-    monkeypatch.setattr(tuning, "MORE_EPOCHS", 0)
+    monkeypatch.setattr(tuning, "_RATE", 0.0)
     begun = tuning.Tuning(encoder, taught).learned(np.arange(6), before=learned.added)
     assert all((begun.added[name] == array).all() for name, array in learned.added.items())  # it goes on from these
 
