@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from tests.fixtures.tables import table
+from tunesmith.tools.core.settled import uncollected
 
 pytestmark = pytest.mark.xdist_group("house")  # the tree is parsed once
 
@@ -112,7 +113,8 @@ def tree_of(path: Path) -> ast.Module:
 @cache
 def nodes_of(path: Path) -> list[ast.AST]:
     """Everything in the module at `path`."""
-    return list(ast.walk(tree_of(path)))
+    with uncollected():  # trees stay: to look through them again and again takes as long as the parsing
+        return list(ast.walk(tree_of(path)))
 
 
 @cache
