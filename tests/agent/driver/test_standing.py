@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,9 @@ RUNNING = "a training step is running now, partly done"
 
 def told(home: Path, state: str) -> str:
     """What is said to who was not understood in a home of a state."""
-    with home_of_state(home, state):
+    with home_of_state(home, state), pytest.MonkeyPatch.context() as patch:
+        free = shutil.disk_usage(home)
+        patch.setattr(shutil, "disk_usage", lambda path: free)  # what others write meanwhile is no difference
         talk = Talk(home)
         try:
             said = standing(talk.deps)
