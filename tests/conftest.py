@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ MOST_LABS = 4
 """Processes that hold torch at once: one takes two GiB."""
 CHAINS = "(alone or e2e)"
 """How `make test` chooses what is done with the real model."""
+PARTS = {"heavy and not lab": {"heavy"}, "lab": {"lab"}, CHAINS: {"alone", "e2e"}}
+"""How the later parts of `make test` begin to choose, and the marks of which a file of theirs has one."""
 CHAIN_BYTES = 6 << 30
 """Of RAM for one: a step that trains, or a server and who asks it."""
 
@@ -92,7 +95,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """The later parts of `make test` leave out files without a test of theirs: each worker would import them all, eight
     seconds of a core."""
     chosen = config.option.markexpr
-    part = {"lab"} if chosen.startswith("lab") else {"alone", "e2e"} if chosen.startswith(CHAINS) else None
+    part = next((names for begins, names in PARTS.items() if chosen.startswith(begins)), None)
     return True if part and collection_path.name.startswith("test_") and not part & parts_of(collection_path) else None
 
 
@@ -100,7 +103,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def parts_of(file: Path) -> set[str]:
     """The parts of `make test`, beside the light one, of which a file names the mark."""
     text = file.read_text(encoding="utf-8")
-    return {name for name in ("lab", "alone", "e2e") if f"mark.{name}" in text}
+    return {name for names in PARTS.values() for name in names if f"mark.{name}" in text}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -111,7 +114,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     the file of its test does not name: the test would be left out of its part.
     """
     for item in items:
-        if hidden := {"lab", "alone", "e2e"} & {mark.name for mark in item.iter_markers()} - parts_of(item.path):
+        if hidden := {*chain(*PARTS.values())} & {mark.name for mark in item.iter_markers()} - parts_of(item.path):
             raise pytest.UsageError(f"{item.nodeid}: {item.path.name} has to say `pytest.mark.{hidden.pop()}` itself")
         if loads_torch(item):
             item.add_marker("heavy")
@@ -122,9 +125,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Thousands of tests and the modules they import are no garbage: no collection looks through them again."""
+    """Thousands of tests and the modules they import are no garbage: no collection looks through them again. What tests
+    make is looked through less often than in a program that has to be small, a twentieth of their time."""
     gc.enable()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.hookimpl(trylast=True, specname="pytest_collection_modifyitems")

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from tests.fixtures.tables import table
+from tunesmith.tools.core.settled import uncollected
 
 pytestmark = pytest.mark.xdist_group("house")  # the tree is parsed once
 
@@ -112,7 +113,8 @@ def tree_of(path: Path) -> ast.Module:
 @cache
 def nodes_of(path: Path) -> list[ast.AST]:
     """Everything in the module at `path`."""
-    return list(ast.walk(tree_of(path)))
+    with uncollected():  # trees stay: to look through them again and again takes as long as the parsing
+        return list(ast.walk(tree_of(path)))
 
 
 @cache
@@ -291,7 +293,8 @@ def test_the_light_side_loads_nothing_heavy() -> None:
     elsewhere = STANDALONE | INSIDE_VLLM
     modules = [module_of(path) for path in sources() if name_of(path) not in elsewhere and path.name != "__main__.py"]
     script = f"""
-import importlib, sys
+import gc, importlib, sys
+gc.disable()
 for name in {modules!r}:
     importlib.import_module(name)
 from tunesmith.tools.pipeline import catalog

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from tests.fixtures import stored_runs
@@ -10,6 +11,11 @@ from tests.fixtures.stored_runs import MIB, Builder
 
 def make_exam_home(home: Path) -> Path:
     """`ticket-triage` and, newer, `release-notes`: other settings, another time taken, the same suite."""
+    shutil.copytree(stored_runs.kept_home(_make), home, dirs_exist_ok=True)
+    return home
+
+
+def _make(home: Path) -> None:
     store, _ = stored_runs.finished_run(home)
     build = Builder(store, store.new_run("release-notes", goal="one line of release notes"), now=stored_runs.BEGAN_AT)
     build.now += 90_000
@@ -35,4 +41,4 @@ def make_exam_home(home: Path) -> Path:
         conn.execute("UPDATE runs SET created_at = ? WHERE run = ?", (stored_runs.BEGAN_AT + 90_000, build.run))
     store.set_run_status(build.run, "done")
     store.announce([step.id for step in store.steps()])
-    return home
+    store.close()

@@ -6,6 +6,7 @@ Stored runs whose files are there, dated back from now. What is told as running 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -164,14 +165,13 @@ def _second_not_learned(home: Path) -> Store:
     return store
 
 
-def _with_tickets(home: Path) -> Store:
+def _write_tickets() -> None:
     rows = []
     for number, (ticket, category, urgency, summary) in enumerate(_ROWS, start=70011):
         answer = {"category": category, "urgency": urgency, "order": str(number), "summary": summary}
         rows.append(json.dumps({"prompt": ticket, "completion": json.dumps(answer)}))
     TICKETS.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(TICKETS, "".join(f"{row}\n" for row in rows))
-    return _one(home)
 
 
 _STATES: dict[str, Callable[[Path], Store]] = {
@@ -200,7 +200,7 @@ _STATES: dict[str, Callable[[Path], Store]] = {
     "r1 was released": _released,
     "its tuned model fails": lambda home: _failing(home, 9, _one),
     "a run is planned or begun": lambda home: make_state(home, "dataset")[0],
-    str(TICKETS): _with_tickets,
+    str(TICKETS): _one,
     "a price waits": _one,
     "one finished run": _one,
     "any": _two,
@@ -214,12 +214,13 @@ def home_of_state(home: Path, state: str) -> Iterator[subprocess.Popen[bytes] | 
 
     Raises LookupError for a state that is not known.
     """
-    make = next((make for words, make in _STATES.items() if words in state), None)
-    if make is None:
+    words = next((words for words in _STATES if words in state), None)
+    if words is None:
         raise LookupError(f"no home is known for the state {state!r}")
-    store = make(home)
-    _place(store)
-    store.announce([step.id for step in store.steps() if step.status != RUNNING])
+    if words == str(TICKETS):
+        _write_tickets()
+    shutil.copytree(stored_runs.kept_home(_make, words), home, dirs_exist_ok=True)
+    store = Store(home)
     running = store.steps(status=RUNNING)
     served = store.artifacts("r1" if state.startswith("r1's model is served") else "r2", "deployment")
     _date_back(store, 80 if running else 3600 if "failed" in state or "hour ago" in state else 5 * 3600)
@@ -249,6 +250,13 @@ def home_of_state(home: Path, state: str) -> Iterator[subprocess.Popen[bytes] | 
         process.wait()
 
 
+def _make(home: Path, words: str) -> None:
+    store = _STATES[words](home)
+    _place(store)
+    store.announce([step.id for step in store.steps() if step.status != RUNNING])
+    store.close()
+
+
 def _place(store: Store) -> None:
     """Have every artifact lie in the home, with a file or a folder of its kind."""
     for row in store.read("SELECT artifact, run, step, kind FROM artifacts"):
@@ -258,7 +266,7 @@ def _place(store: Store) -> None:
             make_tiny_model(path)
         elif kind != "suite":
             path.mkdir(parents=True)
-        recorded = {"path": str(path)}
+        recorded = {"path": store.places.stored(str(path))}
         if kind == "release":
             (path / "model.gguf").write_bytes(b"GGUF")
         elif kind == "rows":

@@ -9,6 +9,8 @@ from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
 from tunesmith.tools.pipeline.fits import fits, plan_of, plans_of, with_card
 
+pytestmark = pytest.mark.xdist_group("tables")  # the plans of a model on a card are made once
+
 
 @pytest.mark.heavy
 def test_the_plans_of_published_models_are_the_golden_ones() -> None:

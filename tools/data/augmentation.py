@@ -225,8 +225,9 @@ def _another(attribute: Attribute, value: str, rng: random.Random) -> tuple[str,
 
 def _spans(message: str, part: str) -> list[tuple[int, int]]:
     """Where a part stands in a message and not inside a longer word."""
-    pattern = rf"(?<!{GLUED}){re.escape(part)}(?!{GLUED})"
-    return [match.span() for match in re.finditer(pattern, message, re.IGNORECASE)]
+    # The case is left out of account in the part alone: to compile the ranges of GLUED so takes 5 ms of each part.
+    pattern = rf"(?<!{GLUED})(?i:{re.escape(part)})(?!{GLUED})"
+    return [match.span() for match in re.finditer(pattern, message)]
 
 
 def _cased(new: str, old: str, *, at_start: bool) -> str:

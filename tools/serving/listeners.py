@@ -61,6 +61,8 @@ class Listener:
         if not _TABLE.exists():
             return Seen(can_tell=False)
         listening, connections = _sockets_at(self.port)
+        if not (listening or connections):  # as while it loads: whose sockets those would be need not be known
+            return Seen()
         own = _sockets_below(self.process.pid) if self.process.alive() else frozenset[str]()
         return Seen(frozenset(listening), connections, own)
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ValidationError
 
@@ -91,6 +91,12 @@ class Case(BaseModel, frozen=True, extra="forbid"):
                 shared[text] = Assertion.model_validate(raw)
         return cls.model_validate({**data, "assertions": tuple(shared[text] for text in texts)})
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, without what was computed of fields that may have changed."""
+        made = super().model_copy(update=update, deep=deep)
+        made.__dict__.pop("request_sha256", None)
+        return made
+
     def sampled(self, name: str, default: float) -> float:
         """A number of its own sampling; the default where the suite's provider says nothing of it."""
         value = self.sampling.get(name, default)
@@ -127,7 +133,7 @@ class Case(BaseModel, frozen=True, extra="forbid"):
         """Whether its grade rests on a judge's reading."""
         return "judge" in asks_model(self.assertions).values()
 
-    @property
+    @cached_property
     def request_sha256(self) -> str:
         """What is asked, without what is expected: unchanged, a stored output may be graded again."""
         return request_sha256(self.messages, self.tools, self.tool_choice, self.sampling)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -50,12 +52,16 @@ def types(shell: Shell, line: str) -> str:
 
 
 def behind(home: Path, state: str, before: str, says: Sequence[str]) -> dict[str, str]:
-    """What each of some sentences shows behind the same question."""
+    """What each of some sentences shows behind the same question, which is asked once: what is remembered of it is put
+    back before each."""
     shown = {}
     with at(home, state) as shell:
+        types(shell, before)
+        deps = shell.talk.chat().deps
+        remembered = {one.name: getattr(deps, one.name) for one in fields(deps)}
         for say in says:
-            shell.talk.chat().deps.forget()
-            types(shell, before)
+            for name, value in remembered.items():
+                setattr(deps, name, copy(value) if isinstance(value, list | dict) else value)
             shown[say] = types(shell, say)
     return shown
 

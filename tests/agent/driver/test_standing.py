@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,9 @@ RUNNING = "a training step is running now, partly done"
 
 def told(home: Path, state: str) -> str:
     """What is said to who was not understood in a home of a state."""
-    with home_of_state(home, state):
+    with home_of_state(home, state), pytest.MonkeyPatch.context() as patch:
+        free = shutil.disk_usage(home)
+        patch.setattr(shutil, "disk_usage", lambda path: free)  # what others write meanwhile is no difference
         talk = Talk(home)
         try:
             said = standing(talk.deps)
@@ -40,14 +43,33 @@ def told(home: Path, state: str) -> str:
 
 STATES: list[tuple[str, list[str]]] = [
     ("no run yet, an empty home", ["such as “", "starts only after your yes", "stays on this computer"]),
-    (TWO, ["r2 (release-notes): quantized, 112 MiB, learned: target 57 of 60 (base 2)", "r1 (ticket-triage): "]),
-    (TWO, ["r1 and r2 differ in train.epochs 3.0 / 2.0; train.lora_rank 16 / 8", "all its files", "disk is free"]),
-    (SERVED, ["release-notes is served at", "Of r2 quantized", "Before it: the quantized model a10 of r1"]),
-    (SERVED, ["target 57 of 60", "“roll back” prices serving it again", "r1 and r2 differ in train.epochs"]),
-    (RUNNING, ["train (s6 of r1) is running", "left.", "last recorded training loss is 0.161"]),
+    (
+        TWO,
+        [
+            "r2 (release-notes): quantized, 112 MiB, learned: target 57 of 60 (base 2)",
+            "r1 (ticket-triage): ",
+            "r1 and r2 differ in train.epochs 3.0 / 2.0; train.lora_rank 16 / 8",
+            "all its files",
+            "disk is free",
+        ],
+    ),
+    (
+        SERVED,
+        [
+            "release-notes is served at",
+            "Of r2 quantized",
+            "Before it: the quantized model a10 of r1",
+            "target 57 of 60",
+            "“roll back” prices serving it again",
+            "r1 and r2 differ in train.epochs",
+        ],
+    ),
     (
         RUNNING,
         [
+            "train (s6 of r1) is running",
+            "left.",
+            "last recorded training loss is 0.161",
             "sleeps or is switched off halts it",
             "terminal closed",
             "`/stop s6` ends it and keeps what is written to disk",
@@ -62,8 +84,15 @@ STATES: list[tuple[str, list[str]]] = [
     ("r1 was released as GGUF in an earlier step", ["runs/r1/s14/release", "copy the whole folder", "ollama create"]),
     ("r2 is tested and only partly learned", ["learned takes 48 of 60, 28 more", "To try next: generate"]),
     ("r1 is finished and its tuned model fails", ["fails 9 target cases", "31 of 33 pass, 32 with the base", "/ask"]),
-    ("r1 is trained and merged, not quantized", ["Next in r1 is quantize, which makes the model smaller to about "]),
-    ("r1 is trained and merged, not quantized", [" at 4 bits", "It takes about ", "of disk"]),
+    (
+        "r1 is trained and merged, not quantized",
+        [
+            "Next in r1 is quantize, which makes the model smaller to about ",
+            " at 4 bits",
+            "It takes about ",
+            "of disk",
+        ],
+    ),
     ("r1 is merged, nothing tested after the merge", ["the merged model, which was not tested yet"]),
     ("a run is planned or begun with its expensive steps", ["The 8 steps ahead take about", "expensive one asks"]),
 ]
