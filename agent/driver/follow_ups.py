@@ -208,7 +208,8 @@ def _of_the_same(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     first thing where that was a list, `when was that?`. Of the likely readings the one of the kind of the question
     before counts first."""
     slots, likely, follows = reading.slots, reading.likely, reading.label == "follow"
-    points_at_it = slots.all("pronoun") and reading.kind in _ITEMS.values()
+    of_a_file = reading.kind == before.kind == "artifact"  # `how big?`
+    points_at_it = of_a_file or (slots.all("pronoun") and reading.kind in _ITEMS.values())
     own = points_at_it or (before.kind in _AGAIN and _alike(before, reading.label))
     if not _bare(slots, "outcome") or _acts(reading) or (reading.sure and reading.request is not None and not own):
         return None

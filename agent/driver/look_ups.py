@@ -12,6 +12,7 @@ from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Answer, find, ordinary, run_of_base
 from tunesmith.agent.queries.arguments import Query, TabledQuery
+from tunesmith.agent.queries.artifacts import release_in_short
 from tunesmith.agent.queries.case import CaseQuery
 from tunesmith.agent.queries.comparisons import CompareQuery, CompareRunsQuery
 from tunesmith.agent.queries.described import labels_of
@@ -282,7 +283,7 @@ def _released(deps: TurnDeps) -> str:
     """Where the newest GGUF lies, or how one is made, with a space behind it."""
     for one in deps.store.newest_of_kind("release"):
         if one.meta.get("format") == "gguf" and one.path.exists():
-            return f"The GGUF of {one.run} is in {one.path}. "
+            return f"{release_in_short(one)}. "
     return "There is no GGUF yet: “export the merged model as a GGUF” prices one. "
 
 

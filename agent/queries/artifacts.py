@@ -152,12 +152,19 @@ def how_to_load(artifact: Artifact) -> str:
     """Where a release lies and how another program takes it; empty for anything else, and where it is gone."""
     if artifact.kind != "release" or not artifact.path.exists():
         return ""
-    if artifact.meta.get("format") != "gguf":
-        return f"The release of {artifact.run} lies in {artifact.path}; for another computer copy the whole folder."
-    return (
-        f"The GGUF of {artifact.run} lies in {artifact.path}; for another computer copy the whole folder. In it "
-        f"`ollama create NAME -f Modelfile` and then `ollama run NAME` load it."
-    )
+    whole = f"{release_in_short(artifact)}; for another computer copy the whole folder."
+    ollama = " In it `ollama create NAME -f Modelfile` and then `ollama run NAME` load it."
+    return f"{whole}{ollama if artifact.meta.get('format') == 'gguf' else ''}"
+
+
+def release_in_short(artifact: Artifact) -> str:
+    """What a release is in a clause: of a GGUF the file, its size and the bits of its weights; and where it lies."""
+    from tunesmith.tools.release.gguf_file import BITS
+
+    files = [file.name for file in artifact.path.glob("*.gguf")]
+    bits = [f"{kind}, {n:g} bits a weight" for kind, n in BITS.items() if kind == artifact.meta.get("tensor_type")]
+    facts = ", ".join((*files[:1], size(artifact.bytes), *bits))
+    return f"The {'GGUF' if files else 'release'} of {artifact.run} ({facts}) lies in {artifact.path}"
 
 
 def _contents(artifact: Artifact) -> str:
@@ -168,11 +175,17 @@ def _contents(artifact: Artifact) -> str:
 
 def _against(store: Store, artifact: Artifact) -> str:
     """Its size against that of what it was made from, where that tells something."""
-    against = {"quantized": "merged", "merged": "base", "adapter": "base"}.get(artifact.kind)
-    other = store.ancestor(artifact, against) if against else None
-    if other is None or not other.bytes:
-        return ""
-    return f", {artifact.bytes / other.bytes:.0%} of the {other.kind} model's {size(other.bytes)}"
+    of: dict[int, list[str]] = {}
+    for kind in _MADE_FROM.get(artifact.kind, ()):
+        if (other := store.ancestor(artifact, kind)) is not None and other.bytes:
+            of.setdefault(other.bytes, []).append(kind)
+    each = (f"{artifact.bytes / n:.0%} of the {' and the '.join(k)} model's {size(n)}" for n, k in of.items())
+    return "".join(f", {one}" for one in each)
+
+
+_MADE_FROM: Mapping[str, tuple[str, ...]] = {
+    "quantized": ("merged", "base"), "merged": ("base",), "adapter": ("base",), "release": ("merged",),
+}  # fmt: skip
 
 
 # How to try the model, where it is, and what it changed

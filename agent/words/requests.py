@@ -22,6 +22,7 @@ from tunesmith.agent.words.carried import another_value, forgets, is_before, wit
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.slots import Slot, Slots, forgetting_of_two, place_in_list, stages_of
 from tunesmith.agent.words.values import Span
+from tunesmith.tools.pipeline import catalog
 
 CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
 """The arms in the order in which they are made."""
@@ -269,9 +270,11 @@ def _failing(slots: Slots, failing: Slot) -> str:
 
 
 def _artifact_kind(asked: Asked) -> str:
-    """What was made: of several arms the last in the chain; else what is named of the rest."""
+    """What was made: of several arms the last in the chain; else what is named of the rest, or the step that makes it
+    which is named: `did we export it`."""
     arms = [arm for arm in _arms(asked) if arm != "prompted"]
-    return max(arms, key=CHAIN.index) if arms else asked.slots.first("made")
+    makes = [catalog.BY_NAME[stage].makes or stage for stage in asked.slots.values("stage") if stage in catalog.BY_NAME]
+    return max(arms, key=CHAIN.index) if arms else asked.slots.first("made") or next(iter(makes), "")
 
 
 def _of_two(asked: Asked) -> Asked:

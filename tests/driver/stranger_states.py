@@ -133,9 +133,9 @@ def _declined(home: Path) -> Store:
 def _released(home: Path) -> Store:
     store = _one(home)
     build = Builder(store, "r1", now=BEGAN_AT + 5000)
-    step = build.step("release", arm="merged", request={"format": "gguf", "arm": "merged"})
+    step = build.step("release", arm="merged", request={"format": "gguf", "arm": "merged", "tensor_type": "Q8_0"})
     merged = store.artifacts("r1", "merged")[-1].id
-    made = build.artifact(step, "release", "", merged, bytes_=145 * MIB, format="gguf", arm="merged")
+    made = build.artifact(step, "release", "", merged, bytes_=145 * MIB, format="gguf", tensor_type="Q8_0")
     path = f"{home}/runs/r1/{step}/release"
     build.end(step, 20.0, 900 * MIB, {"artifact": made, "path": path, "format": "gguf", "bytes": 145 * MIB})
     return store
@@ -260,7 +260,7 @@ def _place(store: Store) -> None:
             path.mkdir(parents=True)
         recorded = {"path": str(path)}
         if kind == "release":
-            (path / "model.gguf").write_bytes(b"GGUF")
+            (path / "model-Q8_0.gguf").write_bytes(b"GGUF")
         elif kind == "rows":
             write_rows(path / "rows.jsonl", store.rows(step))
         if kind not in ("release", "suite"):

@@ -146,6 +146,7 @@ def test_words_of_their_own_are_not_taken_for_short_ones(
 
 ROWS = "r1 has rows; a plan for a new run is open: generate 400 rows, train with rank 16, 3 epochs, quantize"
 HAD = "r1 was trained with rank 8 and 2 epochs; a plan for a new run is open: rank 16, 3 epochs, quantize"
+RELEASED = "r1 was released as GGUF in an earlier step"
 UNTESTED = "r1 is trained and merged, nothing tested after the merge"
 
 
@@ -167,6 +168,7 @@ UNTESTED = "r1 is trained and merged, nothing tested after the merge"
         (ONE, "how long did training take?", ("tokens per second?",), "tokens a second"),
         (ONE, "what is the learning rate?", ("is that high?",), "times what the rule"),
         (EMPTY, "which runs are there?", ("why not?", "pourquoi pas ?"), "Nothing was begun in"),
+        (RELEASED, "was r1 exported?", ("what size", "und wie gross"), "The release of r1 (a13) is 145 MiB"),
         (UNTESTED, "has r1 been merged?", ("ok go ahead with that",), "?? evaluate: about"),
     ],
 )  # fmt: skip

@@ -12,7 +12,10 @@ import pytest
 from tests.fixtures import stored_runs
 from tests.fixtures.stored_runs import server_record
 from tunesmith.agent.queries.answer import Answer, Context
-from tunesmith.agent.queries.artifacts import TrialQuery, trial
+from tunesmith.agent.queries.artifacts import ArtifactQuery, TrialQuery, trial
+from tunesmith.agent.queries.comparisons import CompareQuery
+from tunesmith.agent.queries.registry import answer
+from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -85,3 +88,33 @@ def test_without_a_model_or_a_measurement_it_says_so(tmp_path: Path) -> None:
     assert "only its base" in asked(store, about="where").lines[0]
     with pytest.raises(NotFound, match="no tuned model yet"):
         asked(store, about="before_and_after")
+
+
+def test_a_gguf_is_told_with_its_file_its_size_and_the_bits_that_it_was_written_with(tmp_path: Path) -> None:
+    store, run = stored_runs.finished_run(tmp_path / "home")
+    build = stored_runs.Builder(store, run)
+    merged, folder = store.artifacts(run, "merged")[-1], tmp_path / "home" / "runs" / "gguf"
+    folder.mkdir(parents=True)
+    (folder / "model-Q4_0.gguf").write_bytes(b"GGUF")
+    step = build.step("release", arm="merged", request={"format": "gguf", "tensor_type": "Q4_0"})
+    made = build.artifact(step, "release", "", merged.id, bytes_=80 << 20, format="gguf", tensor_type="Q4_0")
+    with store.write() as conn:
+        conn.execute("UPDATE artifacts SET path = ? WHERE artifact = ?", (str(folder), made))
+    build.end(step, 20.0, 1, {"artifact": made})
+    context = Context(Workspace(store, None, lambda event, **data: None), store.newest_run())
+    for about in ("path", "size", "overview"):
+        said = " ".join(answer(ArtifactQuery(made="release", about=about), context).lines)
+        assert f"(model-Q4_0.gguf, 80.0 MiB, Q4_0, 4.5 bits a weight) lies in {folder};" in said
+        assert "80.0 MiB, 30% of the merged model's 269 MiB" in said
+    bits = " ".join(answer(SettingQuery(fields=("scheme",)), context).lines)
+    assert "tensor_type was Q4_0 in release" in bits
+    size = answer(ArtifactQuery(made="quantized", about="size"), context).lines[0]
+    assert "42% of the merged and the base model's 269 MiB" in size
+
+
+def test_two_whole_models_that_are_compared_are_told_with_their_sizes(finished: Store) -> None:
+    context = Context(Workspace(finished, None, lambda event, **data: None), finished.newest_run())
+    pairs = [("quantized", "base", "On disk: base 269 MiB, quantized 112 MiB."), ("adapter", "base", "")]
+    for arm, other, sizes in pairs:  # an adapter is no whole model
+        lines = answer(CompareQuery.model_validate({"arm": arm, "other_arm": other}), context).lines
+        assert [line for line in lines if line.startswith("On disk")] == [sizes] * bool(sizes)

@@ -123,7 +123,7 @@ def test_a_release_is_told_with_its_path_and_how_it_is_loaded(tmp_path: Path) ->
         for given in ({}, {"made": "release"}, {"made": "release", "about": "path"}):
             said = text(store, "artifact", **given)
             assert "/r1/s14/release; for another computer copy" in said and "`ollama create NAME -f Modelfile`" in said
-        store.artifacts("r1", "release")[-1].path.joinpath("model.gguf").unlink()
+        store.artifacts("r1", "release")[-1].path.joinpath("model-Q8_0.gguf").unlink()
         store.artifacts("r1", "release")[-1].path.rmdir()
         assert "ollama" not in text(store, "artifact", made="release"), "what is gone is not loaded"
 
