@@ -243,6 +243,8 @@ def test_a_list_goes_on_where_it_stopped_and_never_begins_anew(tmp_path: Path) -
         for _ in range(3):
             types(shell, "ten more")
         assert "that may be seen were shown" in types(shell, "three more please")
+        types(shell, "Show me three cases that r1's model got wrong.")
+        assert "Numbers 4 to 6 of" in types(shell, "more") and "Numbers 7 to 9 of" in types(shell, "mehr")
         assert "target-" in types(shell, "show all")
 
 
