@@ -68,9 +68,8 @@ class Setting:
 
 def answer(query: SettingQuery, context: Context) -> Answer:
     """Each setting of the run that is meant, else of the newest that has it. Raises NotFound."""
-    runs = [find(context.store, query.run)] if query.run else context.runs()[:1]
-    written = any(_having(context.store, run, _OF_A_FILE, "release") for run in runs)
-    fields = dict.fromkeys((*query.fields, *[_OF_A_FILE] * (written and "scheme" in query.fields)))
+    written = [one for one in context.store.newest_of_kind("release") if query.run in ("", one.run)]
+    fields = dict.fromkeys((*query.fields, *[_OF_A_FILE] * bool(written and "scheme" in query.fields)))
     answers = [_answer(query, field, context) for field in fields]
     most = max(1, 6 // len(answers)) if len(answers) > 1 else None  # six lines in all
     lines = tuple(line for one in answers for line in one.lines[:most])
