@@ -181,10 +181,9 @@ def compare_runs(query: CompareRunsQuery, context: Context) -> Answer:
         of_both = settings.differing(store, one, two)
         own = {name: pair for name, pair in of_both.items() if name.rpartition(".")[2] in _MAKE_A_SUITE}
         each = "; ".join(f"{name} {a} / {b}" for name, (a, b) in own.items())
-        suites = asked_of_both(store, one, two)
-        return replace(
-            suites, lines=(*suites.lines, *([f"What decides it differs: {clip(each, 300)}."] if own else []))
-        )
+        suites, of_block = asked_of_both(store, one, two), _results(store, one, two, query.block) if query.block else []
+        decides = [f"What decides it differs: {clip(each, 300)}."] if own else []
+        return replace(suites, lines=(*suites.lines, *of_block, *decides))
     if query.about == "forgotten":
         return forgot_more(store, one, two, query.block)
     if query.about == "choice":
