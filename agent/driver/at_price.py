@@ -41,6 +41,7 @@ _WORK_CHARACTERS = 100
 _A_NO, _ASKS_BEHIND_NO = 0.9, 0.75
 """From which probability words without a no are one: it begins nothing. And from which what stands behind a no, and has
 no question mark, is a question."""
+_IN_BYTES = ("memory", "disk")
 _SHORTER_BY = ("epochs", "rows")
 """What the time of a step grows with, nearly."""
 
@@ -85,10 +86,12 @@ class Waits:
             return " ".join([self.price, self.work, self.money, "“why” shows all of it."])
         waits = f"{self.stage} waits: nothing starts without a yes, or by the clock; “{self.stage}” shows it again."
         alone = f"A yes here starts {self.stage} alone: each step after it shows its own price and asks first."
+        card = " It uses no graphics card." if self.plan and not self.plan.estimate.peak_vram_bytes else ""
         explained = meaning(slots_of(self.stage)) or self.work  # `in plain words`
         first = {
             "talk.power": self.money, "talk.licence": self.money, "talk.stop_how": self.stopping, "plan.wait": waits,
             "do.approve": alone, "talk.which_ask": alone,
+            "talk.beside": f"You can go on beside it; both get slower. {self._left('memory')}{card} {self.stopping}",
             **dict.fromkeys(("findings.all", "findings.why", "term", "talk.help"), explained),
         }.get(label)  # fmt: skip
         return f"{first} {self.price}" if first else ""
@@ -105,23 +108,31 @@ class Waits:
         """How the price stands to the time, memory or disk that words name; empty where they name none of it."""
         if self.plan is None:
             return ""
-        plan, cost, found = self.plan, self.plan.estimate, amounts(slots)
+        found = amounts(slots)
         told = [self._time(most) for what, most in found if what == "time"]
-        on_card, most = cost.peak_vram_bytes, [limit for what, limit in found if what == "size"]
-        of = {
-            "memory": (on_card or cost.peak_ram_bytes, plan.free_vram_bytes if on_card else plan.free_ram_bytes),
-            "disk": (cost.disk_bytes, plan.free_disk_bytes),
-        }
-        named = [match.name for match in lexicon()["asked_of"].find(slots.words) if match.name in of]
-        for name in dict.fromkeys(named or (of if most else ())):
-            needs, free = of[name]
-            share, left = needs / free if free else 1.0, max(free - needs, 0)
-            told += [
-                f"Of {size(free)} of {name} that is free it needs {size(needs)} ({share:.1%}), leaving {size(left)}."
-            ]
+        most = [limit for what, limit in found if what == "size"]
+        named = [match.name for match in lexicon()["asked_of"].find(slots.words) if match.name in _IN_BYTES]
+        for name in dict.fromkeys(named or (_IN_BYTES if most else ())):
+            needs, _ = self._needs(name)
+            told += [self._left(name)]
             told += [f"That is {'within' if needs <= limit else 'over'} {size(limit)}." for limit in most]
         closing = f"Yes starts it now; nothing starts by the clock, or before a yes. {self.price}"
         return " ".join([*told, closing]) if told else ""
+
+    def _needs(self, name: str) -> tuple[int, int]:
+        """What it needs of the disk or the memory, of the card's where it uses one, and how much of that is free."""
+        if self.plan is None:
+            return 0, 0
+        plan, cost = self.plan, self.plan.estimate
+        of_card = (cost.peak_vram_bytes, plan.free_vram_bytes)
+        memory = of_card if cost.peak_vram_bytes else (cost.peak_ram_bytes, plan.free_ram_bytes)
+        return (cost.disk_bytes, plan.free_disk_bytes) if name == "disk" else memory
+
+    def _left(self, name: str) -> str:
+        """What it needs of the memory or the disk that is free, and what it leaves."""
+        needs, free = self._needs(name)
+        share, left = needs / free if free else 1.0, max(free - needs, 0)
+        return f"Of {size(free)} of {name} that is free it needs {size(needs)} ({share:.1%}), leaving {size(left)}."
 
     def _time(self, limit: float) -> str:
         """How long it takes, beside a limit in seconds; for a longer one what would be near it."""

@@ -208,7 +208,8 @@ def _of_the_same(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     first thing where that was a list, `when was that?`. Of the likely readings the one of the kind of the question
     before counts first."""
     slots, likely, follows = reading.slots, reading.likely, reading.label == "follow"
-    points_at_it = slots.all("pronoun") and reading.kind in _ITEMS.values()
+    of_a_file = reading.kind == before.kind == "artifact"  # `how big?`
+    points_at_it = of_a_file or (slots.all("pronoun") and reading.kind in _ITEMS.values())
     own = points_at_it or (before.kind in _AGAIN and _alike(before, reading.label))
     if not _bare(slots, "outcome") or _acts(reading) or (reading.sure and reading.request is not None and not own):
         return None
@@ -239,14 +240,14 @@ def _alike(before: Query, label: str) -> bool:
 
 
 def _of_a_list(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
-    """`three more`, `the next ones`: the list goes on behind the last case or row that was shown; `next one`: the
-    next in full, where one was."""
+    """`three more`, `more`, `the next ones`: the list goes on behind the last case or row that was shown; `next one`:
+    the next in full, where one was."""
     slots = reading.slots
     if not deps.until or not _bare(slots, "which_run"):
         return None
     numbers = [int(one.value) for one in slots.numbers if not (one.unit or one.weak) and one.value >= 1]
     more = reading.label == "page" or (not reading.sure and "page" in reading.likely[:_NEAR])
-    if not more or not (numbers or _says(slots, "next_ones")):
+    if not more or not (numbers or _says(slots, "next_ones") or slots.all("unspoken")):
         return None
     in_full = int(getattr(before, "number", 0) != 0 and not numbers)
     most = {"most": min(numbers[0], MOST_SHOWN)} if numbers else {}

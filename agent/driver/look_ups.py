@@ -10,20 +10,21 @@ from importlib.resources import files
 
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import Answer, find, ordinary, run_of_base
+from tunesmith.agent.queries.answer import Answer, cite, find, ordinary, run_of_base, taken_up
 from tunesmith.agent.queries.arguments import Query, TabledQuery
+from tunesmith.agent.queries.artifacts import release_in_short
 from tunesmith.agent.queries.case import CaseQuery
 from tunesmith.agent.queries.comparisons import CompareQuery, CompareRunsQuery
 from tunesmith.agent.queries.described import labels_of
 from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.following import next_stages
-from tunesmith.agent.queries.machine import JobsQuery, at_work
+from tunesmith.agent.queries.machine import JobsQuery, ServedQuery, at_work
 from tunesmith.agent.queries.prices import not_tested
 from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.runs import RunQuery, RunsQuery, StepsQuery
-from tunesmith.agent.queries.scores import TUNED, arms_measured, passed_by
+from tunesmith.agent.queries.scores import TUNED, ResultQuery, arms_measured, passed_by
 from tunesmith.agent.queries.settings import SettingQuery, SettingsQuery
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.version import VERSION
@@ -217,7 +218,8 @@ def _untested(deps: TurnDeps, slots: Slots, request: Query) -> list[str]:
     """Beside what came of a run, that its newest model was not tested, where that is and none is being tested."""
     asked, about = getattr(request, "run", ""), getattr(request, "about", "")
     run = find(deps.store, asked) if asked else deps.focused_run()
-    if run is None or not (request.kind in _RESULTS or (request.kind == "run" and about in ("overview", "status"))):
+    of_run = request.kind == "run" and about in ("overview", "status", "remaining")
+    if run is None or not (request.kind in _RESULTS or of_run):
         return []
     at_test = any(catalog.ENTRIES[step.stage].load().measures for step in deps.store.steps(run.id, status=RUNNING))
     measured = arms_measured(deps.store, run.id)
@@ -227,13 +229,19 @@ def _untested(deps: TurnDeps, slots: Slots, request: Query) -> list[str]:
 
 
 def _of_other_runs(deps: TurnDeps, slots: Slots, request: Query) -> list[str]:
-    """The same of the other runs that are named, where the question takes one; of settings in what they differ."""
-    runs, asked = slots.values("run"), getattr(request, "run", "")
-    if request.kind not in _OF_ONE_RUN or asked not in runs:
+    """The same of the other runs that are named, where the question takes one; of settings in what they differ. Of
+    results of no named run which model is served."""
+    runs, asked, context = slots.values("run"), getattr(request, "run", ""), deps.records()
+    if isinstance(request, ResultQuery) and not runs and moment(deps) == "served":
+        return [*answer(ServedQuery(), context).lines[:2]]  # which of the models it is that answers now
+    told = (asked, getattr(request, "other_run", ""))
+    if isinstance(request, CompareRunsQuery):  # of which it compares two
+        request = ResultQuery(block=request.block)
+    elif request.kind not in _OF_ONE_RUN or asked not in runs:
         return []
-    others, context = [run for run in runs if run != asked], deps.records()
+    others = [run for run in runs if run not in told]
     replies = [answer(request.model_copy(update={"run": run}), context).lines for run in others]
-    lines = [line for told in replies for line in told[: deps.most_lines or None]]
+    lines = [line for reply in replies for line in reply[: deps.most_lines or None]]
     if isinstance(request, SettingsQuery) and len(others) == 1:
         both = CompareRunsQuery(about="settings", run=asked, other_run=others[0])
         lines += answer(both, context).lines[:1]
@@ -271,6 +279,8 @@ def talk_text(deps: TurnDeps, topic: str, run: str = "") -> str:
     values = {"driver": driver, "home": deps.store.home, "version": VERSION, "now": time.strftime("%A, %Y-%m-%d %H:%M")}
     values["running"] = "".join(f"{at_work(step)} " for step in deps.store.steps(status=RUNNING))
     values["released"] = _released(deps) if "{released}" in text else ""
+    ended = deps.store.broken_off(focused.id) if (focused := deps.focused_run()) else None
+    values["broken"] = f"{cite(ended)} would go on {taken_up(deps.store, ended)}." if ended else ""
     values["licence"] = _licence(deps, run) if "{licence}" in text else ""
     values["rows"] = _rows_for_a_plan(deps, run) if "{rows}" in text else ""
     for name, value in values.items():
@@ -282,7 +292,7 @@ def _released(deps: TurnDeps) -> str:
     """Where the newest GGUF lies, or how one is made, with a space behind it."""
     for one in deps.store.newest_of_kind("release"):
         if one.meta.get("format") == "gguf" and one.path.exists():
-            return f"The GGUF of {one.run} is in {one.path}. "
+            return f"{release_in_short(one)}. "
     return "There is no GGUF yet: “export the merged model as a GGUF” prices one. "
 
 

@@ -16,7 +16,7 @@ from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.look_ups import GUESSED, looked_up, turn_context
 from tunesmith.agent.driver.step_facts import brief, step_facts
 from tunesmith.agent.driver.turn_deps import Call, Declined, TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import GOES_ON, Context, Proposed, cite, clip, find, reached
+from tunesmith.agent.queries.answer import GOES_ON, Context, Proposed, cite, clip, find, reached, taken_up
 from tunesmith.agent.queries.following import chain_ahead, lacking_before, next_stages
 from tunesmith.agent.queries.machine import MachineQuery, ServedQuery, at_work
 from tunesmith.agent.queries.prices import inherited
@@ -130,7 +130,7 @@ def next_step(deps: TurnDeps, run_id: str) -> TurnAnswer | Call:
     run = find(deps.store, run_id) if run_id else deps.current_run()
     if run is not None and (ended_badly := deps.store.broken_off(run.id)):
         arm = {"arm": ended_badly.request["arm"]} if ended_badly.request.get("arm") else {}
-        starting_point = ", from its newest checkpoint where there is one" if ended_badly.stage == "train" else ""
+        starting_point = f", {kept}" if (kept := taken_up(deps.store, ended_badly)) else ""
         why = f": {clip(ended_badly.error, 200)}" if ended_badly.error else ""
         deps.show(
             prose(

@@ -15,7 +15,7 @@ from tunesmith.agent.queries.answer import GOES_ON, cite, named, ordinary, reach
 from tunesmith.agent.queries.artifacts import how_to_load, quantized_sizes
 from tunesmith.agent.queries.curves import loss_so_far
 from tunesmith.agent.queries.findings import FindingsQuery
-from tunesmith.agent.queries.following import Ahead, chain_ahead, forecast_of
+from tunesmith.agent.queries.following import Ahead, chain_ahead, forecast_of, needed_by
 from tunesmith.agent.queries.machine import ServedQuery, at_work
 from tunesmith.agent.queries.prices import how_it_goes_on, inherited
 from tunesmith.agent.queries.registry import answer
@@ -255,7 +255,8 @@ def _next(deps: TurnDeps, run: Run) -> str:
     price = f" It takes about {duration(first.seconds)}, {needs}." if first.seconds else ""
     seconds = [one.seconds for one in ahead if one.seconds is not None]
     known = "" if len(seconds) == len(ahead) else ", as far as that is known yet"
-    more = f" The {len(ahead)} steps ahead take about {duration(sum(seconds))}{known}; each expensive one asks first." \
+    takes = f"take about {duration(sum(seconds))}{known}; each expensive one asks first.{needed_by(ahead)}"
+    more = f" The {len(ahead)} steps ahead {takes}" \
         if rest and seconds else ""  # fmt: skip
     return f"Next in {run.id} is {what}{for_}: “go on” shows its price.{price}{more}"
 

@@ -18,6 +18,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import visible
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.training.checkpoints import kept_steps
 
 Page = Callable[[], RenderableType]
 _CLIPPED = 150
@@ -172,12 +173,21 @@ GOES_ON = {
 """How a step that ended before its time is taken up again."""
 
 
+def taken_up(store: Store, step: Step) -> str:
+    """From what a step that broke off goes on, of a training by what lies on this disk; empty: it begins anew."""
+    if step.stage != "train":
+        return GOES_ON.get(step.stage, "")
+    kept = kept_steps(store.home / "runs" / step.run / step.id / "checkpoints")
+    newest = [f"from its checkpoint of optimiser step {one}, the newest on this disk" for one in kept[-1:]]
+    return next(iter(newest), "from its beginning, as no checkpoint of it is on this disk")
+
+
 def tries_again(store: Store, step: Step) -> str:
     """How a step that broke off is taken up; empty for one that its run has left behind."""
     if store.broken_off(step.run) != step:
         return ""
-    kept = f", {GOES_ON[step.stage]}" if step.stage in GOES_ON else ""
-    return f"“Go on” tries it again{kept}, or `tunesmith resume {step.run}`."
+    kept = taken_up(store, step)
+    return f"“Go on” tries it again{f', {kept}' if kept else ''}, or `tunesmith resume {step.run}`."
 
 
 def reached(step: Step) -> str:

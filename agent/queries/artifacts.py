@@ -6,26 +6,27 @@ The model that was made, for who wants to use it: how to try it, where it is, an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries import scores
 from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, named
 from tunesmith.agent.queries.arguments import AnyArm, Query, RunName
-from tunesmith.agent.queries.described import asked_by, cases_of, wanted_of
+from tunesmith.agent.queries.cases import PAIRS, CasesQuery
+from tunesmith.agent.queries.cases import answer as answer_cases
+from tunesmith.agent.queries.described import asked_by, cases_of
 from tunesmith.agent.queries.machine import deployed_now
 from tunesmith.agent.queries.steps import plain
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.json_values import picked
 from tunesmith.memory.questions import provenance_of
-from tunesmith.memory.records import Artifact, EvalResult, Run
+from tunesmith.memory.records import Artifact, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, size
 from tunesmith.tools.evaluation.ask import newest_tuned, run_to_ask
 from tunesmith.tools.models.schemes import SCHEMES
-from tunesmith.tools.suites.case import PRIMARY_BLOCK, Case
+from tunesmith.tools.suites.case import PRIMARY_BLOCK
 
 ArtifactKind = Literal[
     "", "base", "teacher", "suite", "rows", "dataset", "preflight", "adapter", "results", "merged", "quantized",
@@ -152,12 +153,19 @@ def how_to_load(artifact: Artifact) -> str:
     """Where a release lies and how another program takes it; empty for anything else, and where it is gone."""
     if artifact.kind != "release" or not artifact.path.exists():
         return ""
-    if artifact.meta.get("format") != "gguf":
-        return f"The release of {artifact.run} lies in {artifact.path}; for another computer copy the whole folder."
-    return (
-        f"The GGUF of {artifact.run} lies in {artifact.path}; for another computer copy the whole folder. In it "
-        f"`ollama create NAME -f Modelfile` and then `ollama run NAME` load it."
-    )
+    whole = f"{release_in_short(artifact)}; for another computer copy the whole folder."
+    ollama = " In it `ollama create NAME -f Modelfile` and then `ollama run NAME` load it."
+    return f"{whole}{ollama if artifact.meta.get('format') == 'gguf' else ''}"
+
+
+def release_in_short(artifact: Artifact) -> str:
+    """What a release is in a clause: of a GGUF the file, its size and the bits of its weights; and where it lies."""
+    from tunesmith.tools.release.gguf_file import BITS
+
+    files = [file.name for file in artifact.path.glob("*.gguf")]
+    bits = [f"{kind}, {n:g} bits a weight" for kind, n in BITS.items() if kind == artifact.meta.get("tensor_type")]
+    facts = ", ".join((*files[:1], size(artifact.bytes), *bits))
+    return f"The {'GGUF' if files else 'release'} of {artifact.run} ({facts}) lies in {artifact.path}"
 
 
 def _contents(artifact: Artifact) -> str:
@@ -168,18 +176,22 @@ def _contents(artifact: Artifact) -> str:
 
 def _against(store: Store, artifact: Artifact) -> str:
     """Its size against that of what it was made from, where that tells something."""
-    against = {"quantized": "merged", "merged": "base", "adapter": "base"}.get(artifact.kind)
-    other = store.ancestor(artifact, against) if against else None
-    if other is None or not other.bytes:
-        return ""
-    return f", {artifact.bytes / other.bytes:.0%} of the {other.kind} model's {size(other.bytes)}"
+    of: dict[int, list[str]] = {}
+    for kind in _MADE_FROM.get(artifact.kind, ()):
+        if (other := store.ancestor(artifact, kind)) is not None and other.bytes:
+            of.setdefault(other.bytes, []).append(kind)
+    each = (f"{artifact.bytes / n:.0%} of the {' and the '.join(k)} model's {size(n)}" for n, k in of.items())
+    return "".join(f", {one}" for one in each)
+
+
+_MADE_FROM: Mapping[str, tuple[str, ...]] = {
+    "quantized": ("merged", "base"), "merged": ("base",), "adapter": ("base",), "release": ("merged",),
+}  # fmt: skip
 
 
 # How to try the model, where it is, and what it changed
 
 
-_PAIRS = 3
-"""Answers before and after, each of three lines: a screen's worth."""
 _EXAMPLE = "Where is my parcel?"
 
 
@@ -196,9 +208,20 @@ def trial(query: TrialQuery, context: Context) -> Answer:
     """Raises NotFound where no model was made, or none was measured."""
     store = context.store
     if query.about == "before_and_after":
-        return _before_and_after(store, context.run(query.run, with_stage="evaluate"), query.arm)
+        return _before_and_after(query, context)
     run = find(store, query.run) if query.run else store.run(run_to_ask(store))
     return _where(store, run) if query.about == "where" else _how(store, run)
+
+
+def _before_and_after(query: TrialQuery, context: Context) -> Answer:
+    """Three cases as the base and the tuned model answered them, of those that changed, where any did; no blind one.
+
+    Raises NotFound where nothing was measured.
+    """
+    run = context.run(query.run, with_stage="evaluate").id
+    both = CasesQuery.model_validate({"run": run, "arm": query.arm, "other_arm": "base", "most": PAIRS})
+    changed = answer_cases(both.model_copy(update={"outcome": "flipped"}), context)
+    return changed if changed.until else answer_cases(both.model_copy(update={"outcome": "any"}), context)
 
 
 def _how(store: Store, run: Run) -> Answer:
@@ -235,59 +258,3 @@ def _where(store: Store, run: Run) -> Answer:
     if not served:
         lines.append(f"It is not served: “deploy the {model.kind} model” serves it, at its price and with your yes.")
     return Answer((*lines, "“try the model” says how to ask it."))
-
-
-class _Pair(NamedTuple):
-    """One case, answered before and after."""
-
-    case: Case
-    before: EvalResult
-    after: EvalResult
-
-    @property
-    def lost(self) -> bool:
-        return bool(self.before.passed) and not self.after.passed
-
-
-def _before_and_after(store: Store, run: Run, arm: str) -> Answer:
-    """Three stored cases as the base and the tuned model answered them, a lost one among them where one was lost.
-
-    No blind case: who reads these cannot choose by them any more. Raises NotFound where nothing was measured.
-    """
-    measured = [one for one in scores.TUNED if scores.step_of(store, run.id, one)]
-    tuned = arm if arm in measured else (measured or [""])[-1]
-    if not tuned:
-        raise NotFound(f"{run.id} has measured no tuned model yet, so there is no after; “evaluate the adapter” does.")
-    pairs = _pairs(store, run, tuned, scores.suite_of(store, scores.step_of(store, run.id, tuned)))
-    if not pairs:
-        raise NotFound(f"{run.id} has no case that both the base and the {tuned} model answered, blind ones left out.")
-    gained, lost = ([p for p in pairs if p.before.passed != p.after.passed and p.lost is was] for was in (False, True))
-    chosen = [*gained[: _PAIRS - bool(lost)], *lost[:1], *lost[1:], *gained[_PAIRS - bool(lost) :]]
-    chosen = [*chosen, *(pair for pair in pairs if pair not in chosen)][:_PAIRS]
-    first = (
-        f"{run.id}, base → {tuned}: of {count(len(pairs), 'case')} that are not blind {len(gained)} came to pass, "
-        f"{len(lost)} {'was' if len(lost) == 1 else 'were'} lost. {count(len(chosen), 'example')}:"
-    )
-    lines = [first, *(line for pair in chosen for line in _pair_lines(pair, tuned))]
-    return Answer(tuple(lines), private=True, open_words=f"{first} They are on the screen.")
-
-
-def _pairs(store: Store, run: Run, tuned: str, suite: str) -> list[_Pair]:
-    cases = {name: case for name, case in cases_of(store, run.id, suite).items() if not case.is_blind}
-    before = {one.case_id: one for one in scores.results(store, run.id, "base", suite)}
-    after = scores.results(store, run.id, tuned, suite)
-    asked = (one for one in after if one.case_id in cases and one.case_id in before)
-    pairs = [_Pair(cases[one.case_id], before[one.case_id], one) for one in asked]
-    # the target first, and what has changed
-    return sorted(pairs, key=lambda pair: (pair.case.block != PRIMARY_BLOCK, pair.before.passed == pair.after.passed))
-
-
-def _pair_lines(pair: _Pair, tuned: str) -> list[str]:
-    values = ", ".join(f"{key} {clip(value, 60)}" for key, value in wanted_of(pair.case))
-    expected = f" (wanted: {values})" if values else ""
-    # Widths by which each line fits a terminal of usual width; the page has all of it.
-    lines = [f"  {clip(pair.case.case_id, 40)}: “{clip(asked_by(pair.case), 160)}”{expected}"]
-    for arm, one in (("base", pair.before), (tuned, pair.after)):
-        verdict = "no answer" if one.passed is None else "passes" if one.passed else "fails"
-        lines.append(f"    {arm} {verdict}: “{clip(one.output or '(nothing)', 170)}”")
-    return lines

@@ -13,7 +13,7 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.queries import scores
 from tunesmith.agent.queries.answer import Answer, Context, clip, matching
 from tunesmith.agent.queries.arguments import AnyArm, Query, RunName
-from tunesmith.agent.queries.described import asked_by, cases_of, wanted_of
+from tunesmith.agent.queries.described import asked_by, cases_of, wanted_in_words
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.records import EvalResult, Run
 from tunesmith.memory.store import Store
@@ -90,7 +90,7 @@ def case_answer(query: CaseQuery, store: Store, run: Run, suite: str, ids: list[
     # Two or three lines of a terminal for one answer, and one or two where arms are compared.
     length = 330 if len(given) == 1 else 170
     lines = [f"{arm} ({verdict_of(one)}): “{clip(given_by(one), length)}”" for arm, one in given]
-    wanted = ", ".join(f"{key} {clip(value, 60)}" for key, value in wanted_of(cases.get(name)))
+    wanted = wanted_in_words(cases.get(name))
     reason = reason_of(given[-1][1]) if not given[-1][1].passed else ""
     why = [line for line in (wanted and f"  wanted: {wanted}", reason and f"  why: {clip(reason, 200)}") if line]
     lines = [*why, *lines] if query.about == "wanted" else [*lines, *why]
@@ -144,7 +144,8 @@ def page_of(chosen: Sequence[EvalResult], cases: Cases) -> RenderableType:
     rows = [
         # A table that is looked through; the record has the whole.
         [one.case_id, one.block, clip(asked_by(cases.get(one.case_id)), 400), clip(given_by(one), 600),
+         wanted_in_words(cases.get(one.case_id)),
          verdict_of(one) + (f": {clip(reason_of(one), 160)}" if one.passed is False else "")]
         for one in chosen
     ]  # fmt: skip
-    return render.rows_table(["case", "block", "asked", "answered", "verdict"], rows, exact=True)
+    return render.rows_table(["case", "block", "asked", "answered", "wanted", "verdict"], rows, exact=True)

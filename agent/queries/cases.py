@@ -15,8 +15,8 @@ from pydantic import Field
 from tunesmith.agent.queries import scores
 from tunesmith.agent.queries.answer import Answer, Context, clip
 from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Most, Query, RunName, TabledQuery
-from tunesmith.agent.queries.case import CaseQuery, case_answer, given_by, page_of, quoted, reason_of
-from tunesmith.agent.queries.described import asked_by, cases_of, wanted_of
+from tunesmith.agent.queries.case import CaseQuery, case_answer, given_by, page_of, quoted, reason_of, verdict_of
+from tunesmith.agent.queries.described import asked_by, cases_of, wanted_in_words, wanted_of
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import EvalResult, Run
@@ -26,8 +26,9 @@ from tunesmith.tools.evaluation.blind import hidden_cases
 from tunesmith.tools.suites.case import Case
 
 Outcome = Literal["failed", "passed", "lost", "gained", "flipped", "error", "any"]
-_FEW, _OF_MANY, _SOME, _MOST = 2, 4, 5, 9
-"""Cases that a screen holds: two in full, five in two lines each, nine in one; of more the first four."""
+_FEW, PAIRS, _OF_MANY, _SOME, _MOST = 2, 3, 4, 5, 9
+"""Cases that a screen holds: two in full, three with two answers, five with what their checks say, nine without; of
+more the first four."""
 
 
 class CasesQuery(TabledQuery):
@@ -105,24 +106,32 @@ def answer(query: CasesQuery, context: Context) -> Answer:
     passed, judged = _passed(asked.given), sum(one.passed is not None for one in asked.given)
     wanted = {"passed": True, "error": None}.get(query.outcome, False)
     chosen = [one for one in asked.given if query.outcome == "any" or one.passed is wanted]
+    n, whose, more = len(asked.given), f"In {run.id} the {asked.arm} model", ""
+    first = {
+        "any": f"{whose} passes {passed} of {n} {asked.what}; its answers:",
+        "passed": f"{whose} passes {passed} of {judged} {asked.what}.",
+        "error": f"In {run.id} {len(chosen) or 'none'} of {n} {asked.what} of the {asked.arm} model ended in an error.",
+        "failed": f"{whose} fails {len(chosen)} of {judged} {asked.what} (passes {passed} of {judged}):" if chosen else
+                  f"{whose} fails none of the {judged} {asked.what}: {passed} of {judged} passed.",
+    }[query.outcome]  # fmt: skip
     if query.outcome == "failed" and query.other_arm:
         also = {one.case_id for one in scores.results(store, run.id, query.other_arm) if one.passed is False}
         chosen = [one for one in chosen if one.case_id in also]
-        first = f"{len(chosen) or 'None'} of the {len(asked.given)} cases of {run.id} are failed by both {asked.arm} "
-        return _listed(f"{first}and {query.other_arm}.", asked, chosen, query.outcome)
-    whose = f"In {run.id} the {asked.arm} model"
-    if query.outcome == "any":
-        first = f"{whose} passes {passed} of {len(asked.given)} {asked.what}; its answers:"
-    elif query.outcome == "passed":
-        first = f"{whose} passes {passed} of {judged} {asked.what}."
-    elif query.outcome == "error":
-        of = f"{len(asked.given)} {asked.what} of the {asked.arm} model"
-        first = f"In {run.id} {len(chosen) or 'none'} of {of} ended in an error."
-    elif not chosen:
-        first = f"{whose} fails none of the {judged} {asked.what}: {passed} of {judged} passed."
-    else:
-        first = f"{whose} fails {len(chosen)} of {judged} {asked.what} (passes {passed} of {judged}):"
-    return _listed(first, asked, chosen, query.outcome)
+        first = f"{len(chosen) or 'None'} of the {n} cases of {run.id} are failed by both {asked.arm} and "
+        first += f"{query.other_arm}."
+    elif query.outcome == "failed":
+        more = _passed_by_base(asked, chosen)
+    return _listed(first, asked, chosen, query.outcome, more, other=query.other_arm)
+
+
+def _passed_by_base(asked: _Asked, failed: Sequence[EvalResult]) -> str:
+    """Which of the cases that an arm fails the base passes; empty for the base, and where it was not asked them."""
+    ids = {one.case_id for one in failed}
+    of_base = scores.results(asked.store, asked.run.id, "base", asked.suite) if asked.arm != "base" else []
+    both = [one for one in of_base if one.case_id in ids]
+    passed, blind = _open([one for one in both if one.passed], asked.hidden)
+    each = [f": {listed([clip(one.case_id, 40) for one in passed], 4)}"] * bool(passed and not blind)
+    return f"Of these the base passes {_passed(both) or 'none'}{''.join(each)}." if both else ""
 
 
 def _asked(store: Store, run: Run, arm: str, block: str = "", label: str = "") -> _Asked:
@@ -147,7 +156,7 @@ def _passed(given: Sequence[EvalResult]) -> int:
 def _flips(asked: _Asked, query: CasesQuery) -> Answer:
     """What flipped between an arm and the one before it, lost cases first."""
     store, run, arm, other, unmeasured = asked.store, asked.run, asked.arm, str(query.other_arm), ""
-    if not other or not scores.step_of(store, run.id, other, asked.suite):
+    if other in ("", arm) or not scores.step_of(store, run.id, other, asked.suite):
         unmeasured = f" (the {other} model was not measured)" if other else ""
         other = _before(asked, query)
     before = {one.case_id: one for one in scores.results(store, run.id, other, asked.suite)} if other else {}
@@ -166,11 +175,10 @@ def _flips(asked: _Asked, query: CasesQuery) -> Answer:
     chosen = gained if query.outcome == "gained" else lost
     what, were = (asked.what.removesuffix("s"), "was") if len(chosen) == 1 else (asked.what, "were")
     first = f"{len(chosen) or 'No'} {what} of {run.id} {were} {query.outcome} from {other} to {arm}: {score}."
+    more = f"{len(gained) or 'None'} gained. {'' if query.block else scores.retained_sentence(store, run.id, arm)}"
     if query.outcome == "gained":
         more = f"{len(lost)} {'was' if len(lost) == 1 else 'were'} lost." if lost else "None was lost."
-        return _listed(first, asked, gained, query.outcome, more, other=other)
-    more = f"{len(gained) or 'None'} gained. {'' if query.block else scores.retained_sentence(store, run.id, arm)}"
-    return _listed(first, asked, lost, query.outcome, more.strip(), other=other)
+    return _listed(first, asked, chosen, query.outcome, more.strip(), other=other)
 
 
 def _before(asked: _Asked, query: CasesQuery) -> str:
@@ -250,15 +258,16 @@ def _listed(
     seen, blind = _open(chosen, asked.hidden)
     if asked.number:
         return _at_its_place(headline.rstrip(":."), asked, seen, other)
-    few = asked.most or (_MOST if len(seen) <= _MOST else _OF_MANY)
+    few = asked.most or (PAIRS if other else _MOST if len(seen) <= _MOST else _OF_MANY)
     lines, visible = [headline], seen[asked.skip : asked.skip + few]
     if asked.skip:
         lines.append(f"Numbers {asked.skip + 1} to {asked.skip + len(visible)} of {len(seen)}:" if visible
                      else f"All {len(seen)} that may be seen were shown; “show all” lists them again.")  # fmt: skip
+    given = scores.results(asked.store, asked.run.id, other, asked.suite) if other else ()
+    before = {one.case_id: one for one in given}
     for one in visible:
-        lines += _case_lines(one, asked_by(asked.cases.get(one.case_id)), len(visible))
-        wanted = ", ".join(f"{key} {value}" for key, value in wanted_of(asked.cases.get(one.case_id)))
-        lines += [f"    wanted: {clip(wanted, 100)}"] if wanted and not one.passed and len(visible) <= _SOME else []
+        beside = [(other, before[one.case_id])] if one.case_id in before else []
+        lines += _case_lines(asked, [*beside, (asked.arm, one)], len(visible))
     until = min(asked.skip + few, len(seen))
     lines += [f"{len(seen) - until} more; “show all” lists every one."] if until < len(seen) else []
     lines += [*blind, *([more] if more else [])]
@@ -284,16 +293,18 @@ def _at_its_place(headline: str, asked: _Asked, seen: Sequence[EvalResult], othe
     return replace(of_case, lines=lines, open_words=words, until=place)
 
 
-def _case_lines(one: EvalResult, question: str, among: int) -> list[str]:
-    output = given_by(one)
-    if among <= _FEW:
-        # The fewer cases there are, the more of each: an answer is to stay on a screen.
-        reason = [f"    {clip(reason_of(one), 160)}"] if not one.passed and reason_of(one) else []
-        return [f"  {clip(one.case_id, 60)}{quoted(question, 150)}", f"    answered: “{clip(output, 210)}”", *reason]
-    if among <= _SOME:
-        # two lines of a terminal
-        why = f"; {clip(reason_of(one), 60)}" if not one.passed and reason_of(one) else ""
-        answer_line = f"    answered: “{clip(output, 60 if why else 100)}”{why}"
-        return [f"  {clip(one.case_id, 50)}{quoted(question, 60)}", answer_line]
-    short = clip(one.case_id, 32)
-    return [f"  {short}: “{clip(output, max(108 - len(short), 60))}”"]  # with its id, a line of one
+def _case_lines(asked: _Asked, given: Sequence[tuple[str, EvalResult]], among: int) -> list[str]:
+    """A case with what it asks, what each of some arms answered, and of a failure what was wanted and what the check
+    says. The fewer cases there are, the more of each: an answer is to stay on a screen."""
+    newest, few = given[-1][1], among <= _FEW
+    case = asked.cases.get(newest.case_id)
+    wanted = wanted_in_words(case) if any(not one.passed for _, one in given) else ""
+    reason = reason_of(newest) if not newest.passed else ""
+    notes = [f"wanted: {clip(wanted, 100)}"] * bool(wanted)
+    notes += [clip(reason, 160 if few else 60)] * bool(reason and (among <= _SOME or not notes))
+    width = 210 if few else 60 if notes and len(given) == 1 else 100
+    named = [f"{arm} {verdict_of(one)}" for arm, one in given] if len(given) > 1 else ["answered"]
+    told = [f"{name}: “{clip(given_by(one), width)}”" for name, (_, one) in zip(named, given, strict=True)]
+    told = [*told, *notes] if few else [*told[:-1], "; ".join([told[-1], *notes])]
+    question = quoted(asked_by(case), 150 if few else 60)
+    return [f"  {clip(newest.case_id, 50)}{question}", *(f"    {line}" for line in told)]

@@ -110,13 +110,20 @@ def compare(query: CompareQuery, context: Context) -> Answer:
     if query.about == "where":
         lines.insert(0, _where(of_block, a, b))
     lines += [_lost_cases(compared, query.block)] if any(c.pass_to_fail for c in compared.blocks.values()) else []
-    lines += [] if query.block else [scores.retained_sentence(store, run.id, b)]
+    lines += [] if query.block else [scores.retained_sentence(store, run.id, b), _on_disk(store, run, (a, b))]
     facts = tuple(
         {"block": name, "arm": b, "other_arm": a, "passed": one.passed[b], "passed_by_other": one.passed[a],
          "gained": one.fail_to_pass, "lost": one.pass_to_fail, **picked(one, "judged", "p_value", "verdict")}
         for name, one in of_block.items()
     )  # fmt: skip
     return Answer(tuple(line for line in lines if line), facts, lambda: render.comparison_table(compared))
+
+
+def _on_disk(store: Store, run: Run, arms: Sequence[str]) -> str:
+    """How large two whole models are; empty where one of them is none, as an adapter is, or is not there."""
+    made = {arm: store.artifacts(run.id, arm)[-1:] for arm in arms if arm in ("base", "merged", "quantized")}
+    each = [f"{arm} {size(one[0].bytes)}" for arm, one in made.items() if one]
+    return f"On disk: {', '.join(each)}." if len(each) == len(arms) else ""
 
 
 def _where(of_block: Mapping[str, BlockComparison], a: str, b: str) -> str:
@@ -174,10 +181,9 @@ def compare_runs(query: CompareRunsQuery, context: Context) -> Answer:
         of_both = settings.differing(store, one, two)
         own = {name: pair for name, pair in of_both.items() if name.rpartition(".")[2] in _MAKE_A_SUITE}
         each = "; ".join(f"{name} {a} / {b}" for name, (a, b) in own.items())
-        suites = asked_of_both(store, one, two)
-        return replace(
-            suites, lines=(*suites.lines, *([f"What decides it differs: {clip(each, 300)}."] if own else []))
-        )
+        suites, of_block = asked_of_both(store, one, two), _results(store, one, two, query.block) if query.block else []
+        decides = [f"What decides it differs: {clip(each, 300)}."] if own else []
+        return replace(suites, lines=(*suites.lines, *of_block, *decides))
     if query.about == "forgotten":
         return forgot_more(store, one, two, query.block)
     if query.about == "choice":

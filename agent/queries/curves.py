@@ -111,7 +111,9 @@ def loss_so_far(store: Store, step: Step) -> str:
     last = f"The last recorded training loss is {points[-1][1]:.3f} (optimiser step {points[-1][0]:.0f}"
     last += f", from {points[0][1]:.3f} at {points[0][0]:.0f})" if len(points) > 1 else ")"
     held_out = ", ".join(f"{value:.3f} at {x:.0f}" for x, value in validation[-2:])
-    return f"{last}{f'; the validation loss {held_out}' if held_out else ''}."
+    best = min(((value, x) for x, value in validation if x), default=None)  # at 0 stands the base
+    kept = f"that of step {best[1]:.0f} is the best so far ({best[0]:.3f})" if best else "none is validated yet"
+    return f"{last}{f'; the validation loss {held_out}' if held_out else ''}. Of its checkpoints {kept}."
 
 
 def _spark(points: Sequence[tuple[float, float]], width: int = 40) -> str:

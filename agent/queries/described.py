@@ -162,6 +162,11 @@ def wanted_of(case: Case | None) -> Iterator[tuple[str, str]]:
             yield WHOLE, one.value
 
 
+def wanted_in_words(case: Case | None) -> str:
+    """What a case's checks want, in a clause; empty where they name nothing."""
+    return ", ".join(f"{key} {clip(value, 60)}" for key, value in wanted_of(case))
+
+
 def given_in(output: str, key: str) -> str:
     """The value that an answer has for a key; empty where it is no JSON object."""
     if key == WHOLE:

@@ -104,6 +104,8 @@ class Ahead:
     memory_bytes: int = 0
     """At most, of the card where it needs one."""
     disk_bytes: int = 0
+    free: tuple[int, int] = (0, 0)
+    """Now, of that memory and of the disk."""
 
     def __str__(self) -> str:
         name = f"{self.stage} of the {self.arm} arm" if self.arm else self.stage
@@ -139,8 +141,10 @@ def forecast_of(context: Context, run: Run, specs: Sequence[StepSpec]) -> list[A
     facts = planning_facts.gather(ws.store, run.id, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
     prices = forecast.forecast(ws, PipelinePlan(name=run.id, steps=tuple(specs)), facts=facts)
     priced = [(spec, price.estimate) for spec, price in zip(specs, prices, strict=True)]
+    on_card = max((gpu.free_bytes for gpu in machine.gpus), default=0)
     return [
-        Ahead(run.id, spec.stage, _arm_of(spec), of.seconds, of.peak_vram_bytes or of.peak_ram_bytes, of.disk_bytes)
+        Ahead(run.id, spec.stage, _arm_of(spec), of.seconds, of.peak_vram_bytes or of.peak_ram_bytes, of.disk_bytes,
+              (on_card if of.peak_vram_bytes else machine.ram_free_bytes, machine.disk_free_bytes))
         if of else Ahead(run.id, spec.stage, _arm_of(spec), None)
         for spec, of in priced
     ]  # fmt: skip
@@ -158,6 +162,20 @@ def named_with_times(ahead: Sequence[Ahead]) -> str:
         return f"{text} Their times show when each is due."
     unknown = len(ahead) - len(seconds)
     rest = f"; the {'time' if unknown == 1 else 'times'} of {unknown} more show when due" if unknown else ""
-    memory, disk = max(one.memory_bytes for one in ahead), sum(one.disk_bytes for one in ahead)
-    needs = f" At most {size(memory)} of memory and {size(disk)} of disk." if memory else ""
-    return f"{text} About {duration(sum(seconds))} in all{rest}.{needs}"
+    return f"{text} About {duration(sum(seconds))} in all{rest}.{needed_by(ahead)}"
+
+
+_TIGHT = 0.8
+"""Share of what is free from which little is left for anything else."""
+
+
+def needed_by(ahead: Sequence[Ahead]) -> str:
+    """What steps need at most, of which step and of how much that is free, and what of it is tight, with a space before
+    it; empty where nothing is known."""
+    most, disk = max(ahead, key=lambda one: one.memory_bytes), sum(one.disk_bytes for one in ahead)
+    if not most.memory_bytes:
+        return ""
+    needs = zip((f"memory ({most.stage})", "disk"), (most.memory_bytes, disk), most.free, strict=True)
+    each = [f"{size(n)} of {what}, {'' if n > _TIGHT * free else 'not '}tight with {size(free)} free"
+            for what, n, free in needs]  # fmt: skip
+    return f" At most {'; '.join(each)}."

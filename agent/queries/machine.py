@@ -12,10 +12,10 @@ from tunesmith.agent.queries.arguments import Query, RunName, Since, Until
 from tunesmith.agent.queries.curves import loss_so_far
 from tunesmith.agent.queries.scores import in_short
 from tunesmith.agent.queries.steps import at_work as at_work
-from tunesmith.agent.queries.steps import facts_of
+from tunesmith.agent.queries.steps import facts_of, memory_of
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.questions import provenance_of
-from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, Artifact, Step
+from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, size
 from tunesmith.tools.core.machine import Machine, cores_text
@@ -297,7 +297,7 @@ def jobs(query: JobsQuery, context: Context) -> Answer:
     store = context.store
     running = store.steps(status=RUNNING)
     waiting = [step for status in (APPROVED, PLANNED) for step in store.steps(status=status)]
-    lines = [line for step in running for line in (at_work(step), loss_so_far(store, step), _so_far(step)) if line]
+    lines = [line for step in running for line in (at_work(step), loss_so_far(store, step), memory_of(step)) if line]
     if not running:
         ended = [step for run in store.runs() for step in store.steps(run.id) if step.finished_at]
         last = max(ended, key=lambda step: step.finished_at or 0.0, default=None)
@@ -326,14 +326,3 @@ def deployed_now(store: Store) -> list[dict[str, object]]:
     from tunesmith.agent.commands import served_models
 
     return [line for line in served_models.status(store) if line["role"] == "deployed"]
-
-
-def _so_far(step: Step) -> str:
-    """What a step that runs is at, and the memory of its price; empty where neither is known."""
-    memory = (
-        f"its price has {size(step.estimated_peak_bytes)} of memory at most; the peak is recorded when it ends"
-        if step.estimated_peak_bytes
-        else ""
-    )
-    statement = "; ".join(part for part in (clip(step.note, 80), memory) if part)
-    return f"{statement[:1].upper()}{statement[1:]}." if statement else ""

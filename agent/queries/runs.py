@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -337,12 +338,21 @@ def _failures(query: StepsQuery, context: Context) -> Answer:
         for s in ended[:4]  # an answer stays on a screen
     ]
     lines += [f"{len(ended) - 4} more failed before."] if len(ended) > 4 else []
+    lines += [_errors_alike(ended)] if len(ended) > 1 else []
     lines += [again] if (again := how_it_goes_on(context.ws, ended[0])) else []
     end = log_end(store, ended[0], 2)
     facts = tuple(step_facts(step) for step in ended[:8])
     if not end:
         return Answer(tuple(lines), facts)
     return Answer((*lines, "Its log ends:", *end), facts, private=True, open_words="\n".join(lines))
+
+
+def _errors_alike(ended: Sequence[Step]) -> str:
+    """Whether several steps that ended badly have the same error on record, but for its numbers."""
+    errors = Counter(re.sub(r"\d[\d.,]*", "#", step.error or "no reason") for step in ended)
+    most = max(errors.values())
+    alike = f"{most} of these {len(ended)} have the same error on record"
+    return f"{alike}." if most > 1 else "Their errors all differ: the records show no cause that two of them share."
 
 
 def _done_since(store: Store, failed: Step) -> str:
@@ -364,7 +374,8 @@ def _out_of_memory(query: StepsQuery, context: Context) -> Answer:
             f"{name_of(ended[0])} ({cite(ended[0])}) {ended[0].status}, perhaps for want of memory: "
             f"{clip(ended[0].error, 200)}."
         )
-        return Answer(tuple(line for line in (first, memory_of(ended[0])) if line), (step_facts(ended[0]),))
+        lines = [first, memory_of(ended[0]), how_it_goes_on(context.ws, ended[0])]
+        return Answer(tuple(line for line in lines if line), (step_facts(ended[0]),))
     of, where = f" {query.stage}" if query.stage else "", ", ".join(run.id for run in runs[:4]) or "any run"
     lines = [f"No: no{of} step of {where} ended for want of memory."]
     measured = [s for s in steps if s.peak_rss_bytes]

@@ -188,7 +188,8 @@ def memory_of(step: Step) -> str:
     """The peak of a step's memory; before it is measured what the price says of a step that runs, else empty."""
     if not step.peak_rss_bytes:
         priced = step.status == RUNNING and step.estimated_peak_bytes
-        return f"Its price has {size(step.estimated_peak_bytes)} of memory at most." if priced else ""
+        most = f"Its price has {size(step.estimated_peak_bytes)} of memory at most"
+        return f"{most}; the peak is recorded when it ends." if priced else ""
     vram = f", {size(step.peak_vram_bytes)} VRAM" if step.peak_vram_bytes else ""
     return f"Peak memory {size(step.peak_rss_bytes)}{vram}, estimated {size(step.estimated_peak_bytes)}."
 
@@ -268,7 +269,8 @@ def at_work(step: Step) -> str:
     """How far a step is that runs."""
     elapsed = time.time() - (step.started_at or time.time())
     left = render.eta_seconds(elapsed, step.total, step.estimated_seconds)
-    share = f", {step.done / step.total:.0%} done ({step.done or 0:g} of {step.total:g})" if step.total else ""
+    at = f" ({clip(step.note, 80)})" if step.note else ""  # what is counted as done are seconds
+    share = f", {step.done / step.total:.0%} done{at}" if step.total else at
     return f"{name_of(step)} ({cite(step)}) is running{share}, {duration(elapsed)} so far, about {duration(left)} left."
 
 

@@ -22,6 +22,7 @@ from tunesmith.agent.words.carried import another_value, forgets, is_before, wit
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.slots import Slot, Slots, forgetting_of_two, place_in_list, stages_of
 from tunesmith.agent.words.values import Span
+from tunesmith.tools.pipeline import catalog
 
 CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
 """The arms in the order in which they are made."""
@@ -93,6 +94,8 @@ def _stage(asked: Asked) -> str:
 def _arms(asked: Asked) -> list[str]:
     """The arms that are named; where none is, the one that a step makes which is named: `after quantizing`."""
     arms = asked.slots.values("arm")
+    if asked.kind == "compare" and len(arms) == 1:  # `quantized against merge`
+        return [*dict.fromkeys((*arms, *(_MAKES[work] for work in asked.slots.values("work") if work in _MAKES)))]
     if arms or "stage" in REQUESTS[asked.kind].model_fields:
         return arms
     of_stages = [_MAKES[str(slot.value)] for slot in asked.slots.all("stage") if slot.value in _MAKES]
@@ -128,17 +131,14 @@ def _outcome(asked: Asked) -> str:
     outcomes = asked.slots.values("outcome")
     arms = asked.slots.all("arm")
     if {"passed", "failed"} <= set(outcomes) and len(arms) > 1:
-        failing = _nearest(arms, next(s for s in asked.slots.all("outcome") if s.value == "failed"))
+        to = next(s for s in asked.slots.all("outcome") if s.value == "failed")
+        failing = min(arms, key=lambda slot: abs(slot.start - to.start)).value
         first, second = asked.slots.values("arm")[:2]
         return "lost" if failing == max((first, second), key=CHAIN.index) else "gained"
     for outcome in ("lost", "gained", "flipped", "error", "any", "failed", "passed"):
         if outcome in outcomes:
             return outcome
     return asked.choice if asked.kind == "cases" else ""
-
-
-def _nearest(slots: Sequence[Slot], to: Slot) -> str:
-    return str(min(slots, key=lambda slot: abs(slot.start - to.start)).value)
 
 
 def _window(asked: Asked) -> tuple[datetime | None, datetime | None]:
@@ -269,9 +269,10 @@ def _failing(slots: Slots, failing: Slot) -> str:
 
 
 def _artifact_kind(asked: Asked) -> str:
-    """What was made: of several arms the last in the chain; else what is named of the rest."""
+    """What was made: of several arms the last in the chain; else what is named, or what a step makes that is named."""
     arms = [arm for arm in _arms(asked) if arm != "prompted"]
-    return max(arms, key=CHAIN.index) if arms else asked.slots.first("made")
+    makes = [catalog.BY_NAME[stage].makes or stage for stage in asked.slots.values("stage") if stage in catalog.BY_NAME]
+    return max(arms, key=CHAIN.index) if arms else asked.slots.first("made") or next(iter(makes), "")
 
 
 def _of_two(asked: Asked) -> Asked:
@@ -386,12 +387,11 @@ def _of_its_kind(before: Query, asked: Asked) -> dict[str, object]:
     bare = [number for number in asked.slots.numbers if not number.unit and not number.weak]
     if len(bare) == 1 and (other := another_value(before, bare[0].value)):  # `and with 8?`
         return other
-    if isinstance(before, FitsQuery) and len(bare) == 1 and (before.ram_gib or _GIB.fullmatch(before.card)):
+    if isinstance(before, FitsQuery) and len(bare) == 1 and (before.ram_gib or re.fullmatch(r"[\d.]+", before.card)):
         return {"ram_gib": bare[0].value} if before.ram_gib else {"card": f"{bare[0].value:g}"}
     return {}
 
 
-_GIB = re.compile(r"[\d.]+")
 _CARRIED = (
     "run", "step", "stage", "arm", "block", "outcome", "fields", "field", "model", "work", "bits", "card", "cards",
     "ram_gib", "verdict", "origin", "decision", "metric", "figure", "made", "since", "until", "label",

@@ -70,6 +70,11 @@ def _training(home: Path, *, failed: bool) -> Store:
     step = build.step("preflight", estimated=(75.0, 3900 * MIB))
     build.end(step, 83.0, 3600 * MIB, {"artifact": build.artifact(step, "preflight", "", base)})
     step = stored_runs.start_training(build, 31 if failed else 38)
+    done = 31 if failed else 38
+    build.store.progress(step, 2.1 * done, 160.0, f"step {done} of 75, {75 - done} to go, 2.10 s each")
+    kept = home / "runs" / build.run / step / "checkpoints" / "checkpoint-25"
+    kept.mkdir(parents=True)
+    seal(kept, step=25, fingerprint="as it was")
     if failed:
         build.end(step, 131.0, 2100 * MIB, error="the worker was killed (signal 9)")
     build.store.set_run_status(build.run, "failed" if failed else "running")
@@ -134,9 +139,9 @@ def _declined(home: Path) -> Store:
 def _released(home: Path) -> Store:
     store = _one(home)
     build = Builder(store, "r1", now=BEGAN_AT + 5000)
-    step = build.step("release", arm="merged", request={"format": "gguf", "arm": "merged"})
+    step = build.step("release", arm="merged", request={"format": "gguf", "arm": "merged", "tensor_type": "Q8_0"})
     merged = store.artifacts("r1", "merged")[-1].id
-    made = build.artifact(step, "release", "", merged, bytes_=145 * MIB, format="gguf", arm="merged")
+    made = build.artifact(step, "release", "", merged, bytes_=145 * MIB, format="gguf", tensor_type="Q8_0")
     path = f"{home}/runs/r1/{step}/release"
     build.end(step, 20.0, 900 * MIB, {"artifact": made, "path": path, "format": "gguf", "bytes": 145 * MIB})
     return store
@@ -268,7 +273,7 @@ def _place(store: Store) -> None:
             path.mkdir(parents=True)
         recorded = {"path": store.places.stored(str(path))}
         if kind == "release":
-            (path / "model.gguf").write_bytes(b"GGUF")
+            (path / "model-Q8_0.gguf").write_bytes(b"GGUF")
         elif kind == "rows":
             write_rows(path / "rows.jsonl", store.rows(step))
         if kind not in ("release", "suite"):

@@ -54,6 +54,11 @@ def whole_checkpoints(root: Path, fingerprint: str, usable: Callable[[Path], boo
             yield folder
 
 
+def kept_steps(root: Path) -> list[int]:
+    """The steps whose checkpoints below `root` were written to their end, the newest last; they are not verified."""
+    return [step_of(folder) for folder in _by_step(root) if read_manifest(folder) is not None]
+
+
 def step_of(checkpoint: Path) -> int:
     """The optimiser step that a checkpoint was written after."""
     return int(checkpoint.name.removeprefix("checkpoint-"))

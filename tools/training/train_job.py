@@ -306,7 +306,7 @@ class _Session:
 
     def _on_step(self, step: int, steps: int) -> None:
         pace = (time.monotonic() - self.started - self.validation_s) / max(step - self.first, 1)
-        self.progress(step, steps, f"step {step} of {steps}, {pace:.2f} s each")
+        self.progress(step, steps, f"step {step} of {steps}, {steps - step} to go, {pace:.2f} s each")
 
     def _on_log(self, logs: dict[str, float], step: int) -> None:
         for name in _CURVES:

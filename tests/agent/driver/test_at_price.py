@@ -56,6 +56,14 @@ def test_at_a_price_what_is_asked_of_it_is_answered_and_nothing_is_decided(alone
 
 
 @pytest.mark.heavy
+@table("said", ["can i keep working on this machine meanwhile?", "Kann ich währenddessen am PC spielen?"])
+def test_who_asks_for_room_beside_it_is_told_what_it_leaves_free(alone: Alone, said: str) -> None:
+    text = aside(alone.deps, said, Waits.of(PRICED))
+    assert "Of 8.0 GiB of memory that is free it needs 2.0 GiB (25.0%), leaving 6.0 GiB." in text
+    assert "It uses no graphics card." in text and "go on" in text and Waits.of(PRICED).price in text
+
+
+@pytest.mark.heavy
 @table(("said", "holds"), [("and in hours?", "is 0.11 h, 6.4 min"), ("was ist das in GB?", "2.3 GiB is 2.47 GB")])
 def test_at_a_price_its_figures_are_told_in_other_units(alone: Alone, said: str, holds: str) -> None:
     assert holds in aside(alone.deps, said, Waits("train", "train: about 6 min 26 s; RAM 2.3 GiB needed.", "", {}))

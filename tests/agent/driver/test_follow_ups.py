@@ -152,6 +152,7 @@ def test_words_of_their_own_are_not_taken_for_short_ones(
 
 ROWS = "r1 has rows; a plan for a new run is open: generate 400 rows, train with rank 16, 3 epochs, quantize"
 HAD = "r1 was trained with rank 8 and 2 epochs; a plan for a new run is open: rank 16, 3 epochs, quantize"
+RELEASED = "r1 was released as GGUF in an earlier step"
 UNTESTED = "r1 is trained and merged, nothing tested after the merge"
 
 
@@ -173,6 +174,7 @@ UNTESTED = "r1 is trained and merged, nothing tested after the merge"
         (ONE, "how long did training take?", ("tokens per second?",), "tokens a second"),
         (ONE, "what is the learning rate?", ("is that high?",), "times what the rule"),
         (EMPTY, "which runs are there?", ("why not?", "pourquoi pas ?"), "Nothing was begun in"),
+        (RELEASED, "was r1 exported?", ("what size", "und wie gross"), "The release of r1 (a13) is 145 MiB"),
         (UNTESTED, "has r1 been merged?", ("ok go ahead with that",), "?? evaluate: about"),
     ],
 )  # fmt: skip
@@ -247,6 +249,8 @@ def test_a_list_goes_on_where_it_stopped_and_never_begins_anew(tmp_path: Path) -
         for _ in range(3):
             types(shell, "ten more")
         assert "that may be seen were shown" in types(shell, "three more please")
+        types(shell, "Show me three cases that r1's model got wrong.")
+        assert "Numbers 4 to 6 of" in types(shell, "more") and "Numbers 7 to 9 of" in types(shell, "mehr")
         assert "target-" in types(shell, "show all")
 
 

@@ -236,3 +236,21 @@ def test_what_an_import_dropped_is_told_as_it_ends_and_not_of_older_rows(tmp_pat
     said = f"import {file} and tell me how many rows you dropped"
     screen = screen_of(tmp_path, "r1 was released as GGUF in an earlier step", said)
     assert "incompatible" in screen and "22 rows were dropped" not in screen
+
+
+@table(
+    ("state", "said", "shows"),
+    [
+        ("three finished runs r1, r2, r3", "compare r1, r2 and r3 on the general block",
+         ("general: r1 base 32 of 33", "general in r3: base 32 of 33")),
+        ("a model of one of them is served now", "what does my model pass?",
+         ("is served at http://", "Of r2 quantized")),
+        ("r1 is merged, nothing tested after the merge", "what is left to do in r1?",
+         ("The merged model of r1 was not tested",)),
+    ],
+)  # fmt: skip
+def test_beside_results_stands_what_else_they_are_about(
+    tmp_path: Path, state: str, said: str, shows: tuple[str, ...]
+) -> None:
+    screen = " ".join(screen_of(tmp_path / str(abs(hash(said))), state, said).split())
+    assert [one for one in shows if one not in screen] == [], screen

@@ -722,7 +722,7 @@ def test_a_follow_up_goes_to_the_other_run_only_where_it_says_so(alone: Alone) -
 def test_what_broke_off_is_told_with_how_it_goes_on(alone: Alone) -> None:
     failed_run(alone.store.home)[0].close()
     said = alone.hears("why did the training fail?")
-    assert "“Go on” tries it again, from its newest checkpoint, where there is one, or `tunesmith resume r2`." in said
+    assert "“Go on” tries it again, from its beginning, as no checkpoint of it is on this disk, or `tunesmith" in said
     assert "Go on" not in alone.hears("how long did the training of r1 take?")
 
 

@@ -150,8 +150,9 @@ def test_the_fact_that_is_asked_for_stands_in_the_first_line(
     ("kind", "given", "lines"),
     [
         ("cases", {"outcome": "passed", "most": 3}, 8),  # two a case, a headline, how many more
-        ("cases", {"outcome": "passed", "most": 12}, 14),
-        ("cases", {"outcome": "lost", "arm": "quantized", "block": "target", "most": 1}, 7),  # with what was wanted
+        ("cases", {"outcome": "passed", "most": 12}, 26),
+        # with the answer before and what was wanted
+        ("cases", {"outcome": "lost", "arm": "quantized", "block": "target", "most": 1}, 8),
         ("rows", {"about": "longest", "most": 5}, 6),
         ("rows", {"about": "examples", "most": 2}, 5),
     ],
@@ -160,6 +161,28 @@ def test_as_many_cases_and_rows_are_shown_as_were_asked_for(
     store: Store, kind: str, given: dict[str, Any], lines: int
 ) -> None:
     assert len(told(store, kind, **R1, **given).lines) == lines
+
+
+@table("most", [2, 3, 6])
+def test_a_failed_case_is_shown_with_its_message_what_was_given_and_what_was_wanted(store: Store, most: int) -> None:
+    given = {**R1, "arm": "base", "block": "target"}
+    lines = "\n".join(told(store, "cases", **given, most=most).lines)
+    assert lines.count(": “") >= 2 * most and lines.count("answered: “") == lines.count("wanted: order 480") == most
+    of_two = {**given, "arm": "adapter", "other_arm": "base", "outcome": "any"}
+    both = "\n".join(told(store, "cases", **of_two, most=most).lines)
+    assert both.count("base fails: “") == both.count("adapter passes: “") == most
+
+
+@table(
+    ("arm", "block", "says"),
+    [("adapter", "general", "Of these the base passes 1: general-021."), ("quantized", "tools", "passes none."),
+     ("base", "target", "")],
+)  # fmt: skip
+def test_of_what_a_tuned_model_fails_it_is_told_what_the_base_passes(
+    store: Store, arm: str, block: str, says: str
+) -> None:
+    lines = told(store, "cases", **R1, arm=arm, block=block).lines
+    assert says in lines[-1] and ("Of these the base" in lines[-1]) == bool(says)
 
 
 @pytest.mark.heavy

@@ -13,10 +13,12 @@ from tests.driver.exam_home import make_exam_home
 from tests.driver.states import make_state, priceable
 from tests.fixtures.tables import table
 from tunesmith.agent.queries.answer import Answer, Context, run_of_base
+from tunesmith.agent.queries.following import Ahead, needed_by
 from tunesmith.agent.queries.registry import REQUESTS, answer
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration
+from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.pipeline.forecast import forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.planning_facts import gather
@@ -113,9 +115,10 @@ def test_what_could_follow_without_a_plan_has_its_time_or_says_that_it_is_not_kn
     with home.write() as conn:
         conn.execute("UPDATE runs SET plan = '{}' WHERE run = 'r1'")
     line = told(home, "run", about="remaining").lines[0]
-    assert re.search(
-        r"what could follow: preflight [\d.]+ (s|min).* in all\. At most .* of disk\. “go on” prices the first", line
-    ), line
+    first = (
+        r"what could follow: preflight [\d.]+ (s|min).* in all\. At most .* of disk, not tight with .* free\. “go on"
+    )
+    assert re.search(first, line), line
     chain = (
         "preflight",
         "train",
@@ -133,6 +136,20 @@ def test_what_could_follow_without_a_plan_has_its_time_or_says_that_it_is_not_kn
     line = told(home, "run", about="remaining").lines[0]
     assert "what could follow: preflight, train, evaluate of the adapter arm, merge" in line, line
     assert "and deploy. Their times show when each is due. “go on”" in line, line
+
+
+@table(
+    ("memory", "disk", "says"),
+    [(3, 1, r"4\.0 GiB of memory \(train\), not tight with 9\.0 GiB free; 2\.0 GiB of disk, not tight with 50"),
+     (7, 1, r"8\.0 GiB of memory \(train\), tight with 9\.0 GiB free; 2\.0 GiB of disk, not tight"),
+     (3, 45, r"not tight with 9\.0 GiB free; 46\.0 GiB of disk, tight with 50\.0 GiB free")],
+)  # fmt: skip
+def test_of_steps_ahead_it_is_told_what_is_tight_beside_what_is_free(memory: int, disk: int, says: str) -> None:
+    free = (9 * GIB, 50 * GIB)
+    train = Ahead("r1", "train", "", 9.0, (memory + 1) * GIB, disk * GIB, free)
+    steps = [Ahead("r1", "merge", "", 9.0, GIB, GIB, free), train]
+    assert re.search(says, needed_by(steps)), needed_by(steps)
+    assert needed_by([Ahead("r1", "deploy", "", None)]) == ""
 
 
 def test_rows_of_a_run_are_none_of_a_new_plan_until_it_imports_them(store: Store) -> None:

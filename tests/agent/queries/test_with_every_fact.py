@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 from tests.driver.states import make_state
 from tests.driver.stranger_states import home_of_state
 from tests.fixtures import stored_runs
-from tunesmith.agent.queries.answer import Answer, Context, shortened
+from tests.fixtures.tables import table
+from tunesmith.agent.queries.answer import Answer, Context, shortened, taken_up
 from tunesmith.agent.queries.registry import REQUESTS, answer
 from tunesmith.memory.errors import NotFound
+from tunesmith.memory.files import seal
 from tunesmith.memory.store import Store
 from tunesmith.tools.models.model_names import named_model
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -39,7 +42,9 @@ def test_a_training_that_runs_is_told_with_its_last_loss_wherever_it_is_asked_fo
     with home_of_state(tmp_path / "home", "a training step is running"):
         store = Store(tmp_path / "home")
         assert "The last recorded training loss is 0.161 (optimiser step 38, from 2.022 at 1)" in text(store, "jobs")
-        assert "is running" in text(store, "curve"), "how far it is stands beside the losses"
+        assert "Of its checkpoints that of step 25 is the best so far (0.391)." in text(store, "jobs")
+        how_far = "50% done (step 38 of 75, 37 to go, 2.10 s each)"
+        assert how_far in text(store, "curve") and how_far in text(store, "jobs")
         assert "the peak is recorded when it ends" in text(store, "jobs")
 
 
@@ -54,10 +59,41 @@ def test_what_broke_off_is_told_with_how_it_goes_on_and_its_price(tmp_path: Path
     for kind, given in (("step", {"about": "failure"}), ("steps", {"about": "failures"}), ("run", {"about": "status"})):
         said = in_state(tmp_path / f"{kind}", "a run whose training step failed", kind, **given)
         assert (
-            "“Go on” tries it again, from its newest checkpoint, where there is one" in said
+            "“Go on” tries it again, from its checkpoint of optimiser step 25, the newest on this disk" in said
             and "Its price: about " in said
         ), said
         assert "of memory" in said and "of disk; it asks before it starts" in said
+
+
+def test_a_checkpoint_counts_that_was_written_to_its_end(tmp_path: Path) -> None:
+    store = stored_runs.failed_run(tmp_path / "home")[0]
+    step = store.broken_off("r1")
+    assert step and taken_up(store, step) == "from its beginning, as no checkpoint of it is on this disk"
+    for at, whole in ((20, True), (100, True), (120, False)):
+        folder = store.home / "runs" / step.run / step.id / "checkpoints" / f"checkpoint-{at}"
+        folder.mkdir(parents=True)
+        if whole:
+            seal(folder, step=at)
+    assert taken_up(store, step) == "from its checkpoint of optimiser step 100, the newest on this disk"
+    assert taken_up(store, replace(step, stage="generate")) == "with the rows that are written"
+    assert taken_up(store, replace(step, stage="merge")) == ""
+
+
+@table(
+    ("errors", "says"),
+    [(("out of memory at 11.2 GiB", "out of memory at 9.8 GiB"), "2 of these 2 have the same error"),
+     (("killed", "no disk", "killed"), "2 of these 3 have the same error on record."),
+     (("killed", "no disk"), "Their errors all differ"), (("killed",), "")],
+)  # fmt: skip
+def test_of_several_failures_it_is_told_whether_their_errors_are_alike(
+    tmp_path: Path, errors: tuple[str, ...], says: str
+) -> None:
+    build = stored_runs.new_builder(tmp_path / str(abs(hash(errors))))
+    for error in errors:
+        build.end(build.step("train", estimated=(9.0, 1)), 4.0, 1, error=error)
+    said = text(build.store, "steps", about="failures")
+    assert says in said and ("error" in said.replace("its error", "")) == bool(says), said
+    build.store.close()
 
 
 def test_a_step_that_cannot_be_done_again_as_things_are_has_no_price(tmp_path: Path) -> None:
@@ -123,7 +159,7 @@ def test_a_release_is_told_with_its_path_and_how_it_is_loaded(tmp_path: Path) ->
         for given in ({}, {"made": "release"}, {"made": "release", "about": "path"}):
             said = text(store, "artifact", **given)
             assert "/r1/s14/release; for another computer copy" in said and "`ollama create NAME -f Modelfile`" in said
-        store.artifacts("r1", "release")[-1].path.joinpath("model.gguf").unlink()
+        store.artifacts("r1", "release")[-1].path.joinpath("model-Q8_0.gguf").unlink()
         store.artifacts("r1", "release")[-1].path.rmdir()
         assert "ollama" not in text(store, "artifact", made="release"), "what is gone is not loaded"
 

@@ -88,6 +88,7 @@ def test_of_what_sentences_say_nine_in_ten_are_read_to_the_last_argument() -> No
         ("run.overview", "has r1 been merged yet", {"stage": "merge", "run": "r1"}),
         ("run.overview", "wurde der letzte schon quantisiert", {"stage": "quantize"}),
         ("compare", "base against merged", {"arm": "merged", "other_arm": "base"}),
+        ("compare", "the quantized one beside the merge", {"arm": "quantized", "other_arm": "merged"}),
         ("compare", "wie gut ist der adapter", {"arm": "adapter", "other_arm": ""}),
         ("cases.passed", "die, die der adapter schafft", {"outcome": "passed", "arm": "adapter"}),
         ("cases.lost", "was nur das Original schafft", {"outcome": "lost", "arm": "", "other_arm": "base"}),

@@ -171,4 +171,4 @@ def test_the_pace_is_that_of_the_steps_that_were_taken_now(
     monkeypatch.setattr(train_job.time, "monotonic", lambda: next(clock))
     said: list[str] = []
     train(tiny_llama, rows_file, tmp_path, SETTINGS, progress=lambda *told: said.append(str(told[2])))
-    assert "step 5 of 6, 10.00 s each" in said and "step 6 of 6, 10.00 s each" in said
+    assert "step 5 of 6, 1 to go, 10.00 s each" in said and "step 6 of 6, 0 to go, 10.00 s each" in said
