@@ -50,15 +50,17 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     assignments = assigned(slots, tuple(planned))
     last = str(until[0].value) if until and (leaves_out or (negated and not assignments)) else ""
     without = [str(slot.value) for slot in negated or (stages if leaves_out and not last else [])]
+    by_place: Sequence[str] = ()
     if leaves_out and not (stages or assignments or [n for n in slots.numbers if not n.weak]):  # `skip the last step`
         without = [planned[-1] for match in lexicon()["ordinals"].find(slots.words) if match.name == "-1"]
+        by_place = ("figure",) if without else ()
     model = model_in(slots)
     pace = next(iter(slots.all("pace")), None)
     multiples = {name: one for name, one in factors(slots).items() if info_of(name, tuple(planned))}
     if not multiples and len(assignments) == 1 and len(times := slots.all("factor")) == 1:  # `4 epochs? cut it in half`
         multiples = {assignments[0].field: (float(str(times[0].value)), (times[0].start, times[0].end))}
     places = [*(place for one in assignments for place in one.places), *(place for _, place in multiples.values())]
-    places += acts.places_of(slots, (*acts.OWN_SLOTS, "stage", "commit", "unspoken"))
+    places += acts.places_of(slots, (*acts.OWN_SLOTS, "stage", "commit", "unspoken", *by_place))
     places += [(slot.start, slot.end) for slot in (model, pace) if slot is not None]
     places += _unwanted(slots, places) if assignments else []
     places += own_nouns(slots, [str(slot.value) for slot in stages])
@@ -71,15 +73,18 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
         {name: one[0] for name, one in multiples.items()}, unread,
         denied=bool(denied or held_back(slots, places) or _governs(slots, unread, places)),
     )  # fmt: skip
-    clauses = (
-        []
-        if denied
-        else loose_clauses(slots, places, known, (*edits.without, *edits.stages, *(one.field for one in assignments)))
-    )
+    own = (*edits.without, *edits.stages, *(one.field for one in assignments))
+    # a setting that only steps which are left out have is no argument: `no deploy, nothing on any port`
+    spoken = tuple(one for one in slots.named if one.kind != "field" or not _only_of(str(one.value), edits.without))
+    clauses = [] if denied else loose_clauses(replace(slots, named=spoken), places, known, own)
     if (edits.changes or slots.numbers) and clauses:  # of two numbers the plan tells which is the new one
         beside = tuple(slots.sentence[start:end].strip() for start, end in clauses)
         return replace(edits, unread=unread_of(slots, [*places, *clauses], known, by_part=True), beside=beside)
     return edits
+
+
+def _only_of(name: str, stages: Sequence[str]) -> bool:
+    return {*acts.known_fields().get(name, ("",))} <= {*stages}
 
 
 def _governs(slots: Slots, unread: Sequence[str], places: Sequence[Place]) -> bool:
@@ -95,10 +100,10 @@ def _governs(slots: Slots, unread: Sequence[str], places: Sequence[Place]) -> bo
     return False
 
 
-def with_harmless_told(edits: Edits, *, of_old: bool = False) -> Edits:
+def with_harmless_told(edits: Edits) -> Edits:
     """The edits, each word that nobody knows told beside them: none that is a number or names a thing of the trade."""
     known = [one for one in edits.unread if numbers_in(one) or slots_of(one).named]
-    harmless = [] if (edits.denied and not of_old) or known or not edits.changes else [*edits.unread]
+    harmless = [] if edits.denied or known or not edits.changes else [*edits.unread]
     return replace(edits, unread=(), beside=(*edits.beside, *harmless)) if harmless else edits
 
 
@@ -114,7 +119,8 @@ def settled_in(now: Mapping[str, object], edits: Edits) -> Edits:
     found = replace(edits, values=values, unread=(*unread, *at_odds), factors={})
     said = {one.field: one.value for one in edits.values}
     swapped = any(said.get(one.field, one.value) != one.value for one in values)
-    return with_harmless_told(found, of_old=True) if swapped else found  # what is said of an old value orders nothing
+    # what is said of an old value orders nothing
+    return with_harmless_told(replace(found, denied=False)) if swapped else found
 
 
 def as_it_was(edits: Edits, now: Mapping[str, object], before: Mapping[str, object]) -> Edits:

@@ -250,6 +250,7 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
         of_the_plan = bool(slots.all("card") or slots.all("card_gib")) and not slots.all("model")
         means = _MEANS_OF_A_PLAN | ({"plan.cost": _ON_A_CARD} if of_the_plan else {})
         means |= {"fits.fit": _ON_A_CARD} if of_the_plan and slots.all("field") else {}
+        means |= {"term": "plan.why"} if slots.numbers and not slots.named else {}  # `what does the 16 mean?`
     else:
         means = _MEANS_OF_STEPS_AHEAD if context.moment == "midway" else {}
     guesses = [replace(guess, label=means.get(guess.label, guess.label)) for guess in guesses]
