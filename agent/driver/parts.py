@@ -89,6 +89,8 @@ class Part:
     def whole(self) -> bool:
         """Whether it is an order or a change of which every word was read, and which its own rules let be acted on."""
         one = self.reading
+        if one.label == "do.stop":
+            return one.sure and one.probability >= _PLAIN
         act = one.order if self.asks == "order" else one.edits if self.asks == "edit" else None
         return one.sure and act is not None and not act.unread and not (one.order and one.order.denied)
 
@@ -224,7 +226,7 @@ def _in_run(part: Part, run: str, arm: str = "") -> str:
 def _made_before(part: Part, parts: Sequence[Part]) -> str:
     """The arm that an order is about which names none: that which the orders before it make, or are about."""
     slots, order = part.reading.slots, part.reading.order
-    if order is None or slots.all("arm") or not (slots.all("pronoun") or len(slots.words) == 1):
+    if order is None or order.fields.get("arm") or not (slots.all("pronoun") or len(slots.words) == 1):
         return ""
     if order.stage == "release":  # a GGUF of a quantized run is made from its merged model
         return ""
@@ -242,6 +244,9 @@ def _beside_a_certain_part(deps: TurnDeps, context: Context) -> list[str]:
     for one, two in parted(deps.prompt, context):
         act = next((part for part in (one, two) if part.whole and part.reading.probability >= _PLAIN), None)
         other = one if act is two else two
+        asks = two.asks == "question" and (two.reading.sure or two.weight >= _BOTH)
+        if asks and deps.draft is None and _orders_nothing(one):
+            return [two.text]
         orders, slots = act is not None and act.asks == "order", other.reading.slots
         if one.paused or _holds_back(other) or (orders and deps.draft is not None):
             continue
@@ -258,6 +263,12 @@ def _beside_a_certain_part(deps: TurnDeps, context: Context) -> list[str]:
             deps.rest = two.text
             return []  # the whole is read as the first question too: nobody would answer the second
     return []
+
+
+def _orders_nothing(part: Part) -> bool:
+    """Whether words say not to do something: `don't delete r2`. What is asked behind them is not about that."""
+    denies = part.reading.label.startswith("do.") and bool(part.reading.slots.all("not"))
+    return denies and not (part.reading.slots.asks or part.begins_to_ask)
 
 
 def _holds_back(part: Part) -> bool:

@@ -119,6 +119,36 @@ def test_of_two_orders_the_second_is_priced_by_itself_once_the_first_was_decline
     assert "?? quantize: about" in first and "127.0.0.1:8081" in then and "?? deploy: about" in then
 
 
+@pytest.mark.parametrize(
+    "said", ["quantize it to 8 bits, then test that against the base", "test the merged one against base"]
+)
+def test_what_a_test_is_set_against_is_not_the_model_that_it_tests(tmp_path: Path, said: str) -> None:
+    screen = screen_of(tmp_path, ONE, said)
+    assert "arm is 'base'" not in screen
+    assert "evaluate merged on" in screen if "merged" in said else "against the base (quantized)” comes after" in screen
+
+
+def test_a_number_alone_is_how_many_rows_an_order_for_rows_writes(tmp_path: Path) -> None:
+    (file := tmp_path / "tickets.jsonl").write_text('{"prompt": "where is it?", "completion": "on its way"}\n' * 3)
+    screen = screen_of(tmp_path, TWO, f"use {file} and then generate 120")
+    assert "write 120 rows of" in screen and "?? generate: about" in screen
+
+
+@pytest.mark.parametrize(
+    "said", ["don't delete r2, just say whether r3 beats r1", "r2 nicht löschen, aber ist r3 besser als r1?"]
+)
+def test_a_run_of_which_something_is_not_to_be_done_is_not_the_one_asked_about(tmp_path: Path, said: str) -> None:
+    state = "three finished runs r1, r2, r3; nothing is running, nothing served"
+    screen = screen_of(tmp_path, state, said)
+    assert "r3 (invoice-fields) and r1 (ticket-triage)" in screen and "r2 (" not in screen
+
+
+def test_a_stop_beside_a_question_is_asked_about_and_the_question_answered(tmp_path: Path) -> None:
+    state = "at least two finished runs; a model of one of them is served now, and another was served before it"
+    screen = screen_of(tmp_path, state, "stop serving, and tell me from which run that was")
+    assert "End what is served?" in screen and "of r2 (quantized) is served" in screen
+
+
 def test_a_condition_of_the_second_order_is_said_and_falls_with_the_first(tmp_path: Path) -> None:
     screen = screen_of(tmp_path, ONE, "test the merged one and if that looks fine serve it")
     assert "“if that looks fine” is yours to judge there" in " ".join(screen.split()) and "?? evaluate" in screen
