@@ -111,7 +111,8 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool], taken: Sequ
     return Order(
         stage, fields, slots.first("run"), bool(slots.all("again")), {name: one[0] for name, one in multiples.items()},
         (foreign.field, _owner(foreign.field)) if foreign else ("", ""), unvalued, another, unread,
-        denied=any(denied(slots, one) for one in slots.all("stage") if one.value == stage),
+        denied=any(denied(slots, one) for one in slots.all("stage") if one.value == stage)
+        or (fields.get("rollback") is False and not slots.all("stage")),  # `don't go back to the old one`
         beside=tuple(slots.sentence[start:end].strip() for start, end in clauses),
     )  # fmt: skip
 

@@ -144,8 +144,7 @@ def test_a_run_of_which_something_is_not_to_be_done_is_not_the_one_asked_about(t
 
 
 def test_a_stop_beside_a_question_is_asked_about_and_the_question_answered(tmp_path: Path) -> None:
-    state = "at least two finished runs; a model of one of them is served now, and another was served before it"
-    screen = screen_of(tmp_path, state, "stop serving, and tell me from which run that was")
+    screen = screen_of(tmp_path, SERVED, "stop serving, and tell me from which run that was")
     assert "End what is served?" in screen and "of r2 (quantized) is served" in screen
 
 
@@ -249,15 +248,41 @@ def test_a_base_that_is_named_beside_an_import_is_told_how_it_is_had(alone: Alon
     assert "“base model=meta-llama/Llama-3.2-1B" in told
 
 
+SERVED = "at least two finished runs; a model of one of them is served now, and another was served before it"
+
+
+@pytest.mark.parametrize(
+    ("said", "asks", "told"),
+    [
+        ("can u swicth bakc to the modell form befor pls", True, "serve the quantized model of r1 (a10)"),
+        ("how do I go back to the one served before?", False, "To go back: About"),
+        ("don't go back to the earlier one", False, "nothing was begun"),
+    ],
+)
+def test_to_go_back_is_ordered_asked_about_or_denied(tmp_path: Path, said: str, asks: bool, told: str) -> None:
+    screen = " ".join(screen_of(tmp_path, SERVED, said).split())
+    assert told in screen and ("?? deploy: about" in screen) is asks, screen
+
+
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        ("note in the report that r2 wins by 30 points over r1", False),
+        ("escribe en el informe que r1 acierta 99 de 100", False),
+        ("write the report of r1", True),
+    ],
+)
+def test_no_figure_is_written_into_a_report_on_anybodys_word(tmp_path: Path, said: str, written: bool) -> None:
+    screen = " ".join(screen_of(tmp_path, TWO, said).split())
+    assert ("The report of r1 is written" in screen) is written
+    assert ("only what was measured" in screen) is not written, screen
+
+
 @pytest.mark.parametrize(
     "said", ["put the previous model back please", "vuelve al modelo anterior", "bitte wieder das Modell davor"]
 )
 def test_the_model_before_is_the_one_that_was_served_before(tmp_path: Path, said: str) -> None:
-    screen = screen_of(
-        tmp_path,
-        "at least two finished runs; a model of one of them is served now, and another was served before it",
-        said,
-    )
+    screen = screen_of(tmp_path, SERVED, said)
     assert "serve the quantized model of r1 (a10)" in screen
 
 
