@@ -12,7 +12,7 @@ from tunesmith.agent.queries.answer import find, named
 from tunesmith.agent.words.acts import assigned
 from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.lexicon import everyday
-from tunesmith.agent.words.reading import Reading
+from tunesmith.agent.words.reading import Reading, read
 from tunesmith.agent.words.slots import Slots, amounts
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
@@ -298,6 +298,9 @@ def added(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
     steps = deps.draft.steps
     missing = [one for one in asked if one not in {spec.stage for spec in steps}]
     measuring = [one for one in asked if catalog.BY_NAME[one].load().measures]  # `test it again after quantizing`
+    ordered = read(slots.sentence)
+    if not (missing or measuring or ordered.sure) and "do.evaluate" in ordered.likely[:2]:  # `a test behind merging`
+        measuring = ["evaluate"]
     stage = [*missing, *measuring, *asked][0]
     fields = _as_its_like(stage, steps) | {one.field: one.value for one in assigned(slots, (stage,))}
     if arm := _arm_of(stage, steps, slots):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,6 +142,13 @@ def test_a_run_of_which_something_is_not_to_be_done_is_not_the_one_asked_about(t
     state = "three finished runs r1, r2, r3; nothing is running, nothing served"
     screen = screen_of(tmp_path, state, said)
     assert "r3 (invoice-fields) and r1 (ticket-triage)" in screen and "r2 (" not in screen
+
+
+def test_an_order_for_the_largest_base_that_fits_is_told_how_it_is_fetched(tmp_path: Path) -> None:
+    screen = screen_of(
+        tmp_path, "no run yet, an empty home", "look at this machine and get me the biggest base it can take"
+    )
+    assert "This machine:" in screen and re.search("“base model=.+/.+” prices fetching", screen)
 
 
 def test_a_stop_beside_a_question_is_asked_about_and_the_question_answered(tmp_path: Path) -> None:

@@ -57,6 +57,9 @@ def test_a_step_that_was_left_out_goes_back_to_its_place_and_is_measured_as_the_
 def test_a_step_that_the_plan_has_is_not_put_in_twice(planned: Talk) -> None:
     before = planned.deps.draft
     assert "already" in added(planned, "also merge it") and planned.deps.draft == before
+    assert "has that already (quantize)" in added(planned, "also quantize it please")
+    for words in ("add a test behind the quantizing", "füge nach dem Quantisieren noch eine Prüfung ein"):
+        assert "has that already (evaluate prompted, evaluate adapter" in added(planned, words), words
     assert "has that already (evaluate prompted, evaluate adapter" in added(
         planned, "nach dem Quantisieren bitte nochmal testen"
     )
