@@ -168,7 +168,7 @@ def aside(deps: TurnDeps, words: str, waits: Waits) -> str:
     asks = words.rstrip().endswith(("?", "？"))
     if "=" in words or words.strip().lower() in SHOW_ALL or as_answer(words, waits):
         return ""
-    pauses = _pauses(words)
+    pauses = found_as_written("takes_back", slots_of(words).words[:3])  # `no wait` says neither
     if decided and (decided.yes or not decided.reason or not (asks or rest or pauses)):
         return ""
     goes_on = bool(rest) and begins_with_yes(rest, stage) and not holds_back(rest)
@@ -176,8 +176,9 @@ def aside(deps: TurnDeps, words: str, waits: Waits) -> str:
         return f"“{words.strip()}” begins as a no and goes on as a yes, so it is asked once more; nothing was started."
     try:
         at_price = _likeliest(deps, rest or words, stage)
-        if decided and pauses and (text := _looked_at_first(deps, at_price.slots)):
-            return f"{text}\n{waits.price}"
+        of_a_model = _read(at_price.slots.sentence, turn_context(deps), "result").request
+        if pauses and of_a_model is not None and at_price.slots.all("arm"):
+            return f"{looked_up(deps, of_a_model).text}\n{waits.price}"
         if decided and at_price.label == "plan.wait":  # `not now, yes?`
             return ""
         if decided and not _asks_behind_no(at_price, words):
@@ -206,28 +207,16 @@ def _likeliest(deps: TurnDeps, words: str, stage: str) -> reading.Reading:
     is."""
     context = replace(turn_context(deps), planned=(stage,) if stage else (), moment="price")
     whole = _read(words, context)
-    last = re.split(r"(?<=[.!;…])\s+", words.strip())[-1]
+    last = re.split(r"(?<=[,.!;…])\s+", words.strip())[-1]
     if whole.sure or last == words.strip() or not last.endswith(("?", "？")):
         return whole
     return max(whole, reading.read(last, context), key=lambda one: one.probability)
 
 
-def _read(words: str, context: reading.Context) -> reading.Reading:
+def _read(words: str, context: reading.Context, label: str = "") -> reading.Reading:
     """The words read; a number alone gives a value. Raises NoEncoder."""
     alone = [(one.start, one.end) for one in numbers_in(words)] == [(0, len(words))]
-    return reading.reader().read(words, context, "plan.set" if alone else "")
-
-
-def _pauses(words: str) -> bool:
-    """Whether words begin with such as `no wait`, which says neither yes nor no."""
-    said = slots_of(words).words
-    return any(said and start == said[0].start for start, _ in found_as_written("takes_back", said))
-
-
-def _looked_at_first(deps: TurnDeps, slots: Slots) -> str:
-    """The results of the model that is named; empty where none is. Raises NotFound."""
-    asked = reading.reader().read(slots.sentence, turn_context(deps), "result").request if slots.all("arm") else None
-    return looked_up(deps, asked).text if asked is not None else ""
+    return reading.reader().read(words, context, label or ("plan.set" if alone else ""))
 
 
 def _asks_behind_no(said: reading.Reading, words: str) -> bool:

@@ -19,7 +19,7 @@ from tunesmith.agent.words.lexicon import Word, lexicon
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slot, Slots
 from tunesmith.agent.words.unread import MARKS, found_as_written
-from tunesmith.agent.words.values import numbers_alone, numbers_in
+from tunesmith.agent.words.values import numbers_in
 from tunesmith.memory.records import DONE
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
@@ -153,20 +153,18 @@ def _bare_numbers(deps: TurnDeps, now: Mapping[str, object], edits: Edits, sente
     part by itself for a change; and alone where it judges a value that the plan has: `400 is stingy, make it 700`."""
     left = list(edits.unread)
     for part in re.split(rf"[{MARKS}]\s", sentence) if numbers_in(" ".join(left)) else ():
-        own, numbers = [one for one in left if one in part and not numbers_alone([one])], numbers_in(part)
-        if not own or len(numbers) != 1 or numbers[0].unit or not any(numbers_in(one) for one in own):
+        own, numbers = [one for one in left if one in part], numbers_in(part)
+        if len(numbers) != 1 or numbers[0].unit or not numbers_in(" ".join(own)):
             continue
-        said = reader().read(part, replace(turn_context(deps), before=None))
+        said, number = reader().read(part, turn_context(deps)), part[numbers[0].start : numbers[0].end]
         judges = said.label == "remark" and said.probability >= _JUDGES and numbers[0].value in now.values()
-        orders = said.sure and said.label in _ORDERS_A_NUMBER and not said.slots.all("run")
-        if judges or orders:
-            number = part[numbers[0].start : numbers[0].end]
-            left = [one for one in left if one not in own] + [number]
-            left += [one.strip() for text in own if orders for one in text.split(number) if one.strip()]
+        if judges or (said.sure and said.label in _ORDERS_A_NUMBER and not said.slots.all("run")):
+            around = [] if judges else [piece.strip() for one in own for piece in one.split(number)]
+            left = [one for one in left if one not in own] + [number, *filter(None, around)]
     return replace(edits, unread=tuple(left))
 
 
-_JUDGES = 0.6
+_JUDGES = 0.5
 """From which probability words with the number that a setting has only speak of it: of parts that order something with
 such a number none was read as a remark."""
 _ORDERS_A_NUMBER = ("plan.set", "plan.as_before", "plan.undo")

@@ -293,13 +293,14 @@ def added(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
     assert deps.draft is not None
     stages = [slot for slot in slots.all("stage") if slot.value in catalog.BY_NAME and not slots.negated(slot)]
     asked = list(dict.fromkeys(str(slot.value) for slot in stages))
-    if not asked:
+    ordered = read(slots.sentence)
+    tests = "do.evaluate" in ordered.likely[:2] and not (asked and ordered.sure)
+    if not (asked or tests):
         return None
     steps = deps.draft.steps
     missing = [one for one in asked if one not in {spec.stage for spec in steps}]
     measuring = [one for one in asked if catalog.BY_NAME[one].load().measures]  # `test it again after quantizing`
-    ordered = read(slots.sentence)
-    if not (missing or measuring or ordered.sure) and "do.evaluate" in ordered.likely[:2]:  # `a test behind merging`
+    if tests and not (missing or measuring):  # `a test behind merging`
         measuring = ["evaluate"]
     stage = [*missing, *measuring, *asked][0]
     fields = _as_its_like(stage, steps) | {one.field: one.value for one in assigned(slots, (stage,))}

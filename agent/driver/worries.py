@@ -62,9 +62,8 @@ def _of_what_is_served(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     complains = everyday("complaints", slots.words) and not other
     if not (complains or (reading.label == GOES_BACK and reading.probability >= GUESSED)):
         return None
-    if moment(deps) != "served" or slots.all("run"):
-        return None
-    if len(deps.store.newest_of_kind("deployment")) < _WITH_ONE_BEFORE:
+    two = len(deps.store.newest_of_kind("deployment")) >= _WITH_ONE_BEFORE
+    if moment(deps) != "served" or slots.all("run") or not two:
         return None
     try:
         now = looked_up(deps, ServedQuery()).text.splitlines()[0]

@@ -74,14 +74,11 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool], taken: Sequ
     others: list[Place] = []
     multiples = {name: one for name, one in factors(slots).items() if name in request}
     if "arm" in request and (arms := slots.all("arm")):
-        measured = catalog.BY_NAME[stage].load().measures
-        against = [one for one in arms if measured and one.value not in get_args(request["arm"].annotation)]
-        own = [one for one in arms if one not in against]
-        if against and not own and not slots.all("pronoun"):
-            own, against = arms, []  # it is refused with what it takes
-        fields |= {"arm": str(own[0].value)} if own else {}  # `test that one against the base`
-        places += [(slot.start, slot.end) for slot in arms if slot in against or slot.value == own[0].value]
-        others = [(slot.start, slot.end) for slot in own if slot.value != own[0].value]
+        against = catalog.BY_NAME[stage].load().measures and slots.all("pronoun")  # `test that one against the base`
+        meant = [one for one in arms if one.value in get_args(request["arm"].annotation)] or ([] if against else arms)
+        fields |= {"arm": str(meant[0].value)} if meant else {}
+        others = [(slot.start, slot.end) for slot in meant if slot.value != meant[0].value]
+        places += [one for one in places_of(slots, ("arm",)) if one not in others]
     if "model" in request:
         named = [slot for slot in slots.named if slot.kind in ("model", "path", "commit")]
         for slot in named:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from tunesmith.agent.words import acts
 from tunesmith.agent.words.acts import Assigned, assigned, factors, info_of, settled
-from tunesmith.agent.words.held import end_of_part, held_back, taken_back
+from tunesmith.agent.words.held import end_of_part, held_back, on_condition, taken_back
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words, slots_of
 from tunesmith.agent.words.unmeant import denied, denied_values, not_enough
@@ -41,8 +41,11 @@ class Edits:
         return bool(self.values or self.without or self.model or self.last or self.factors)
 
 
-def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool], *, leaves_out: bool) -> Edits:
-    """What a sentence changes of a plan of these stages; `leaves_out`: it is about steps to leave out."""
+def edits_of(
+    slots: Slots, planned: Sequence[str], known: Callable[[str], bool], *, leaves_out: bool, asks: bool = True
+) -> Edits:
+    """What a sentence changes of a plan of these stages; `leaves_out`: it is about steps to leave out; `asks`: it
+    orders nothing, and so no condition keeps it back."""
     stages = [slot for slot in slots.all("stage") if slot.value in planned]
     until = [slot for slot in stages if any(u.end <= slot.start and len(slots.between(u.end, slot.start)) <= 2
                                             for u in (*slots.all("until"), *slots.all("only")))]  # fmt: skip
@@ -66,6 +69,7 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     places += own_nouns(slots, [str(slot.value) for slot in stages])
     names = list(dict.fromkeys(str(slot.value) for slot in stages if slot not in negated))
     denied = [*denied_values(slots), *not_enough(slots), *taken_back(slots)]
+    denied += [] if asks else on_condition(slots, places)
     unread = unread_of(slots, places, known, denied, by_part=True)
     edits = Edits(
         tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,
@@ -74,17 +78,14 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
         denied=bool(denied or held_back(slots, places) or _governs(slots, unread, places)),
     )  # fmt: skip
     own = (*edits.without, *edits.stages, *(one.field for one in assignments))
-    # a setting that only steps which are left out have is no argument: `no deploy, nothing on any port`
-    spoken = tuple(one for one in slots.named if one.kind != "field" or not _only_of(str(one.value), edits.without))
+    # what is said of steps that are left out is no argument: `no deploy, nothing on any port`
+    moot = [one for one in slots.all("field") if {*acts.known_fields().get(str(one.value), ("",))} <= {*edits.without}]
+    spoken = tuple(one for one in slots.named if one not in moot and not (one.kind == "work" and edits.without))
     clauses = [] if denied else loose_clauses(replace(slots, named=spoken), places, known, own)
     if (edits.changes or slots.numbers) and clauses:  # of two numbers the plan tells which is the new one
         beside = tuple(slots.sentence[start:end].strip() for start, end in clauses)
         return replace(edits, unread=unread_of(slots, [*places, *clauses], known, by_part=True), beside=beside)
     return edits
-
-
-def _only_of(name: str, stages: Sequence[str]) -> bool:
-    return {*acts.known_fields().get(name, ("",))} <= {*stages}
 
 
 def _governs(slots: Slots, unread: Sequence[str], places: Sequence[Place]) -> bool:

@@ -54,6 +54,8 @@ def parted(one: Alone, said: str) -> tuple[list[str], tuple[str, ...]]:
         ("evalúa el modelo fusionado y luego cuantízalo a 4 bits", ["evalúa el modelo fusionado"],
          ("cuantízalo a 4 bits",)),
         ("quantize and deploy", ["quantize"], ("deploy (quantized)",)),
+        ("quantize it to 8 bits puis teste-le", ["quantize it to 8 bits"], ("teste-le (quantized)",)),
+        ("quantize r1 and compare it with the base", ["quantize r1"], ("compare it with the base",)),
         ("quantize it to 4 bits and release it", ["quantize it to 4 bits"], ("release it",)),
         ("train again with rank 8 and then evaluate the adapter and deploy it", ["train again with rank 8"],
          ("evaluate the adapter", "deploy it (adapter)")),

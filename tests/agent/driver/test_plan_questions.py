@@ -223,6 +223,9 @@ WRITES = "r1 has rows; a plan for a new run is open: generate 400 rows, train wi
         (("rank 16 looks like bragging, 8 is plenty for a shop",), 8, 3.0),
         (("three epochs seem a lot, r1 had 2",), 16, 3.0),
         (("three epochs are rather many, the two of us find",), 16, 3.0),
+        (("if I were braver I'd take rank 64",), 16, 3.0),
+        (("should it fit, 9 epochs; if not, leave it",), 16, 3.0),
+        (("rank 8 if you can",), 8, 3.0),
     ],
 )
 def test_words_change_of_the_plan_what_they_order_and_nothing_by_a_judgement(
@@ -240,7 +243,12 @@ def test_a_judgement_on_what_the_plan_has_keeps_no_change_of_it_back(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "said", ["drop the last step, I want no port open in here", "quita el último paso, aquí no quiero puertos abiertos"]
+    "said",
+    [
+        "drop the last step, I want no port open in here",
+        "quita el último paso, aquí no quiero puertos abiertos",
+        "no deploy then, the server here is for the pupils and must not listen to anyone",
+    ],
 )
 def test_why_a_step_is_left_out_names_its_settings_and_keeps_nothing_back(tmp_path: Path, said: str) -> None:
     _, steps = plan_after(tmp_path, OPEN, said)
