@@ -30,6 +30,7 @@ from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import Slots, amounts, slots_of
+from tunesmith.agent.words.unread import found_as_written
 from tunesmith.agent.words.values import numbers_in
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.tools.core.format import duration, size
@@ -42,6 +43,8 @@ _A_NO, _ASKS_BEHIND_NO = 0.9, 0.75
 """From which probability words without a no are one: it begins nothing. And from which what stands behind a no, and has
 no question mark, is a question."""
 _IN_BYTES = ("memory", "disk")
+_SHOWS = 0.5
+"""From which probability words without a question mark ask for something of the records, which begins nothing."""
 _SHORTER_BY = ("epochs", "rows")
 """What the time of a step grows with, nearly."""
 
@@ -100,9 +103,23 @@ class Waits:
     def not_understood(self) -> str:
         """What is always said to words that nobody understood."""
         return (
-            f"That is neither a yes nor a no, and I am not sure what it asks. {self.price} {self.money} "
+            f"That is neither a yes nor a no, and I am not sure what it asks. {self.price} {self.shorter} {self.money} "
             f"{self.stopping} “why” shows all of it; {self.stage} starts only after a yes."
         )
+
+    @property
+    def shorter(self) -> str:
+        """What would make it take less time."""
+        less = self._less(0.5)
+        return f"{less} would take about half as long: type it." if less else f"No setting makes {self.stage} shorter."
+
+    def _less(self, share: float) -> str:
+        """The setting, with its value, that it takes nearly such a share of the time with; empty: none is known."""
+        for name in _SHORTER_BY:
+            now = self.values.get(name)
+            if _number(now) and (less := round(now * share, 1 if isinstance(now, float) else None)):
+                return f"{name}={less:g}"
+        return ""
 
     def limits(self, slots: Slots) -> str:
         """How the price stands to the time, memory or disk that words name; empty where they name none of it."""
@@ -142,11 +159,8 @@ class Waits:
         if cost.seconds <= limit:
             also = "also at its longest" if most <= limit else f"though it may take {duration(most)}"
             return f"{takes}: within {duration(limit)}, {also}."
-        for name in _SHORTER_BY:
-            now = self.values.get(name)
-            near = round(now * limit / cost.seconds, 1 if isinstance(now, float) else None) if _number(now) else 0
-            if near:
-                return f"{takes}: over {duration(limit)}. Near it would be {name}={near:g}: type it, and it is priced."
+        if near := self._less(limit / cost.seconds):
+            return f"{takes}: over {duration(limit)}. Near it would be {near}: type it, and it is priced."
         return f"{takes}: over {duration(limit)}, and no setting of it is known to bring it near that."
 
 
@@ -165,13 +179,17 @@ def aside(deps: TurnDeps, words: str, waits: Waits) -> str:
     asks = words.rstrip().endswith(("?", "？"))
     if "=" in words or words.strip().lower() in SHOW_ALL or as_answer(words, waits):
         return ""
-    if decided and (decided.yes or not decided.reason or not (asks or rest)):
+    pauses = found_as_written("takes_back", slots_of(words).words[:3])  # `no wait` says neither
+    if decided and (decided.yes or not decided.reason or not (asks or rest or pauses)):
         return ""
     goes_on = bool(rest) and begins_with_yes(rest, stage) and not holds_back(rest)
     if stage and (goes_on or (decided is None and is_no_and_yes(words, stage))):
         return f"“{words.strip()}” begins as a no and goes on as a yes, so it is asked once more; nothing was started."
     try:
         at_price = _likeliest(deps, rest or words, stage)
+        of_a_model = _read(at_price.slots.sentence, turn_context(deps), "result").request
+        if pauses and of_a_model is not None and at_price.slots.all("arm"):
+            return f"{looked_up(deps, of_a_model).text}\n{waits.price}"
         if decided and at_price.label == "plan.wait":  # `not now, yes?`
             return ""
         if decided and not _asks_behind_no(at_price, words):
@@ -179,7 +197,8 @@ def aside(deps: TurnDeps, words: str, waits: Waits) -> str:
         why_not = at_price.label in ("why", "plan.why") and begins_with_yes(words, stage)  # `yes, why not?`
         if stage and (text := _of_the_price(deps, words, at_price, waits, why_not=why_not)):
             return text
-        may_ask = at_price.slots.asks or at_price.tells or bool(rest)
+        shows = at_price.request is not None and at_price.probability >= _SHOWS
+        may_ask = at_price.slots.asks or at_price.tells or bool(rest) or shows
         guessed = not at_price.sure and may_ask and at_price.probability >= GUESSED
         answer = None if why_not else answer_to(deps, replace(at_price, sure=at_price.sure or guessed))
         if answer and guessed:
@@ -199,16 +218,16 @@ def _likeliest(deps: TurnDeps, words: str, stage: str) -> reading.Reading:
     is."""
     context = replace(turn_context(deps), planned=(stage,) if stage else (), moment="price")
     whole = _read(words, context)
-    last = re.split(r"(?<=[.!;…])\s+", words.strip())[-1]
+    last = re.split(r"(?<=[,.!;…])\s+", words.strip())[-1]
     if whole.sure or last == words.strip() or not last.endswith(("?", "？")):
         return whole
     return max(whole, reading.read(last, context), key=lambda one: one.probability)
 
 
-def _read(words: str, context: reading.Context) -> reading.Reading:
+def _read(words: str, context: reading.Context, label: str = "") -> reading.Reading:
     """The words read; a number alone gives a value. Raises NoEncoder."""
     alone = [(one.start, one.end) for one in numbers_in(words)] == [(0, len(words))]
-    return reading.reader().read(words, context, "plan.set" if alone else "")
+    return reading.reader().read(words, context, label or ("plan.set" if alone else ""))
 
 
 def _asks_behind_no(said: reading.Reading, words: str) -> bool:
@@ -228,6 +247,11 @@ def _of_the_price(deps: TurnDeps, words: str, said: reading.Reading, waits: Wait
     as_typed = (all(w.text == w.written for w in said.slots.between(one.start, one.end)) for one in others)
     if agrees and any(as_typed):  # `yes, but don't deploy it`; `morgen` is no slip of `merge`
         return waits.told("talk.which_ask")
+    faster = said.slots.first("pace") == "fast" or (
+        said.label == "plan.what_if" and "least" in said.slots.values("order")
+    )
+    if faster and said.slots.asks and not agrees and not of_another:
+        return f"{waits.shorter} {waits.limits(said.slots) or waits.price}"
     if (agrees or said.label in _OF_A_LIMIT) and not of_another and (text := waits.limits(said.slots)):
         return text
     if certain and not (of_another or why_not) and (text := waits.told(said.label)):

@@ -15,13 +15,13 @@ from tunesmith.agent.driver.choosing import on_the_better
 from tunesmith.agent.driver.follow_ups import follow_up, remember_call, remember_setting
 from tunesmith.agent.driver.interview import interviewed
 from tunesmith.agent.driver.look_ups import answer_to, looked_up, turn_context, why
-from tunesmith.agent.driver.parts import is_part
+from tunesmith.agent.driver.parts import Part, is_part
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
 from tunesmith.agent.driver.restated import restated
 from tunesmith.agent.driver.standing import standing
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.unsure import NUMBERS, did_you_mean, guessed_part, naming, there_for, unsure_of
-from tunesmith.agent.driver.worries import worry
+from tunesmith.agent.driver.worries import GOES_BACK, worry
 from tunesmith.agent.queries.answer import find
 from tunesmith.agent.queries.following import lacking_before
 from tunesmith.agent.queries.prices import PriceQuery
@@ -38,8 +38,6 @@ _NO_TEXT = "talk.images"
 _TEXT_ALONE = 0.97
 """From which probability of a wish that other reading counts for nothing: meeting notes into haikus have .999, what
 draws, describes or hears something .83 to .95."""
-_GOES_BACK = "talk.roll_back_how"
-"""What an order to serve what was served before is read as next to that."""
 _TOO_LONG = (
     "That is {:,} characters at once; I read sentences of up to {}. Say in one what you want; rows of your own come "
     "with `/import FILE`."
@@ -91,6 +89,8 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
         return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))
     if _agrees_to_a_proposal(deps, reading):
         return ordering.accepted(deps, reading.slots)
+    if reading.label == GOES_BACK and _orders_it(reading):
+        reading = reader().read(deps.prompt, turn_context(deps), "do.deploy")
     if deps.most_lines and not reading.sure and is_part(reading):
         reading = replace(reading, sure=True)
     elif deps.most_lines and not reading.sure and (likely := guessed_part(deps, reading)) is not None:
@@ -107,6 +107,11 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     if isinstance(outcome, Call):
         remember_call(deps, outcome)
     return _with_what_is_left(deps, outcome, acts=reading.order is not None or reading.kind in _ACTS)
+
+
+def _orders_it(reading: Reading) -> bool:
+    """Whether words that are read as the question how to go back order it: they ask nothing, and name it."""
+    return bool(reading.slots.all("choice.rollback")) and not (reading.slots.asks or Part("", reading).begins_to_ask)
 
 
 def _agrees_to_a_proposal(deps: TurnDeps, reading: Reading) -> bool:
@@ -203,9 +208,9 @@ def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | Non
     if chosen.order is None:
         return None
     order = chosen.order
-    known, before = reader().known(_GOES_BACK), tuple(words_in("before_that"))
+    known, before = reader().known(GOES_BACK), tuple(words_in("before_that"))
     points_back = not order.run and any(word.written.startswith(before) for word in reading.slots.words)
-    if act == "deploy" and not order.fields and points_back and _GOES_BACK in reading.likely[1:3]:  # `das von davor`
+    if act == "deploy" and not order.fields and points_back and GOES_BACK in reading.likely[1:3]:  # `das von davor`
         unread = tuple(
             text
             for text in order.unread

@@ -3,10 +3,12 @@ another one had, as in `keep r1's rank`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 from tunesmith.agent.commands.layout import prose
+from tunesmith.agent.driver.look_ups import turn_context
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import find, ordinary
 from tunesmith.agent.queries.comparisons import CompareRunsQuery, better_run
@@ -16,7 +18,8 @@ from tunesmith.agent.words.edits import Edits, as_it_was, settled_in, with_harml
 from tunesmith.agent.words.lexicon import Word, lexicon
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slot, Slots
-from tunesmith.agent.words.unread import found_as_written
+from tunesmith.agent.words.unread import MARKS, found_as_written
+from tunesmith.agent.words.values import numbers_in
 from tunesmith.memory.records import DONE
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
@@ -138,11 +141,33 @@ def edits_in(deps: TurnDeps, reading: Reading, edits: Edits) -> Edits:
     change; a word that nobody knows in a change that is beyond doubt told beside it."""
     assert deps.draft is not None
     now, before, slots = values_of(deps.draft), values_of(deps.draft_before), reading.slots
-    edits = as_it_was(settled_in(now, edits), now, before)
+    edits = as_it_was(settled_in(now, _bare_numbers(deps, now, edits, slots.sentence)), now, before)
     unvalued = {*slots.values("field")} - {one.field for one in edits.values} - {*edits.factors}
     if unvalued and slots.all("run") and reading.label == "plan.set":
         return settings_before(deps, slots, edits) or edits
     return with_harmless_told(edits) if reading.probability >= _CERTAIN_CHANGE and not unvalued else edits
+
+
+def _bare_numbers(deps: TurnDeps, now: Mapping[str, object], edits: Edits, sentence: str) -> Edits:
+    """The edits, the one number of a part of the sentence apart from the words around it, where the reader takes that
+    part by itself for a change; and alone where it judges a value that the plan has: `400 is stingy, make it 700`."""
+    left = list(edits.unread)
+    for part in re.split(rf"[{MARKS}]\s", sentence) if numbers_in(" ".join(left)) else ():
+        own, numbers = [one for one in left if one in part], numbers_in(part)
+        if len(numbers) != 1 or numbers[0].unit or not numbers_in(" ".join(own)):
+            continue
+        said, number = reader().read(part, turn_context(deps)), part[numbers[0].start : numbers[0].end]
+        judges = said.label == "remark" and said.probability >= _JUDGES and numbers[0].value in now.values()
+        if judges or (said.sure and said.label in _ORDERS_A_NUMBER and not said.slots.all("run")):
+            around = [] if judges else [piece.strip() for one in own for piece in one.split(number)]
+            left = [one for one in left if one not in own] + [number, *filter(None, around)]
+    return replace(edits, unread=tuple(left))
+
+
+_JUDGES = 0.5
+"""From which probability words with the number that a setting has only speak of it: of parts that order something with
+such a number none was read as a remark."""
+_ORDERS_A_NUMBER = ("plan.set", "plan.as_before", "plan.undo")
 
 
 def values_of(plan: PipelinePlan | None) -> dict[str, object]:

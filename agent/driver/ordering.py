@@ -183,7 +183,8 @@ def stop(deps: TurnDeps, reading: Reading) -> TurnAnswer:
     running = deps.store.steps(status=RUNNING)
     if not running or "serve" in slots.values("work") or "port" in slots.values("field"):
         for served in (line for line in status(deps.store) if line["role"] == "deployed" and not line["down"]):
-            statement = f"{served['model']} of {served['run'] or 'an unknown run'} is served at {served['url']}; "
+            arm = f" ({deps.store.artifact(str(served['artifact'])).kind})" if served["run"] else ""
+            statement = f"{served['model']} of {served['run'] or 'an unknown run'}{arm} is served at {served['url']}; "
             if deps.end and ends:
                 deps.end("")
             return TurnAnswer(f"{statement}`/serve stop` ends that, and no file goes with it.")

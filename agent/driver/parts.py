@@ -89,6 +89,8 @@ class Part:
     def whole(self) -> bool:
         """Whether it is an order or a change of which every word was read, and which its own rules let be acted on."""
         one = self.reading
+        if one.label == "do.stop":
+            return one.sure and one.probability >= _PLAIN
         act = one.order if self.asks == "order" else one.edits if self.asks == "edit" else None
         return one.sure and act is not None and not act.unread and not (one.order and one.order.denied)
 
@@ -195,8 +197,9 @@ def _rests_on(part: Part, order: Order | None) -> bool:
     """Whether a question is about what an order makes, and so is answered once that has ended."""
     if order is None:
         return False
-    entry, arms = catalog.BY_NAME[order.stage], part.reading.slots.values("arm")
-    makes_it = entry.makes in ARMS and {*arms} <= {entry.makes}
+    entry, arms = catalog.BY_NAME[order.stage], {*part.reading.slots.values("arm")}
+    arms -= {"base"} if part.reading.kind == "compare" else set()  # `quantize it and set it against the base`
+    makes_it = entry.makes in ARMS and arms <= {entry.makes}
     of_results = part.reading.kind in _OF_RESULTS and (makes_it or bool(entry.load().measures))
     return of_results or (part.reading.kind in _OF_ROWS and entry.makes in _MAKES_ROWS)
 
@@ -224,7 +227,7 @@ def _in_run(part: Part, run: str, arm: str = "") -> str:
 def _made_before(part: Part, parts: Sequence[Part]) -> str:
     """The arm that an order is about which names none: that which the orders before it make, or are about."""
     slots, order = part.reading.slots, part.reading.order
-    if order is None or slots.all("arm") or not (slots.all("pronoun") or len(slots.words) == 1):
+    if order is None or order.fields.get("arm") or not (slots.all("pronoun") or len(slots.words) <= _FEWEST_WORDS):
         return ""
     if order.stage == "release":  # a GGUF of a quantized run is made from its merged model
         return ""
@@ -242,6 +245,9 @@ def _beside_a_certain_part(deps: TurnDeps, context: Context) -> list[str]:
     for one, two in parted(deps.prompt, context):
         act = next((part for part in (one, two) if part.whole and part.reading.probability >= _PLAIN), None)
         other = one if act is two else two
+        denies = one.reading.label.startswith("do.") and one.reading.slots.all("not") and not one.begins_to_ask
+        if denies and two.asks == "question" and (two.reading.sure or is_part(two.reading)) and deps.draft is None:
+            return [two.text]  # `don't delete r2, but is r3 better than r1?`
         orders, slots = act is not None and act.asks == "order", other.reading.slots
         if one.paused or _holds_back(other) or (orders and deps.draft is not None):
             continue

@@ -12,7 +12,7 @@ from tunesmith.agent.queries.answer import find, named
 from tunesmith.agent.words.acts import assigned
 from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.lexicon import everyday
-from tunesmith.agent.words.reading import Reading
+from tunesmith.agent.words.reading import Reading, read
 from tunesmith.agent.words.slots import Slots, amounts
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
@@ -293,11 +293,15 @@ def added(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
     assert deps.draft is not None
     stages = [slot for slot in slots.all("stage") if slot.value in catalog.BY_NAME and not slots.negated(slot)]
     asked = list(dict.fromkeys(str(slot.value) for slot in stages))
-    if not asked:
+    ordered = read(slots.sentence)
+    tests = "do.evaluate" in ordered.likely[:2] and not (asked and ordered.sure)
+    if not (asked or tests):
         return None
     steps = deps.draft.steps
     missing = [one for one in asked if one not in {spec.stage for spec in steps}]
     measuring = [one for one in asked if catalog.BY_NAME[one].load().measures]  # `test it again after quantizing`
+    if tests and not (missing or measuring):  # `a test behind merging`
+        measuring = ["evaluate"]
     stage = [*missing, *measuring, *asked][0]
     fields = _as_its_like(stage, steps) | {one.field: one.value for one in assigned(slots, (stage,))}
     if arm := _arm_of(stage, steps, slots):

@@ -1,12 +1,14 @@
-"""What is said in worry or complaint, and asks and orders nothing: it is answered by what the records say of its cause.
+"""What is said in worry or complaint, and asks and orders nothing: it is answered by what the records say of its cause;
+who asks how to go back to what was served before is told the same, and a figure that was not measured is refused.
 
 It never begins the description of a behaviour: that takes a sign that something is to do or to learn what it does not.
 """
 
 from __future__ import annotations
 
-from tunesmith.agent.driver.look_ups import PLAIN, looked_up, moment, talk_text
+from tunesmith.agent.driver.look_ups import GUESSED, PLAIN, looked_up, moment, talk_text
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
+from tunesmith.agent.queries.comparisons import CompareRunsQuery
 from tunesmith.agent.queries.machine import ServedQuery
 from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.words.lexicon import everyday
@@ -25,6 +27,8 @@ _OF_A_CHANGE = ("remark", "served.history", "served.now", "compare_runs.results"
 """What a complaint about what is served now is read as."""
 _NO_ORDER = ("remark", "served.history", "talk.complaint")
 """Of those what asks for nothing else where it is certain."""
+GOES_BACK = "talk.roll_back_how"
+_REPORT = "do.report"
 _SAY = "Where a model is to learn something, say what it is to do, such as “it should answer mails in one sentence”."
 
 
@@ -35,8 +39,8 @@ def worry(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     wishes = bool(everyday("wishes", reading.slots.words))
     if _is_about_privacy(reading, wishes=wishes):
         return TurnAnswer(talk_text(deps, _PRIVACY.removeprefix("talk.")))
-    if (complaint := _of_what_is_served(deps, reading)) is not None:
-        return complaint
+    if (answer := _of_what_is_served(deps, reading) or _of_a_figure(deps, reading)) is not None:
+        return answer
     if reading.label == _WISH and reading.sure and not wishes and reading.probability < _CERTAIN_WISH:
         return TurnAnswer(f"{PLAIN['remark']} {_SAY}")
     return None
@@ -51,16 +55,15 @@ def _is_about_privacy(reading: Reading, *, wishes: bool) -> bool:
 
 
 def _of_what_is_served(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
-    """To a complaint where a model is served and another one was before it: both, and the price of going back."""
-    complains = everyday("complaints", reading.slots.words)
-    if reading.sure and reading.label not in _NO_ORDER:
+    """To a complaint, or a question how to go back, where a model is served and another one was before it: both, and
+    the price of going back."""
+    slots, near = reading.slots, {reading.label, *reading.likely[:_MOST_LIKELY]}
+    other = (reading.sure and reading.label not in _NO_ORDER) or slots.asks or not {*_OF_A_CHANGE} & near
+    complains = everyday("complaints", slots.words) and not other
+    if not (complains or (reading.label == GOES_BACK and reading.probability >= GUESSED)):
         return None
-    if not complains or reading.slots.asks or moment(deps) != "served" or reading.slots.all("run"):
-        return None
-    if len(deps.store.newest_of_kind("deployment")) < _WITH_ONE_BEFORE or not {*_OF_A_CHANGE} & {
-        reading.label,
-        *reading.likely[:_MOST_LIKELY],
-    }:
+    two = len(deps.store.newest_of_kind("deployment")) >= _WITH_ONE_BEFORE
+    if moment(deps) != "served" or slots.all("run") or not two:
         return None
     try:
         now = looked_up(deps, ServedQuery()).text.splitlines()[0]
@@ -72,3 +75,18 @@ def _of_what_is_served(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     runs = dict.fromkeys(one.run for one in deps.store.newest_of_kind("deployment")[:2])
     compare = f" “Compare {' and '.join(runs)}” sets the two against each other." if len(runs) > 1 else ""
     return TurnAnswer(f"{now}\n{before}\nTo go back: {price} “Roll back” asks for a yes before it.{compare}")
+
+
+def _of_a_figure(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
+    """To an order to write a figure into a report: it has none that was not measured; what was of two runs that are
+    named."""
+    slots, near = reading.slots, reading.likely[: 1 if reading.sure else _MOST_LIKELY]
+    if _REPORT not in near or slots.asks or all(one.weak for one in slots.numbers):
+        return None
+    refused = (
+        "A report has only what was measured and recorded: no figure is written into it or changed on anybody's word, "
+        "and nothing was written now. “Write the report” writes that of the records."
+    )
+    runs = slots.values("run")
+    measured = looked_up(deps, CompareRunsQuery(run=runs[0], other_run=runs[1])).text if len(runs) == 2 else ""
+    return TurnAnswer(f"{refused}\n{measured}".strip())

@@ -19,7 +19,7 @@ from tunesmith.tools.core.format import duration, listed, size
 from tunesmith.tools.core.machine import Machine, chosen_gpu
 from tunesmith.tools.core.stage import Facts, Plan
 from tunesmith.tools.machine.cards import card_of
-from tunesmith.tools.models.model_names import NamedModel, SeveralSizes, named_model, usual_models
+from tunesmith.tools.models.model_names import NamedModel, SeveralSizes, hub_name, named_model, usual_models
 from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, facts_here, fits, quantized_bytes, with_card
 
 Work = Literal["", "train", "measure", "serve", "merge", "quantize"]
@@ -375,6 +375,7 @@ def _largest(query: FitsQuery, facts: Facts, rooms: Mapping[str, Room]) -> Answe
     if not (query.card or query.ram_gib):
         gpu = "" if "VRAM" in rooms else "no GPU that is used; "
         lines.append(f"This machine: {gpu}{size(facts.machine.disk_free_bytes)} of disk free.")
+        lines += [f"“base model={hub_name(whole[-1])}” prices fetching {whole[-1]}; nothing is begun."] if whole else []
     return Answer(tuple(lines), tuple(rooms.values()))
 
 

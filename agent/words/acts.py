@@ -30,7 +30,7 @@ from tunesmith.agent.words.unread import (
     reasons_of,
     unread_of,
 )
-from tunesmith.agent.words.values import Number, fitting, numbers_in
+from tunesmith.agent.words.values import Number, fitting, numbers_alone, numbers_in
 from tunesmith.tools.core.auto import is_open
 from tunesmith.tools.core.field_names import ours
 from tunesmith.tools.pipeline import catalog
@@ -74,9 +74,11 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool], taken: Sequ
     others: list[Place] = []
     multiples = {name: one for name, one in factors(slots).items() if name in request}
     if "arm" in request and (arms := slots.all("arm")):
-        fields["arm"] = str(arms[0].value)
-        places += [(slot.start, slot.end) for slot in arms if slot.value == arms[0].value]
-        others = [(slot.start, slot.end) for slot in arms if slot.value != arms[0].value]
+        against = catalog.BY_NAME[stage].load().measures and slots.all("pronoun")  # `test that one against the base`
+        meant = [one for one in arms if one.value in get_args(request["arm"].annotation)] or ([] if against else arms)
+        fields |= {"arm": str(meant[0].value)} if meant else {}
+        others = [(slot.start, slot.end) for slot in meant if slot.value != meant[0].value]
+        places += [one for one in places_of(slots, ("arm",)) if one not in others]
     if "model" in request:
         named = [slot for slot in slots.named if slot.kind in ("model", "path", "commit")]
         for slot in named:
@@ -101,12 +103,24 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool], taken: Sequ
     others = [*others, *denied_values(slots), *not_enough(slots), *held_back(slots, places), *taken_back(slots)]
     clauses = [] if others else loose_clauses(slots, places, known, (stage, *fields), strict=True)
     unread = unread_of(slots, [*places, *clauses], known, others)
+    if not (fields or multiples) and (bare := _bare(stage, request, unread)):
+        fields, unread = bare, ()
     return Order(
         stage, fields, slots.first("run"), bool(slots.all("again")), {name: one[0] for name, one in multiples.items()},
         (foreign.field, _owner(foreign.field)) if foreign else ("", ""), unvalued, another, unread,
-        denied=any(denied(slots, one) for one in slots.all("stage") if one.value == stage),
+        denied=any(denied(slots, one) for one in slots.all("stage") if one.value == stage)
+        or (fields.get("rollback") is False and not slots.all("stage")),  # `don't go back to the old one`
         beside=tuple(slots.sentence[start:end].strip() for start, end in clauses),
     )  # fmt: skip
+
+
+def _bare(stage: str, request: Mapping[str, FieldInfo], unread: Sequence[str]) -> dict[str, object]:
+    """The one number that people give to a step, where a number alone was left unread: `200 that you write`."""
+    own = [name for name in catalog.BY_NAME[stage].load().settable if _is_number(request[name])]
+    number = next(iter(numbers_in(unread[0])), None) if len(unread) == 1 and numbers_alone(unread) else None
+    if len(own) != 1 or number is None or number.unit:
+        return {}
+    return {own[0]: fitting(number, request[own[0]])}
 
 
 def _owner(name: str) -> str:

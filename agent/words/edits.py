@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from tunesmith.agent.words import acts
 from tunesmith.agent.words.acts import Assigned, assigned, factors, info_of, settled
-from tunesmith.agent.words.held import end_of_part, held_back, taken_back
+from tunesmith.agent.words.held import end_of_part, held_back, on_condition, taken_back
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words, slots_of
 from tunesmith.agent.words.unmeant import denied, denied_values, not_enough
@@ -41,8 +41,11 @@ class Edits:
         return bool(self.values or self.without or self.model or self.last or self.factors)
 
 
-def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool], *, leaves_out: bool) -> Edits:
-    """What a sentence changes of a plan of these stages; `leaves_out`: it is about steps to leave out."""
+def edits_of(
+    slots: Slots, planned: Sequence[str], known: Callable[[str], bool], *, leaves_out: bool, asks: bool = True
+) -> Edits:
+    """What a sentence changes of a plan of these stages; `leaves_out`: it is about steps to leave out; `asks`: it
+    orders nothing, and so no condition keeps it back."""
     stages = [slot for slot in slots.all("stage") if slot.value in planned]
     until = [slot for slot in stages if any(u.end <= slot.start and len(slots.between(u.end, slot.start)) <= 2
                                             for u in (*slots.all("until"), *slots.all("only")))]  # fmt: skip
@@ -50,20 +53,23 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     assignments = assigned(slots, tuple(planned))
     last = str(until[0].value) if until and (leaves_out or (negated and not assignments)) else ""
     without = [str(slot.value) for slot in negated or (stages if leaves_out and not last else [])]
+    by_place: Sequence[str] = ()
     if leaves_out and not (stages or assignments or [n for n in slots.numbers if not n.weak]):  # `skip the last step`
         without = [planned[-1] for match in lexicon()["ordinals"].find(slots.words) if match.name == "-1"]
+        by_place = ("figure",) if without else ()
     model = model_in(slots)
     pace = next(iter(slots.all("pace")), None)
     multiples = {name: one for name, one in factors(slots).items() if info_of(name, tuple(planned))}
     if not multiples and len(assignments) == 1 and len(times := slots.all("factor")) == 1:  # `4 epochs? cut it in half`
         multiples = {assignments[0].field: (float(str(times[0].value)), (times[0].start, times[0].end))}
     places = [*(place for one in assignments for place in one.places), *(place for _, place in multiples.values())]
-    places += acts.places_of(slots, (*acts.OWN_SLOTS, "stage", "commit", "unspoken"))
+    places += acts.places_of(slots, (*acts.OWN_SLOTS, "stage", "commit", "unspoken", *by_place))
     places += [(slot.start, slot.end) for slot in (model, pace) if slot is not None]
     places += _unwanted(slots, places) if assignments else []
     places += own_nouns(slots, [str(slot.value) for slot in stages])
     names = list(dict.fromkeys(str(slot.value) for slot in stages if slot not in negated))
     denied = [*denied_values(slots), *not_enough(slots), *taken_back(slots)]
+    denied += [] if asks else on_condition(slots, places)
     unread = unread_of(slots, places, known, denied, by_part=True)
     edits = Edits(
         tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,
@@ -71,11 +77,11 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
         {name: one[0] for name, one in multiples.items()}, unread,
         denied=bool(denied or held_back(slots, places) or _governs(slots, unread, places)),
     )  # fmt: skip
-    clauses = (
-        []
-        if denied
-        else loose_clauses(slots, places, known, (*edits.without, *edits.stages, *(one.field for one in assignments)))
-    )
+    own = (*edits.without, *edits.stages, *(one.field for one in assignments))
+    # what is said of steps that are left out is no argument: `no deploy, nothing on any port`
+    moot = [one for one in slots.all("field") if {*acts.known_fields().get(str(one.value), ("",))} <= {*edits.without}]
+    spoken = tuple(one for one in slots.named if one not in moot and not (one.kind == "work" and edits.without))
+    clauses = [] if denied else loose_clauses(replace(slots, named=spoken), places, known, own)
     if (edits.changes or slots.numbers) and clauses:  # of two numbers the plan tells which is the new one
         beside = tuple(slots.sentence[start:end].strip() for start, end in clauses)
         return replace(edits, unread=unread_of(slots, [*places, *clauses], known, by_part=True), beside=beside)
@@ -95,10 +101,10 @@ def _governs(slots: Slots, unread: Sequence[str], places: Sequence[Place]) -> bo
     return False
 
 
-def with_harmless_told(edits: Edits, *, of_old: bool = False) -> Edits:
+def with_harmless_told(edits: Edits) -> Edits:
     """The edits, each word that nobody knows told beside them: none that is a number or names a thing of the trade."""
     known = [one for one in edits.unread if numbers_in(one) or slots_of(one).named]
-    harmless = [] if (edits.denied and not of_old) or known or not edits.changes else [*edits.unread]
+    harmless = [] if edits.denied or known or not edits.changes else [*edits.unread]
     return replace(edits, unread=(), beside=(*edits.beside, *harmless)) if harmless else edits
 
 
@@ -114,7 +120,8 @@ def settled_in(now: Mapping[str, object], edits: Edits) -> Edits:
     found = replace(edits, values=values, unread=(*unread, *at_odds), factors={})
     said = {one.field: one.value for one in edits.values}
     swapped = any(said.get(one.field, one.value) != one.value for one in values)
-    return with_harmless_told(found, of_old=True) if swapped else found  # what is said of an old value orders nothing
+    # what is said of an old value orders nothing
+    return with_harmless_told(replace(found, denied=False)) if swapped else found
 
 
 def as_it_was(edits: Edits, now: Mapping[str, object], before: Mapping[str, object]) -> Edits:

@@ -15,10 +15,18 @@ def held_back(slots: Slots, places: Sequence[Place]) -> list[Place]:
 
     `places` are those of its arguments. What a reason says limits nothing, nor does a saying such as `when you can`.
     """
+    loose = [*_negations(slots), *_others(slots, places)]
+    return [*on_condition(slots, places), *(one for one in loose if not _inside(one, _harmless(slots)))]
+
+
+def on_condition(slots: Slots, places: Sequence[Place]) -> list[Place]:
+    """Where words such as `if` hold back what is beside them."""
+    return [one for one in conditions_of(slots, places) if not _inside(one, _harmless(slots))]
+
+
+def _harmless(slots: Slots) -> list[Place]:
     sayings = [one for one in idle_places(slots) if len(slots.between(*one)) > 1]
-    harmless = [*sayings, *reasons_of(slots), *_places_of(slots, "again")]
-    loose = [*conditions_of(slots, places), *_negations(slots), *_others(slots, places)]
-    return [one for one in loose if not _inside(one, harmless)]
+    return [*sayings, *reasons_of(slots), *_places_of(slots, "again")]
 
 
 def taken_back(slots: Slots) -> list[Place]:

@@ -201,7 +201,8 @@ class Reader:
         order = order_of(act, slots, self.known(label)) if act != label and act in catalog.ENTRIES else None
         edits = None
         if context.planned and (order or label in _ABOUT_PLANS):
-            edits = edits_of(slots, context.planned, self.known(label), leaves_out=label == "plan.without")
+            out, asks = label == "plan.without", label == "plan.what_if"
+            edits = edits_of(slots, context.planned, self.known(label), leaves_out=out, asks=asks)
         unnamed = request is None and (kind_of(label) in REQUESTS or label == "follow")
         return Reading(label, guess.probability, sure and not unnamed, slots, request, order, edits)
 
@@ -252,6 +253,8 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
         of_the_plan = bool(slots.all("card") or slots.all("card_gib")) and not slots.all("model")
         means = _MEANS_OF_A_PLAN | ({"plan.cost": _ON_A_CARD} if of_the_plan else {})
         means |= {"fits.fit": _ON_A_CARD} if of_the_plan and slots.all("field") else {}
+        if slots.numbers and slots.asks and all(one.kind == "pronoun" for one in slots.named):
+            means |= dict.fromkeys(("term", "plan.show"), "plan.why")  # `what does the 16 mean?`
     else:
         means = _MEANS_OF_STEPS_AHEAD if context.moment == "midway" else {}
     guesses = [replace(guess, label=means.get(guess.label, guess.label)) for guess in guesses]

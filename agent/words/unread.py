@@ -219,6 +219,8 @@ def _english() -> tuple[str, ...]:
 
 def _slip_of_nothing(word: Word) -> bool:
     """Whether a word that is none is a slip of one that says nothing: `ot`, `sory`."""
+    if word.written in words_in("from_a"):  # `form` for `from`
+        return True
     if len(word.written) == 2:
         return word.written[::-1] in empty_words()
     return slip_of(word.written, [one for one in _english() if len(one) >= _SHORTEST_PUT_RIGHT])

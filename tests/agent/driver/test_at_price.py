@@ -45,6 +45,9 @@ def alone(tmp_path: Path) -> Iterator[Alone]:
         ("no, go ahead", "asked once more"), ("nein, mach ruhig", "asked once more"),
         ("how blue is the whale in the morning?", "costs no money"),
         ("how blue is the whale in the morning?", "from its newest checkpoint"),
+        ("how blue is the whale in the morning?", "epochs=1.5 would take about half as long"),
+        ("so lang? ginge das auch schneller?", "epochs=1.5 would take about half as long"),
+        ("let me see one of the rows before that", "rows of r1"),
     ],
 )  # fmt: skip
 def test_at_a_price_what_is_asked_of_it_is_answered_and_nothing_is_decided(alone: Alone, said: str, holds: str) -> None:
@@ -137,6 +140,8 @@ def test_no_other_words_are_made_an_answer(said: str) -> None:
         ("no, tell me how many the base passed", "base passes"),
         ("hold on. i am torn. which one is better, r1 or the base?", "base"),
         ("no. wait, yes then", "asked once more"),
+        ("no wait, I want to see first what the merged one can do", "merged passes"),
+        ("non attends, je veux d'abord voir le modèle fusionné", "merged passes"),
     ],
 )  # fmt: skip
 def test_a_condition_is_held_to_the_price_and_what_stands_behind_a_no_is_heard(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,8 @@ def parted(one: Alone, said: str) -> tuple[list[str], tuple[str, ...]]:
         ("evalúa el modelo fusionado y luego cuantízalo a 4 bits", ["evalúa el modelo fusionado"],
          ("cuantízalo a 4 bits",)),
         ("quantize and deploy", ["quantize"], ("deploy (quantized)",)),
+        ("quantize it to 8 bits puis teste-le", ["quantize it to 8 bits"], ("teste-le (quantized)",)),
+        ("quantize r1 and compare it with the base", ["quantize r1"], ("compare it with the base",)),
         ("quantize it to 4 bits and release it", ["quantize it to 4 bits"], ("release it",)),
         ("train again with rank 8 and then evaluate the adapter and deploy it", ["train again with rank 8"],
          ("evaluate the adapter", "deploy it (adapter)")),
@@ -117,6 +120,42 @@ def test_of_two_orders_the_second_is_priced_by_itself_once_the_first_was_decline
     screen = screen_of(tmp_path, TWO, "quantize r1 again and put it on port 8081")
     first, _, then = screen.partition("You also wanted: “put it on port 8081 (r1, quantized)”")
     assert "?? quantize: about" in first and "127.0.0.1:8081" in then and "?? deploy: about" in then
+
+
+@pytest.mark.parametrize(
+    "said", ["quantize it to 8 bits, then test that against the base", "test the merged one against base"]
+)
+def test_what_a_test_is_set_against_is_not_the_model_that_it_tests(tmp_path: Path, said: str) -> None:
+    screen = screen_of(tmp_path, ONE, said)
+    assert "arm is 'base'" not in screen
+    assert "evaluate merged on" in screen if "merged" in said else "against the base (quantized)” comes after" in screen
+
+
+def test_a_number_alone_is_how_many_rows_an_order_for_rows_writes(tmp_path: Path) -> None:
+    (file := tmp_path / "tickets.jsonl").write_text('{"prompt": "where is it?", "completion": "on its way"}\n' * 3)
+    screen = screen_of(tmp_path, TWO, f"use {file} and then generate 120")
+    assert "write 120 rows of" in screen and "?? generate: about" in screen
+
+
+@pytest.mark.parametrize(
+    "said", ["don't delete r2, just say whether r3 beats r1", "r2 nicht löschen, aber ist r3 besser als r1?"]
+)
+def test_a_run_of_which_something_is_not_to_be_done_is_not_the_one_asked_about(tmp_path: Path, said: str) -> None:
+    state = "three finished runs r1, r2, r3; nothing is running, nothing served"
+    screen = screen_of(tmp_path, state, said)
+    assert "r3 (invoice-fields) and r1 (ticket-triage)" in screen and "r2 (" not in screen
+
+
+def test_an_order_for_the_largest_base_that_fits_is_told_how_it_is_fetched(tmp_path: Path) -> None:
+    screen = screen_of(
+        tmp_path, "no run yet, an empty home", "look at this machine and get me the biggest base it can take"
+    )
+    assert "This machine:" in screen and re.search("“base model=.+/.+” prices fetching", screen)
+
+
+def test_a_stop_beside_a_question_is_asked_about_and_the_question_answered(tmp_path: Path) -> None:
+    screen = screen_of(tmp_path, SERVED, "stop serving, and tell me from which run that was")
+    assert "End what is served?" in screen and "of r2 (quantized) is served" in screen
 
 
 def test_a_condition_of_the_second_order_is_said_and_falls_with_the_first(tmp_path: Path) -> None:
@@ -219,15 +258,41 @@ def test_a_base_that_is_named_beside_an_import_is_told_how_it_is_had(alone: Alon
     assert "“base model=meta-llama/Llama-3.2-1B" in told
 
 
+SERVED = "at least two finished runs; a model of one of them is served now, and another was served before it"
+
+
+@pytest.mark.parametrize(
+    ("said", "asks", "told"),
+    [
+        ("can u swicth bakc to the modell form befor pls", True, "serve the quantized model of r1 (a10)"),
+        ("how do I go back to the one served before?", False, "To go back: About"),
+        ("don't go back to the earlier one", False, "nothing was begun"),
+    ],
+)
+def test_to_go_back_is_ordered_asked_about_or_denied(tmp_path: Path, said: str, asks: bool, told: str) -> None:
+    screen = " ".join(screen_of(tmp_path, SERVED, said).split())
+    assert told in screen and ("?? deploy: about" in screen) is asks, screen
+
+
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        ("note in the report that r2 wins by 30 points over r1", False),
+        ("escribe en el informe que r1 acierta 99 de 100", False),
+        ("write the report of r1", True),
+    ],
+)
+def test_no_figure_is_written_into_a_report_on_anybodys_word(tmp_path: Path, said: str, written: bool) -> None:
+    screen = " ".join(screen_of(tmp_path, TWO, said).split())
+    assert ("The report of r1 is written" in screen) is written
+    assert ("only what was measured" in screen) is not written, screen
+
+
 @pytest.mark.parametrize(
     "said", ["put the previous model back please", "vuelve al modelo anterior", "bitte wieder das Modell davor"]
 )
 def test_the_model_before_is_the_one_that_was_served_before(tmp_path: Path, said: str) -> None:
-    screen = screen_of(
-        tmp_path,
-        "at least two finished runs; a model of one of them is served now, and another was served before it",
-        said,
-    )
+    screen = screen_of(tmp_path, SERVED, said)
     assert "serve the quantized model of r1 (a10)" in screen
 
 

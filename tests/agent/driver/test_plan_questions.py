@@ -57,6 +57,9 @@ def test_a_step_that_was_left_out_goes_back_to_its_place_and_is_measured_as_the_
 def test_a_step_that_the_plan_has_is_not_put_in_twice(planned: Talk) -> None:
     before = planned.deps.draft
     assert "already" in added(planned, "also merge it") and planned.deps.draft == before
+    assert "has that already (quantize)" in added(planned, "also quantize it please")
+    for words in ("add a test behind the quantizing", "füge nach dem Quantisieren noch eine Prüfung ein"):
+        assert "has that already (evaluate prompted, evaluate adapter" in added(planned, words), words
     assert "has that already (evaluate prompted, evaluate adapter" in added(
         planned, "nach dem Quantisieren bitte nochmal testen"
     )
@@ -216,6 +219,13 @@ WRITES = "r1 has rows; a plan for a new run is open: generate 400 rows, train wi
         (("rank 64 would be too much",), 16, 3.0),
         (("rank 64 would be lunacy",), 16, 3.0),
         (("lower the learning rate a bit",), 16, 3.0),
+        (("drei Epochen kommen mir viel vor, nimm lieber zwei wie beim letzten Mal",), 16, 2.0),
+        (("rank 16 looks like bragging, 8 is plenty for a shop",), 8, 3.0),
+        (("three epochs seem a lot, r1 had 2",), 16, 3.0),
+        (("three epochs are rather many, the two of us find",), 16, 3.0),
+        (("if I were braver I'd take rank 64",), 16, 3.0),
+        (("should it fit, 9 epochs; if not, leave it",), 16, 3.0),
+        (("rank 8 if you can",), 8, 3.0),
     ],
 )
 def test_words_change_of_the_plan_what_they_order_and_nothing_by_a_judgement(
@@ -223,6 +233,31 @@ def test_words_change_of_the_plan_what_they_order_and_nothing_by_a_judgement(
 ) -> None:
     screen, steps = plan_after(tmp_path, OPEN, *said)
     assert (steps["train"]["lora_rank"], steps["train"]["epochs"]) == (rank, epochs), screen
+
+
+@pytest.mark.parametrize("said", ["400 seems meagre. Take 900 rows", "400 ist knausrig. Nimm 900 Zeilen"])
+def test_a_judgement_on_what_the_plan_has_keeps_no_change_of_it_back(tmp_path: Path, said: str) -> None:
+    screen, steps = plan_after(tmp_path, WRITES, said)
+    assert steps["generate"]["rows"] == 900 and (steps["train"]["lora_rank"], steps["train"]["epochs"]) == (16, 3.0)
+    assert "could not place" not in screen
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "drop the last step, I want no port open in here",
+        "quita el último paso, aquí no quiero puertos abiertos",
+        "no deploy then, the server here is for the pupils and must not listen to anyone",
+    ],
+)
+def test_why_a_step_is_left_out_names_its_settings_and_keeps_nothing_back(tmp_path: Path, said: str) -> None:
+    _, steps = plan_after(tmp_path, OPEN, said)
+    assert "deploy" not in steps and "quantize" in steps
+
+
+def test_a_number_asked_about_by_itself_is_that_of_the_plan(tmp_path: Path) -> None:
+    screen, steps = plan_after(tmp_path, OPEN, "and what does 16 mean here?")
+    assert "train lora_rank is 16" in screen and steps["train"]["lora_rank"] == 16
 
 
 @pytest.mark.parametrize(
