@@ -21,12 +21,12 @@ from tunesmith.agent.driver.look_ups import (
 from tunesmith.agent.driver.parts import parted
 from tunesmith.agent.driver.standing import standing, while_it_runs
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import ordinary
+from tunesmith.agent.queries.answer import find, ordinary
 from tunesmith.agent.queries.following import forecast_of, next_stages
 from tunesmith.agent.words.head import kind_of
 from tunesmith.agent.words.reading import Reading, read, reader
-from tunesmith.agent.words.slots import slots_of
-from tunesmith.memory.errors import TunesmithError
+from tunesmith.agent.words.slots import Slots, slots_of
+from tunesmith.memory.errors import NotFound, TunesmithError
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import StepSpec
 
@@ -65,6 +65,8 @@ def guessed(deps: TurnDeps, *, doubted: bool = False) -> TurnAnswer | None:
     reading = deps.unsure
     if reading is None:
         return None
+    if missing := _no_such_run(deps, reading.slots):
+        return TurnAnswer(missing)
     try:
         if (half := _half(deps)) is not None:
             return half
@@ -97,12 +99,22 @@ def did_you_mean(deps: TurnDeps) -> str:
     kinds = [kind_of(head.label_of(question)) for question in deps.nearest]
     told = _TOLD.get(moment(deps), _TOLD["finished"])
     begins = _ABOUT_THE_LAST if follows else _PERHAPS_THIS if {*kinds[:1]} & {*told} else _NOT_UNDERSTOOD
-    first = not_measured(slots) if {*kinds} & {*_OF_RESULTS} else ""
+    first = _no_such_run(deps, slots) or (not_measured(slots) if {*kinds} & {*_OF_RESULTS} else "")
     stands = f"{first}\n{begins}\n{standing(deps)}".strip() + "\n"
     remember_standing(deps, slots)
     if not deps.nearest:
         return f"{stands}{CAN_ANSWER}"
     return f"{stands}Did you mean: {_numbered(deps, deps.nearest)}? Type its number, or say it in other words."
+
+
+def _no_such_run(deps: TurnDeps, slots: Slots) -> str:
+    """That a run which words name is not in the records, with those that are; empty where all are."""
+    for name in slots.values("run"):
+        try:
+            find(deps.store, str(name))
+        except NotFound as error:
+            return str(error)
+    return ""
 
 
 def guessed_part(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:

@@ -291,16 +291,17 @@ def _instead(asked: _Asked, work: str) -> str:
 
 
 def _several(asked: _Asked) -> list[str]:
-    """What several cards would change: nothing here, and what they could hold in other hands."""
+    """What several cards would change: a training shares its rows over them, and what serves is split over them."""
     query, card = asked.query, asked.rooms["VRAM"]
     together = query.cards * card.total_bytes
-    within = [need for need in asked.chosen(query.work) if need.memory == "VRAM" and need.bytes <= together]
+    served = {need.name: need for work in ("measure", "serve") for need in asked.chosen(work)}.values()
+    within = [need for need in served if need.memory == "VRAM" and need.bytes <= together]
     # the smallest ones: they are what could be begun with
     names = listed([f"{need.name} ({size(need.bytes)})" for need in sorted(within, key=lambda n: n.bytes)], 3)
-    hold = f"in a program that splits it: {names}" if within else "none of it either"
     return [
-        f"That is one card: tunesmith works on one at a time and splits no model. The {query.cards} together have "
-        f"{size(together)}, which would hold {hold}."
+        "That is one card: a training shares its rows over several, and each holds the whole model. What measures "
+        f"and serves is split over them: the {query.cards} together have {size(together)}, which would hold "
+        f"{f'by size alone {names}' if within else 'none of it either'}."
     ]
 
 

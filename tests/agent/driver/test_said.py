@@ -861,3 +861,8 @@ def test_a_step_whose_records_lack_what_todays_price_is_made_of_says_so(alone: A
     said = alone.hears(order)
     assert "cannot be priced: the records of r1 lack 'config'" in said, said
     assert not alone.asked
+
+
+@table("said", ["why was r1234 so slow?", "r1234 blorp the flurb whatever", "r1234?"])
+def test_a_run_that_is_not_there_is_named_whatever_else_was_understood(alone: Alone, said: str) -> None:
+    assert "There is no run r1234; the runs are r1" in alone.hears(said)
