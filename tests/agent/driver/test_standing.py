@@ -65,7 +65,7 @@ STATES: list[tuple[str, list[str]]] = [
     ("r1 is trained and merged, not quantized", ["Next in r1 is quantize, which makes the model smaller to about "]),
     ("r1 is trained and merged, not quantized", [" at 4 bits", "It takes about ", "of disk"]),
     ("r1 is merged, nothing tested after the merge", ["the merged model, which was not tested yet"]),
-    ("a run is planned or begun with its expensive steps", ["The 8 steps ahead take about", "not tight with"]),
+    ("a run is planned or begun with its expensive steps", ["The 8 steps ahead take about", " of memory (", "tight"]),
 ]
 
 
