@@ -241,9 +241,7 @@ def _alike(before: Query, label: str) -> bool:
 
 def _of_a_list(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     """`three more`, `more`: the list goes on behind what was shown; `next one`: the next in full, where one was."""
-    slots, asks = reading.slots, reading.kind == "case" and reading.request is None
-    if asks and deps.until and _bare(slots, "outcome") and not getattr(before, "number", 1):
-        return before  # `what should it have said?`: each is shown with what was wanted
+    slots = reading.slots
     if not deps.until or not _bare(slots, "which_run"):
         return None
     numbers = [int(one.value) for one in slots.numbers if not (one.unit or one.weak) and one.value >= 1]
