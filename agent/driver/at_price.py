@@ -94,7 +94,7 @@ class Waits:
         first = {
             "talk.power": self.money, "talk.licence": self.money, "talk.stop_how": self.stopping, "plan.wait": waits,
             "do.approve": alone, "talk.which_ask": alone,
-            "talk.beside": f"You can go on beside it; both get slower. {self._left('memory')}{card} {self.stopping}",
+            "talk.beside": self.plan and f"You can go on, a bit slower. {self._left('memory')}{card} {self.stopping}",
             **dict.fromkeys(("findings.all", "findings.why", "term", "talk.help"), explained),
         }.get(label)  # fmt: skip
         return f"{first} {self.price}" if first else ""
@@ -130,16 +130,14 @@ class Waits:
         most = [limit for what, limit in found if what == "size"]
         named = [match.name for match in lexicon()["asked_of"].find(slots.words) if match.name in _IN_BYTES]
         for name in dict.fromkeys(named or (_IN_BYTES if most else ())):
-            needs, _ = self._needs(name)
             told += [self._left(name)]
-            told += [f"That is {'within' if needs <= limit else 'over'} {size(limit)}." for limit in most]
+            told += [f"That is {'within' if self._needs(name)[0] <= cap else 'over'} {size(cap)}." for cap in most]
         closing = f"Yes starts it now; nothing starts by the clock, or before a yes. {self.price}"
         return " ".join([*told, closing]) if told else ""
 
     def _needs(self, name: str) -> tuple[int, int]:
         """What it needs of the disk or the memory, of the card's where it uses one, and how much of that is free."""
-        if self.plan is None:
-            return 0, 0
+        assert self.plan is not None
         plan, cost = self.plan, self.plan.estimate
         of_card = (cost.peak_vram_bytes, plan.free_vram_bytes)
         memory = of_card if cost.peak_vram_bytes else (cost.peak_ram_bytes, plan.free_ram_bytes)

@@ -240,8 +240,7 @@ def _alike(before: Query, label: str) -> bool:
 
 
 def _of_a_list(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
-    """`three more`, `more`, `the next ones`: the list goes on behind the last case or row that was shown; `next one`:
-    the next in full, where one was."""
+    """`three more`, `more`: the list goes on behind what was shown; `next one`: the next in full, where one was."""
     slots = reading.slots
     if not deps.until or not _bare(slots, "which_run"):
         return None

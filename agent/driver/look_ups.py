@@ -234,12 +234,11 @@ def _of_other_runs(deps: TurnDeps, slots: Slots, request: Query) -> list[str]:
     runs, asked, context = slots.values("run"), getattr(request, "run", ""), deps.records()
     if isinstance(request, ResultQuery) and not runs and moment(deps) == "served":
         return [*answer(ServedQuery(), context).lines[:2]]  # which of the models it is that answers now
-    told = (asked, getattr(request, "other_run", ""))
-    if isinstance(request, CompareRunsQuery):  # of which it compares two
+    others = [run for run in runs if run not in (asked, getattr(request, "other_run", ""))]
+    if isinstance(request, CompareRunsQuery) and request.about in ("results", "suites"):  # which two runs have here
         request = ResultQuery(block=request.block)
     elif request.kind not in _OF_ONE_RUN or asked not in runs:
         return []
-    others = [run for run in runs if run not in told]
     replies = [answer(request.model_copy(update={"run": run}), context).lines for run in others]
     lines = [line for reply in replies for line in reply[: deps.most_lines or None]]
     if isinstance(request, SettingsQuery) and len(others) == 1:

@@ -302,9 +302,8 @@ def _case_lines(asked: _Asked, given: Sequence[tuple[str, EvalResult]], among: i
     reason = reason_of(newest) if not newest.passed else ""
     notes = [f"wanted: {clip(wanted, 100)}"] * bool(wanted)
     notes += [clip(reason, 160 if few else 60)] * bool(reason and (among <= _SOME or not notes))
-    width = 210 if few else 60 if notes and len(given) == 1 else 100
     named = [f"{arm} {verdict_of(one)}" for arm, one in given] if len(given) > 1 else ["answered"]
-    told = [f"{name}: “{clip(given_by(one), width)}”" for name, (_, one) in zip(named, given, strict=True)]
+    told = [f"{who}: “{clip(given_by(one), 210 if few else 100)}”" for who, (_, one) in zip(named, given, strict=True)]
     told = [*told, *notes] if few else [*told[:-1], "; ".join([told[-1], *notes])]
-    question = quoted(asked_by(case), 150 if few else 60)
+    question = quoted(asked_by(case), 150 if few else 100)
     return [f"  {clip(newest.case_id, 50)}{question}", *(f"    {line}" for line in told)]

@@ -162,7 +162,9 @@ def named_with_times(ahead: Sequence[Ahead]) -> str:
         return f"{text} Their times show when each is due."
     unknown = len(ahead) - len(seconds)
     rest = f"; the {'time' if unknown == 1 else 'times'} of {unknown} more show when due" if unknown else ""
-    return f"{text} About {duration(sum(seconds))} in all{rest}.{needed_by(ahead)}"
+    longest = max(ahead, key=lambda one: one.seconds or 0.0)
+    most = f" The longest of them: {longest}." if len(seconds) > 1 else ""
+    return f"{text} About {duration(sum(seconds))} in all{rest}.{most}{needed_by(ahead)}"
 
 
 _TIGHT = 0.8
@@ -170,12 +172,13 @@ _TIGHT = 0.8
 
 
 def needed_by(ahead: Sequence[Ahead]) -> str:
-    """What steps need at most, of which step and of how much that is free, and what of it is tight, with a space before
-    it; empty where nothing is known."""
+    """What steps need at most, which of them most memory, and what of it is tight beside what is free, with a space
+    before it; empty where nothing is known."""
     most, disk = max(ahead, key=lambda one: one.memory_bytes), sum(one.disk_bytes for one in ahead)
     if not most.memory_bytes:
         return ""
-    needs = zip((f"memory ({most.stage})", "disk"), (most.memory_bytes, disk), most.free, strict=True)
-    each = [f"{size(n)} of {what}, {'' if n > _TIGHT * free else 'not '}tight with {size(free)} free"
-            for what, n, free in needs]  # fmt: skip
-    return f" At most {'; '.join(each)}."
+    needs = ((f"memory ({most.stage})", most.memory_bytes), ("disk", disk))
+    each = [f"{size(n)} of {what}{f', tight with {size(free)} free' * (n > _TIGHT * free)}"
+            for (what, n), free in zip(needs, most.free, strict=True)]  # fmt: skip
+    known = "At most" if all(one.seconds is not None for one in ahead) else "Of what is known at most"
+    return f" {known} {' and '.join(each)}{'' if ', tight' in ''.join(each) else '; neither is tight here'}."

@@ -179,8 +179,9 @@ def one_run(query: RunQuery, context: Context) -> Answer:
         f"{named(run)} is {known.status}; {store.step_counts(run.id)} steps done, {duration(known.seconds)} of work, "
         f"begun {day(known.began)}."
     ]
+    again = [how_it_goes_on(context.ws, step) for step in steps[-1:]]
     if query.about in ("remaining", "longest_left"):
-        return _remaining(context, run, known, lines, longest=query.about == "longest_left")
+        return _remaining(context, run, known, [*lines, *again], longest=query.about == "longest_left")
     if query.about == "steps" and not query.stage:
         return _steps(context, run, known, steps)
     if query.about == "dates":
@@ -191,7 +192,7 @@ def one_run(query: RunQuery, context: Context) -> Answer:
             f"{step.stage} ({step.id}) {step.status}: {clip(step.error or 'no reason recorded', 160)}{reached(step)}"
             for step in [step for step in steps if step.status in (FAILED, STOPPED)][-2:]  # the newest tell
         ]
-        lines += [how_it_goes_on(context.ws, step) for step in steps[-1:]]
+        lines += again
         lines = [line for line in lines if line]
         lines = [*scores.verdict_lines(store, run), *lines]
     begun = [step for step in steps if step.stage == query.stage and step.status in BEGUN]
@@ -349,8 +350,7 @@ def _failures(query: StepsQuery, context: Context) -> Answer:
 
 def _errors_alike(ended: Sequence[Step]) -> str:
     """Whether several steps that ended badly have the same error on record, but for its numbers."""
-    errors = Counter(re.sub(r"\d[\d.,]*", "#", step.error or "no reason") for step in ended)
-    most = max(errors.values())
+    most = max(Counter(re.sub(r"\d[\d.,]*", "#", step.error or "no reason") for step in ended).values())
     alike = f"{most} of these {len(ended)} have the same error on record"
     return f"{alike}." if most > 1 else "Their errors all differ: the records show no cause that two of them share."
 

@@ -25,8 +25,6 @@ from tunesmith.tools.pipeline.workspace import StepRequest
 
 _MODELS = ("model", "revision")
 """Fields that the base, the teacher and the driver have each."""
-_OF_A_FILE = "tensor_type"
-"""The bits of a GGUF, which are others than those of the quantized model: both are told to who asks for bits."""
 
 
 class SettingQuery(Query):
@@ -69,7 +67,8 @@ class Setting:
 def answer(query: SettingQuery, context: Context) -> Answer:
     """Each setting of the run that is meant, else of the newest that has it. Raises NotFound."""
     written = [one for one in context.store.newest_of_kind("release") if query.run in ("", one.run)]
-    fields = dict.fromkeys((*query.fields, *[_OF_A_FILE] * bool(written and "scheme" in query.fields)))
+    # the bits of a GGUF are others than those of the quantized model
+    fields = dict.fromkeys((*query.fields, *["tensor_type"] * bool(written and "scheme" in query.fields)))
     answers = [_answer(query, field, context) for field in fields]
     most = max(1, 6 // len(answers)) if len(answers) > 1 else None  # six lines in all
     lines = tuple(line for one in answers for line in one.lines[:most])

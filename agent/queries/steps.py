@@ -67,7 +67,7 @@ def answer(query: StepQuery, context: Context) -> Answer:
     share = _share(store, step, query.about == "share") if query.about in ("time", "share") and not query.arm else ""
     lines = _lead(query, step)
     if step.error:
-        lines.append(f"Why: {clip(step.error, 400)}{reached(step)}")
+        lines.append(f"Why: {clip(step.error, 400).rstrip('.')}.{reached(step)}")
         lines.append(how_it_goes_on(context.ws, step))
     elif query.about == "failure" and step.status == DONE:
         lines.insert(0, f"{name_of(step)} ({cite(step)}) did not fail: it is done.")

@@ -94,7 +94,7 @@ STATES: list[tuple[str, list[str]]] = [
         ],
     ),
     ("r1 is merged, nothing tested after the merge", ["the merged model, which was not tested yet"]),
-    ("a run is planned or begun with its expensive steps", ["The 8 steps ahead take about", "not tight with"]),
+    ("a run is planned or begun with its expensive steps", ["The 8 steps ahead take about", " of memory (", "tight"]),
 ]
 
 

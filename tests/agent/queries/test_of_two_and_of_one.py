@@ -116,7 +116,7 @@ def test_what_could_follow_without_a_plan_has_its_time_or_says_that_it_is_not_kn
         conn.execute("UPDATE runs SET plan = '{}' WHERE run = 'r1'")
     line = told(home, "run", about="remaining").lines[0]
     first = (
-        r"what could follow: preflight [\d.]+ (s|min).* in all\. At most .* of disk, not tight with .* free\. “go on"
+        r"what could follow: preflight [\d.]+ (s|min).* in all\. The longest of them: train .*\. At most .*\. “go on"
     )
     assert re.search(first, line), line
     chain = (
@@ -140,16 +140,17 @@ def test_what_could_follow_without_a_plan_has_its_time_or_says_that_it_is_not_kn
 
 @table(
     ("memory", "disk", "says"),
-    [(3, 1, r"4\.0 GiB of memory \(train\), not tight with 9\.0 GiB free; 2\.0 GiB of disk, not tight with 50"),
-     (7, 1, r"8\.0 GiB of memory \(train\), tight with 9\.0 GiB free; 2\.0 GiB of disk, not tight"),
-     (3, 45, r"not tight with 9\.0 GiB free; 46\.0 GiB of disk, tight with 50\.0 GiB free")],
+    [(3, 1, r" At most 4\.0 GiB of memory \(train\) and 2\.0 GiB of disk; neither is tight here\.$"),
+     (7, 1, r"8\.0 GiB of memory \(train\), tight with 9\.0 GiB free and 2\.0 GiB of disk\.$"),
+     (3, 45, r"4\.0 GiB of memory \(train\) and 46\.0 GiB of disk, tight with 50\.0 GiB free\.$")],
 )  # fmt: skip
 def test_of_steps_ahead_it_is_told_what_is_tight_beside_what_is_free(memory: int, disk: int, says: str) -> None:
     free = (9 * GIB, 50 * GIB)
     train = Ahead("r1", "train", "", 9.0, (memory + 1) * GIB, disk * GIB, free)
     steps = [Ahead("r1", "merge", "", 9.0, GIB, GIB, free), train]
     assert re.search(says, needed_by(steps)), needed_by(steps)
-    assert needed_by([Ahead("r1", "deploy", "", None)]) == ""
+    unknown = Ahead("r1", "deploy", "", None)
+    assert needed_by([unknown]) == "" and needed_by([*steps, unknown]).startswith(" Of what is known at most ")
 
 
 def test_rows_of_a_run_are_none_of_a_new_plan_until_it_imports_them(store: Store) -> None:

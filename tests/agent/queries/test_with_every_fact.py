@@ -56,8 +56,9 @@ def test_no_loss_is_made_up(tmp_path: Path) -> None:
 
 
 def test_what_broke_off_is_told_with_how_it_goes_on_and_its_price(tmp_path: Path) -> None:
-    for kind, given in (("step", {"about": "failure"}), ("steps", {"about": "failures"}), ("run", {"about": "status"})):
-        said = in_state(tmp_path / f"{kind}", "a run whose training step failed", kind, **given)
+    for kind, given in (("step", {"about": "failure"}), ("steps", {"about": "failures"}), ("run", {"about": "status"}),
+                        ("steps", {"about": "out_of_memory"}), ("run", {"about": "remaining"})):  # fmt: skip
+        said = in_state(tmp_path / f"{kind}{given['about']}", "a run whose training step failed", kind, **given)
         assert (
             "“Go on” tries it again, from its checkpoint of optimiser step 25, the newest on this disk" in said
             and "Its price: about " in said
