@@ -128,10 +128,8 @@ def _outcome_of(deps: TurnDeps, interview: Interview, reading: Reading) -> tuple
         return interview, f"Take your time. {short_question(interview)}"
     if means(reading, "describe.done") and interview.asked == "examples":
         left = EXAMPLES_MIN - len(distinct(interview.draft.examples))
-        return (
-            interview,
-            f"{left} more example{'s' if left > 1 else ''} needed before it can be tested: MESSAGE => ANSWER.",
-        )
+        more = f"{left} more example{'s' if left > 1 else ''} needed"
+        return interview, f"{more} before it can be tested: MESSAGE => ANSWER."
     return _corrected(home, interview, reading, words) or _answer_recorded(home, interview, words)
 
 
@@ -262,10 +260,8 @@ def _example(home: Path, interview: Interview, pointing: _Pointing, *, removes: 
     examples = list(interview.draft.examples)
     number = len(examples) if pointing.number == -1 else pointing.number
     if not 1 <= number <= len(examples):
-        return (
-            interview,
-            f"There are {len(examples)} examples so far, so none has the number {number}. {short_question(interview)}",
-        )
+        none = f"There are {len(examples)} examples so far, so none has the number {number}."
+        return interview, f"{none} {short_question(interview)}"
     if removes:
         line = f"Example {number} is removed: {echoed(examples.pop(number - 1))}."
     elif not pointing.text:

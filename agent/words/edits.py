@@ -147,10 +147,8 @@ def _unwanted(slots: Slots, taken_places: Sequence[Place]) -> list[Place]:
     """Numbers that no field took and that something is not to be: `8 bits, not 4`; and what says in words alone what it
     is instead of: `2 epochs instead of what it says`."""
     told = [(one.start, end_of_part(slots, one.end)) for one in slots.all("instead")]
-    names = [
-        *(one.start for one in slots.numbers),
-        *(one.start for one in slots.named if one.kind in ("field", "stage")),
-    ]
+    names = [one.start for one in slots.numbers]
+    names += [one.start for one in slots.named if one.kind in ("field", "stage")]
     in_words = [(start, end) for start, end in told if not any(start < at < end for at in names)]
     free = [n for n in slots.numbers if not any(start <= n.start < end for start, end in taken_places)]
     marks = (*slots.all("not"), *slots.all("instead"))
