@@ -207,12 +207,9 @@ def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | Non
     known, before = reader().known(GOES_BACK), tuple(words_in("before_that"))
     points_back = not order.run and any(word.written.startswith(before) for word in reading.slots.words)
     if act == "deploy" and not order.fields and points_back and GOES_BACK in reading.likely[1:3]:  # `das von davor`
-        unread = tuple(
-            text
-            for text in order.unread
-            if not all(known(word.text) or word.written.startswith(before) for word in words_of(text))
-        )
-        order = replace(order, fields={"rollback": True}, unread=unread)
+        said = ((text, words_of(text)) for text in order.unread)
+        unread = (text for text, words in said if not all(known(w.text) or w.written.startswith(before) for w in words))
+        order = replace(order, fields={"rollback": True}, unread=tuple(unread))
     return _after_what_runs(deps, order) or ordering.call_of(deps, order)
 
 
@@ -235,12 +232,9 @@ def _after_what_runs(deps: TurnDeps, order: Order) -> TurnAnswer | None:
 
 def _nothing_waits(deps: TurnDeps) -> TurnAnswer:
     """A yes or a no to nothing."""
-    waits = deps.store.steps(status=PLANNED)[-1:]
-    open_ = (
-        f"{waits[0].stage} ({waits[0].id}) waits for a yes: say “{waits[0].stage}” and its price is shown again."
-        if waits
-        else "No question of mine is open, so nothing was started."
-    )
+    open_ = "No question of mine is open, so nothing was started."
+    for one in deps.store.steps(status=PLANNED)[-1:]:
+        open_ = f"{one.stage} ({one.id}) waits for a yes: say “{one.stage}” and its price is shown again."
     return TurnAnswer(f"{open_} Say what to do, or “go on” for the next step.")
 
 
