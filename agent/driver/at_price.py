@@ -25,7 +25,7 @@ from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.answer import GOES_ON, clip
 from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.words import reading
-from tunesmith.agent.words.acts import assigned, known_fields
+from tunesmith.agent.words.acts import assigned, bare_number, known_fields
 from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.lexicon import lexicon
@@ -45,6 +45,7 @@ no question mark, is a question."""
 _IN_BYTES = ("memory", "disk")
 _SHOWS = 0.5
 """From which probability words without a question mark ask for something of the records, which begins nothing."""
+_MONEY = "A step on this computer costs no money, and its power is not measured."
 _SHORTER_BY = ("epochs", "rows")
 """What the time of a step grows with, nearly."""
 
@@ -71,11 +72,6 @@ class Waits:
         return cls(plan.stage, in_a_sentence(plan), work, plan.request, plan)
 
     @property
-    def money(self) -> str:
-        """That a step takes none."""
-        return "A step on this computer costs no money, and its power is not measured."
-
-    @property
     def stopping(self) -> str:
         """What becomes of it where it is stopped half-way."""
         goes_on = f"“go on” takes it up {GOES_ON[self.stage]}" if self.stage in GOES_ON else "“go on” begins it anew"
@@ -86,13 +82,13 @@ class Waits:
         if label.partition(".")[0] == "again":
             return in_form(self.price, label.partition(".")[2])
         if label in ("price", "plan.cost", "plan.show", "plan.why", "why", "talk.slow", "talk.trust"):
-            return " ".join([self.price, self.work, self.money, "“why” shows all of it."])
+            return " ".join([self.price, self.work, _MONEY, "“why” shows all of it."])
         waits = f"{self.stage} waits: nothing starts without a yes, or by the clock; “{self.stage}” shows it again."
         alone = f"A yes here starts {self.stage} alone: each step after it shows its own price and asks first."
         card = " It uses no graphics card." if self.plan and not self.plan.estimate.peak_vram_bytes else ""
         explained = meaning(slots_of(self.stage)) or self.work  # `in plain words`
         first = {
-            "talk.power": self.money, "talk.licence": self.money, "talk.stop_how": self.stopping, "plan.wait": waits,
+            "talk.power": _MONEY, "talk.licence": _MONEY, "talk.stop_how": self.stopping, "plan.wait": waits,
             "do.approve": alone, "talk.which_ask": alone,
             "talk.beside": self.plan and f"You can go on, a bit slower. {self._left('memory')}{card} {self.stopping}",
             **dict.fromkeys(("findings.all", "findings.why", "term", "talk.help"), explained),
@@ -103,7 +99,7 @@ class Waits:
     def not_understood(self) -> str:
         """What is always said to words that nobody understood."""
         return (
-            f"That is neither a yes nor a no, and I am not sure what it asks. {self.price} {self.shorter} {self.money} "
+            f"That is neither a yes nor a no, and I am not sure what it asks. {self.price} {self.shorter} {_MONEY} "
             f"{self.stopping} “why” shows all of it; {self.stage} starts only after a yes."
         )
 
@@ -111,7 +107,11 @@ class Waits:
     def shorter(self) -> str:
         """What would make it take less time."""
         less = self._less(0.5)
-        return f"{less} would take about half as long: type it." if less else f"No setting makes {self.stage} shorter."
+        return (
+            f"{less} would take about half as long: type it."
+            if less
+            else f"No setting is known to shorten {self.stage}."
+        )
 
     def _less(self, share: float) -> str:
         """The setting, with its value, that it takes nearly such a share of the time with; empty: none is known."""
@@ -248,7 +248,7 @@ def _of_the_price(deps: TurnDeps, words: str, said: reading.Reading, waits: Wait
     faster = said.slots.first("pace") == "fast" or (
         said.label == "plan.what_if" and "least" in said.slots.values("order")
     )
-    if faster and said.slots.asks and not agrees and not of_another:
+    if faster and said.slots.asks and not (agrees or of_another or said.slots.all("field")):
         return f"{waits.shorter} {waits.limits(said.slots) or waits.price}"
     if (agrees or said.label in _OF_A_LIMIT) and not of_another and (text := waits.limits(said.slots)):
         return text
@@ -294,10 +294,8 @@ def _to_what(said: reading.Reading, waits: Waits) -> str:
         more = [now // 2 or 1 if isinstance(now, int) else now / 2, now * 2] if _number(now) and now > 0 else ["…"]
         others = [f"{named[0]}={other}" for other in more if other != now]
     stands = f"is {now}" if now is not None else "has its usual value"
-    return (
-        f"{named[0]} {stands} in this price, and nothing was started. To what? Type such as {' or '.join(others)}, and "
-        f"it is priced anew."
-    )
+    such = f"Type such as {' or '.join(others)}, and it is priced anew."
+    return f"{named[0]} {stands} in this price, and nothing was started. To what? {such}"
 
 
 def _settable(waits: Waits) -> list[str]:
@@ -335,19 +333,14 @@ def _values(said: reading.Reading, waits: Waits) -> dict[str, object]:
     """The values that edits set, a multiple of what the price has worked out; a bare number, or `half as many`, is
     meant for the one number that people give to this step. Empty where anything else is in them."""
     edits, slots = said.edits or Edits(), said.slots
-    unread = [
-        part
-        for part in edits.unread
-        if not ((answer := read_answer(part, by="terminal", stage=waits.stage)) and answer.yes)
-    ]
-    values: dict[str, object] = {
-        one.field: one.value for one in edits.values if isinstance(one.value, int | float | str)
-    }
+    answers = ((part, read_answer(part, by="terminal", stage=waits.stage)) for part in edits.unread)
+    unread = [part for part, answer in answers if not (answer and answer.yes)]
+    given = (one for one in edits.values if isinstance(one.value, int | float | str))
+    values: dict[str, object] = {one.field: one.value for one in given}
     times, own = dict(edits.factors), _settable(waits)
     if not values and not times and not slots.all("field") and len(own) == 1:
-        bare = [one for part in unread for one in numbers_in(part) if len(part.split()) == 1]
-        if len(bare) == len(unread) == 1 and not bare[0].unit:
-            values, unread = {own[0]: f"{bare[0].value:g}"}, []
+        if bare := bare_number(waits.stage, unread):
+            values, unread = bare, []
         elif not unread and len(factors := slots.all("factor")) == 1:
             times = {own[0]: float(str(factors[0].value))}
     for name, factor in times.items():

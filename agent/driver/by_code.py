@@ -16,7 +16,7 @@ from tunesmith.agent.driver.follow_ups import follow_up, remember_call, remember
 from tunesmith.agent.driver.interview import interviewed
 from tunesmith.agent.driver.look_ups import answer_to, looked_up, turn_context, why
 from tunesmith.agent.driver.parts import Part, is_part
-from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
+from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, takes_now
 from tunesmith.agent.driver.restated import restated
 from tunesmith.agent.driver.standing import standing
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
@@ -66,12 +66,8 @@ def _not_twice(deps: TurnDeps, answer: TurnAnswer) -> TurnAnswer:
     """The same answer to other words is said to be the same, so that nobody thinks that he was not heard."""
     if answer.text == deps.last_answer and answer.tool != "describe_behaviour":
         more = " “Show all” gives the whole page." if deps.page is not None else ""
-        answer = TurnAnswer(
-            f"{answer.text}\n(That is all I can say to this; ask for something else of it, or name a run.{more})",
-            answer.for_model,
-            answer.tool,
-            answer.arguments,
-        )
+        told = f"(That is all I can say to this; ask for something else of it, or name a run.{more})"
+        answer = replace(answer, text=f"{answer.text}\n{told}")
     deps.last_answer = answer.text.partition("\n(That is all I can")[0]
     return answer
 
@@ -211,12 +207,9 @@ def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | Non
     known, before = reader().known(GOES_BACK), tuple(words_in("before_that"))
     points_back = not order.run and any(word.written.startswith(before) for word in reading.slots.words)
     if act == "deploy" and not order.fields and points_back and GOES_BACK in reading.likely[1:3]:  # `das von davor`
-        unread = tuple(
-            text
-            for text in order.unread
-            if not all(known(word.text) or word.written.startswith(before) for word in words_of(text))
-        )
-        order = replace(order, fields={"rollback": True}, unread=unread)
+        said = ((text, words_of(text)) for text in order.unread)
+        unread = (text for text, words in said if not all(known(w.text) or w.written.startswith(before) for w in words))
+        order = replace(order, fields={"rollback": True}, unread=tuple(unread))
     return _after_what_runs(deps, order) or ordering.call_of(deps, order)
 
 
@@ -239,12 +232,9 @@ def _after_what_runs(deps: TurnDeps, order: Order) -> TurnAnswer | None:
 
 def _nothing_waits(deps: TurnDeps) -> TurnAnswer:
     """A yes or a no to nothing."""
-    waits = deps.store.steps(status=PLANNED)[-1:]
-    open_ = (
-        f"{waits[0].stage} ({waits[0].id}) waits for a yes: say “{waits[0].stage}” and its price is shown again."
-        if waits
-        else "No question of mine is open, so nothing was started."
-    )
+    open_ = "No question of mine is open, so nothing was started."
+    for one in deps.store.steps(status=PLANNED)[-1:]:
+        open_ = f"{one.stage} ({one.id}) waits for a yes: say “{one.stage}” and its price is shown again."
     return TurnAnswer(f"{open_} Say what to do, or “go on” for the next step.")
 
 
@@ -279,9 +269,8 @@ def _with_values(deps: TurnDeps, reading: Reading) -> str:
     plan, changes = edited_plan(deps, deps.draft, edits)
     lines = []
     if changes and plan != deps.draft:
-        deps.change(plan)
-        summary = show_draft(deps)
-        lines.append(f"The plan has what you said: {', '.join(changes)}; about {summary['estimated_in_all']} in all. "
+        takes = takes_now(deps, plan)
+        lines.append(f"The plan has what you said: {', '.join(changes)}; about {takes} in all. "
                      f"Start it, or change something?")  # fmt: skip
     if limits or edits.unread:
         lines.append(ordering.unread_notice((*limits, *edits.unread), "the plan goes without it"))

@@ -6,6 +6,7 @@ A side question is answered and the same part stays open; `back`, `what did I sa
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tunesmith.agent.driver.look_ups import answer_to, turn_context
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.reading import Reading, read_or_not
+from tunesmith.agent.words.slots import empty_words, slots_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Example, distinct, missing
 
@@ -28,6 +30,7 @@ _FEW_WORDS = 9
 """Longer words without a question mark are what was asked for, and no question of their own."""
 _POINTING_WORDS, _POINTING_CHARACTERS = 7, 300
 """Among so many first words of a sentence stands what it points at, such as `the second example`."""
+_LIST = re.compile(r"\w+(?:, *\w+)+(?:,? +\w+ +\w+)?(?=[.;:\n])")
 _ADDS = 0.6
 """From which probability words are added to what was said; it is told, and `back` takes it out."""
 _ASIDE = 0.8
@@ -100,11 +103,8 @@ def means(reading: Reading, *labels: str, least: float = 1.0) -> bool:
 
     `least`: the probability that is enough where they change nothing.
     """
-    return (
-        (reading.sure or reading.probability >= least)
-        and reading.label in labels
-        and len(reading.slots.words) <= _FEW_WORDS
-    )
+    few = len(reading.slots.words) <= _FEW_WORDS
+    return few and reading.label in labels and (reading.sure or reading.probability >= least)
 
 
 def _outcome_of(deps: TurnDeps, interview: Interview, reading: Reading) -> tuple[Interview | None, str]:
@@ -128,10 +128,8 @@ def _outcome_of(deps: TurnDeps, interview: Interview, reading: Reading) -> tuple
         return interview, f"Take your time. {short_question(interview)}"
     if means(reading, "describe.done") and interview.asked == "examples":
         left = EXAMPLES_MIN - len(distinct(interview.draft.examples))
-        return (
-            interview,
-            f"{left} more example{'s' if left > 1 else ''} needed before it can be tested: MESSAGE => ANSWER.",
-        )
+        more = f"{left} more example{'s' if left > 1 else ''} needed"
+        return interview, f"{more} before it can be tested: MESSAGE => ANSWER."
     return _corrected(home, interview, reading, words) or _answer_recorded(home, interview, words)
 
 
@@ -160,12 +158,26 @@ def _alike(words: str, earlier: str) -> bool:
 
 
 def _answer_recorded(home: Path, interview: Interview, words: str) -> tuple[Interview, str]:
-    after = describing.take(home, interview, words)
+    labels = _labels(words)
+    # what each label stands for says the answer, and not when one is wanted
+    after = describing.take(home, interview, f"what: {words}" if labels and interview.asked == "when" else words)
     if not missing(after.draft):
         return after, ""
     if after == interview:
         return after, short_question(after)
-    return after, f"{_written_down(interview.draft, after.draft)}{after.question}"
+    bare = ", ".join(f"“{one}”" for one, times in labels.items() if times == 1)
+    told = f"(What {bare} stands for was not said: “what: …” says it all anew.)\n" if bare else ""
+    return after, f"{_written_down(interview.draft, after.draft)}{told}{after.question}"
+
+
+def _labels(words: str) -> dict[str, int]:
+    """The labels that words list, and how often each stands in them: what one stands for is said where it stands again.
+    Empty: no list, or of none that was said."""
+    listed = _LIST.search(words) if slots_of(words).values("figure") == ["balance"] or "=" in words else None
+    said = [word.written for word in words_of(words)]
+    labels = {word.written: said.count(word.written) for word in words_of(listed[0])} if listed else {}
+    labels = {one: times for one, times in labels.items() if one not in empty_words()}
+    return labels if max(labels.values(), default=0) > 1 else {}
 
 
 def _written_down(before: DescriptionDraft, after: DescriptionDraft) -> str:
@@ -262,16 +274,13 @@ def _example(home: Path, interview: Interview, pointing: _Pointing, *, removes: 
     examples = list(interview.draft.examples)
     number = len(examples) if pointing.number == -1 else pointing.number
     if not 1 <= number <= len(examples):
-        return (
-            interview,
-            f"There are {len(examples)} examples so far, so none has the number {number}. {short_question(interview)}",
-        )
+        none = f"There are {len(examples)} examples so far, so none has the number {number}."
+        return interview, f"{none} {short_question(interview)}"
     if removes:
         line = f"Example {number} is removed: {echoed(examples.pop(number - 1))}."
     elif not pointing.text:
-        return interview, (
-            f"Example {number} is {echoed(examples[number - 1])}. Say it anew as: example {number}: MESSAGE => ANSWER"
-        )
+        stands = f"Example {number} is {echoed(examples[number - 1])}."
+        return interview, f"{stands} Say it anew as: example {number}: MESSAGE => ANSWER"
     else:
         examples[number - 1] = _rewritten(pointing.text, examples[number - 1])
         line = f"Example {number} is now {echoed(examples[number - 1])}."
@@ -296,12 +305,8 @@ def interviewed(deps: TurnDeps, opened: Interview) -> TurnAnswer:
     except BadInput as error:
         return TurnAnswer(str(error), tool="describe_behaviour")
     if after is None or missing(after.draft) or words:
-        return TurnAnswer(
-            words,
-            for_model="(the description goes on)",
-            tool="describe_behaviour",
-            arguments={"act": "answer" if after else "drop"},
-        )
+        act = {"act": "answer" if after else "drop"}
+        return TurnAnswer(words, "(the description goes on)", "describe_behaviour", act)
     deps.show(draft_table(after))
     result = ordering.finish_description(deps, after)
     return TurnAnswer(result, tool="describe_behaviour", arguments={"act": "answer"})

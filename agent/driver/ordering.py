@@ -132,12 +132,8 @@ def next_step(deps: TurnDeps, run_id: str) -> TurnAnswer | Call:
         arm = {"arm": ended_badly.request["arm"]} if ended_badly.request.get("arm") else {}
         starting_point = f", {kept}" if (kept := taken_up(deps.store, ended_badly)) else ""
         why = f": {clip(ended_badly.error, 200)}" if ended_badly.error else ""
-        deps.show(
-            prose(
-                f"{cite(ended_badly)} ({ended_badly.stage}) ended{why}.{reached(ended_badly)} "
-                f"To try it again{starting_point}:"
-            )
-        )
+        told = f"{cite(ended_badly)} ({ended_badly.stage}) ended{why}.{reached(ended_badly)}"
+        deps.show(prose(f"{told} To try it again{starting_point}:"))
         return call_of(deps, Order(ended_badly.stage, arm, run=run_id, again=True))
     following = next_stages(deps.store, run)
     refused = [step.stage for step in deps.store.priced_steps(run.id)[-1:] if step.status == DECLINED] if run else []
@@ -240,14 +236,8 @@ def started(deps: TurnDeps, step: Step) -> object:
     if deps.follow:
         return {**step_facts(Outcome(step).done()), **ran}
     deps.say(f"{step.stage} runs in the background; you are told when it ends, and we can go on talking.")
-    return {
-        "started": step.stage,
-        "step": step.id,
-        "run": step.run,
-        "estimated": duration(step.estimated_seconds),
-        **ran,
-        "note": "it runs in the background; the user is told when it ends",
-    }
+    told = {"started": step.stage, "step": step.id, "run": step.run, "estimated": duration(step.estimated_seconds)}
+    return {**told, **ran, "note": "it runs in the background; the user is told when it ends"}
 
 
 def _refuse_a_second(deps: TurnDeps, request: StepRequest) -> None:
@@ -370,12 +360,8 @@ def changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
                       "“without quantizing”.")  # fmt: skip
     if plan.steps == deps.draft.steps:
         return TurnAnswer(f"The plan has that already ({', '.join(changes)}), so it is unchanged.")
-    deps.change(plan)
-    summary = planning.show_draft(deps)
-    text = (
-        f"The plan is changed: {', '.join(changes)}. It takes about {summary['estimated_in_all']} now. "
-        f"Start it, or change more?"
-    )
+    takes = planning.takes_now(deps, plan)
+    text = f"The plan is changed: {', '.join(changes)}. It takes about {takes} now. Start it, or change more?"
     text += "".join(f"\n(About “{one}” nothing was done.)" for one in edits.beside)
     unused = [stage for stage in edits.stages if not any(stage in change.split() for change in changes)]
     text += "".join(f"\n(Of {stage} nothing was changed.)" for stage in unused)
@@ -396,5 +382,4 @@ def finish_description(deps: TurnDeps, opened: Interview) -> str:
     except BadInput as error:
         return str(error)
     planning.draft(deps, plan, opened.goal, opened.quantize)
-    summary = planning.show_draft(deps)
-    return f"{words} It takes about {summary['estimated_in_all']} in all."
+    return f"{words} It takes about {planning.show_draft(deps)['estimated_in_all']} in all."

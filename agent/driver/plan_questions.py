@@ -171,12 +171,8 @@ def undone(deps: TurnDeps) -> TurnAnswer:
     """The plan as it was before its newest change; said again, the change is back."""
     if deps.draft_before is None:
         return TurnAnswer("Nothing of the plan was changed that I could take back; it waits as it is.")
-    deps.change(deps.draft_before)
-    summary = planning.show_draft(deps)
-    return TurnAnswer(
-        f"The plan is as it was before the last change; about {summary['estimated_in_all']} in all. Start it, or "
-        f"change something?"
-    )
+    takes = planning.takes_now(deps, deps.draft_before)
+    return TurnAnswer(f"The plan is as it was before the last change; about {takes} in all. Start it, or change more?")
 
 
 def last_change(deps: TurnDeps) -> TurnAnswer:
@@ -250,12 +246,11 @@ def with_rows_of(deps: TurnDeps, run_id: str) -> TurnAnswer:
     plan = deps.draft.with_steps((*others[:at], import_step, none_written, *others[at + 1 :]))
     if refused := _refusal(plan):
         return TurnAnswer(refused)
-    deps.change(plan)
-    summary = planning.show_draft(deps)
+    takes = planning.takes_now(deps, plan)
     instead = f" in the place of those of {listed(left, 3)}" if any(left) and left != [str(file)] else ""
     return TurnAnswer(
         f"The plan trains on the {len(lines)} rows that {run.id} kept ({file}){instead} and writes none of the "
-        f"behaviour; about {summary['estimated_in_all']} in all. Start it, or change more?",
+        f"behaviour; about {takes} in all. Start it, or change more?",
         tool="edit_plan",
         arguments={"rows_of": run.id},
     )
@@ -315,12 +310,9 @@ def added(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
     plan = deps.draft.with_steps((*steps[:at], spec, *steps[at:]))
     if refused := _refusal(plan):
         return TurnAnswer(refused)
-    deps.change(plan)
-    summary = planning.show_draft(deps)
-    text = (
-        f"The plan has {_task(stage, fields)} as step {at + 1} of {len(plan.steps)} now; about "
-        f"{summary['estimated_in_all']} in all. Start it, or change more?"
-    )
+    takes = planning.takes_now(deps, plan)
+    text = f"The plan has {_task(stage, fields)} as step {at + 1} of {len(plan.steps)} now; about {takes} in all. "
+    text += "Start it, or change more?"
     more = [one for one in asked if one != stage and one not in {spec.stage for spec in plan.steps}]
     text += "".join(f" ({one} was not put in; ask for it by itself.)" for one in dict.fromkeys(more))
     return TurnAnswer(text, tool="edit_plan", arguments={"added": stage})

@@ -169,14 +169,11 @@ def show_draft(deps: TurnDeps) -> dict[str, object]:
     prices = forecast(deps.ws, deps.draft)
     deps.show(forecast_table(deps.draft.name, prices, deps.draft.reasons))
     seconds = sum(price.estimate.seconds for price in prices if price.estimate)
-    deps.ws.emit(
-        "plan.shown",
-        plan={"name": deps.draft.name, "steps": [spec.stage for spec in deps.draft.steps]},
-        estimated_seconds=seconds,
-        stage="",
-    )
+    stages = [spec.stage for spec in deps.draft.steps]
+    plan = {"name": deps.draft.name, "steps": stages}
+    deps.ws.emit("plan.shown", plan=plan, estimated_seconds=seconds, stage="")
     return {
-        "plan": [spec.stage for spec in deps.draft.steps],
+        "plan": stages,
         "estimated_in_all": duration(seconds),
         "memory": _memory(prices),
         "note": "the user agreed to everything beforehand: call start_plan now"
@@ -184,6 +181,12 @@ def show_draft(deps: TurnDeps) -> dict[str, object]:
         else "the table with every step's price is on the user's screen; nothing has started. "
         "Ask whether to start it or to change something.",
     }
+
+
+def takes_now(deps: TurnDeps, plan: PipelinePlan) -> str:
+    """Let a changed plan stand and show it; how long all of it takes."""
+    deps.change(plan)
+    return str(show_draft(deps)["estimated_in_all"])
 
 
 def _memory(prices: Sequence[Forecast]) -> str:
@@ -272,12 +275,8 @@ def _set(steps: tuple[StepSpec, ...], one: Assigned, named: Sequence[str]) -> tu
             tasks = [spec for spec in tasks if not set(apart) & set(spec.fields)] or tasks
         value = _model_named(str(one.value)) if one.field == "model" else one.value
         typed = plan_file.parse_fields(stage, {one.field: value})
-        steps = tuple(
-            spec.model_copy(update={"fields": {**declared.carried_over(spec.fields, typed), **typed}})
-            if spec in tasks
-            else spec
-            for spec in steps
-        )
+        given = [{**declared.carried_over(s.fields, typed), **typed} if s in tasks else s.fields for s in steps]
+        steps = tuple(s.model_copy(update={"fields": fields}) for s, fields in zip(steps, given, strict=True))
         changed.append(f"{stage} {one.field} {plain(typed[one.field])}")
     return steps, changed
 

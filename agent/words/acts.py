@@ -90,11 +90,8 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool], taken: Sequ
     if "system_prompt" in request and (quote := slots.first("quote")):
         fields["system_prompt"] = quote
     fields = {name: value for name, value in fields.items() if name not in multiples}
-    places += [
-        *taken,
-        *(place for _, place in multiples.values()),
-        *places_of(slots, (*OWN_SLOTS, "stage" if set(stages_of(slots)) <= {stage} else "")),
-    ]
+    step = "stage" if set(stages_of(slots)) <= {stage} else ""
+    places += [*taken, *(place for _, place in multiples.values()), *places_of(slots, (*OWN_SLOTS, step))]
     if fields or multiples:  # `longer, 5 epochs`; without a value it is an order that nothing took
         places += places_of(slots, ("unspoken",))
     foreign = next((one for one in assigned(slots) if one.field not in request), None)
@@ -103,7 +100,7 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool], taken: Sequ
     others = [*others, *denied_values(slots), *not_enough(slots), *held_back(slots, places), *taken_back(slots)]
     clauses = [] if others else loose_clauses(slots, places, known, (stage, *fields), strict=True)
     unread = unread_of(slots, [*places, *clauses], known, others)
-    if not (fields or multiples) and (bare := _bare(stage, request, unread)):
+    if not (fields or multiples) and (bare := bare_number(stage, unread)):
         fields, unread = bare, ()
     return Order(
         stage, fields, slots.first("run"), bool(slots.all("again")), {name: one[0] for name, one in multiples.items()},
@@ -114,13 +111,13 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool], taken: Sequ
     )  # fmt: skip
 
 
-def _bare(stage: str, request: Mapping[str, FieldInfo], unread: Sequence[str]) -> dict[str, object]:
+def bare_number(stage: str, unread: Sequence[str]) -> dict[str, object]:
     """The one number that people give to a step, where a number alone was left unread: `200 that you write`."""
-    own = [name for name in catalog.BY_NAME[stage].load().settable if _is_number(request[name])]
+    own = [name for name in catalog.BY_NAME[stage].load().settable if _is_number(info_of(name, (stage,)))]
     number = next(iter(numbers_in(unread[0])), None) if len(unread) == 1 and numbers_alone(unread) else None
-    if len(own) != 1 or number is None or number.unit:
+    if len(own) != 1 or number is None or number.unit or (info := info_of(own[0], (stage,))) is None:
         return {}
-    return {own[0]: fitting(number, request[own[0]])}
+    return {own[0]: fitting(number, info)}
 
 
 def _owner(name: str) -> str:
@@ -238,10 +235,8 @@ def _numbers(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
     """Numbers beside the names of their fields, read from left to right."""
     passed = passed_over(slots)
     meant = [number for number in slots.numbers if number not in [one.number for one in passed]]
-    tokens: list[Slot | Number] = [
-        *(slot for slot in slots.all("field") if _is_number(info_of(str(slot.value)))),
-        *(number for number in meant if number.unit not in _NO_FIELD_UNITS),
-    ]
+    named = (slot for slot in slots.all("field") if _is_number(info_of(str(slot.value))))
+    tokens: list[Slot | Number] = [*named, *(one for one in meant if one.unit not in _NO_FIELD_UNITS)]
     tokens.sort(key=lambda token: token.start)
     at = 0
     while at < len(tokens):

@@ -53,17 +53,16 @@ def edits_of(
     assignments = assigned(slots, tuple(planned))
     last = str(until[0].value) if until and (leaves_out or (negated and not assignments)) else ""
     without = [str(slot.value) for slot in negated or (stages if leaves_out and not last else [])]
-    by_place: Sequence[str] = ()
     if leaves_out and not (stages or assignments or [n for n in slots.numbers if not n.weak]):  # `skip the last step`
         without = [planned[-1] for match in lexicon()["ordinals"].find(slots.words) if match.name == "-1"]
-        by_place = ("figure",) if without else ()
     model = model_in(slots)
     pace = next(iter(slots.all("pace")), None)
     multiples = {name: one for name, one in factors(slots).items() if info_of(name, tuple(planned))}
     if not multiples and len(assignments) == 1 and len(times := slots.all("factor")) == 1:  # `4 epochs? cut it in half`
         multiples = {assignments[0].field: (float(str(times[0].value)), (times[0].start, times[0].end))}
     places = [*(place for one in assignments for place in one.places), *(place for _, place in multiples.values())]
-    places += acts.places_of(slots, (*acts.OWN_SLOTS, "stage", "commit", "unspoken", *by_place))
+    last_one = "figure" if without and not stages else ""  # `the last step`
+    places += acts.places_of(slots, (*acts.OWN_SLOTS, "stage", "commit", "unspoken", last_one))
     places += [(slot.start, slot.end) for slot in (model, pace) if slot is not None]
     places += _unwanted(slots, places) if assignments else []
     places += own_nouns(slots, [str(slot.value) for slot in stages])
@@ -147,10 +146,8 @@ def _unwanted(slots: Slots, taken_places: Sequence[Place]) -> list[Place]:
     """Numbers that no field took and that something is not to be: `8 bits, not 4`; and what says in words alone what it
     is instead of: `2 epochs instead of what it says`."""
     told = [(one.start, end_of_part(slots, one.end)) for one in slots.all("instead")]
-    names = [
-        *(one.start for one in slots.numbers),
-        *(one.start for one in slots.named if one.kind in ("field", "stage")),
-    ]
+    names = [one.start for one in slots.numbers]
+    names += [one.start for one in slots.named if one.kind in ("field", "stage")]
     in_words = [(start, end) for start, end in told if not any(start < at < end for at in names)]
     free = [n for n in slots.numbers if not any(start <= n.start < end for start, end in taken_places)]
     marks = (*slots.all("not"), *slots.all("instead"))

@@ -15,18 +15,16 @@ def held_back(slots: Slots, places: Sequence[Place]) -> list[Place]:
 
     `places` are those of its arguments. What a reason says limits nothing, nor does a saying such as `when you can`.
     """
-    loose = [*_negations(slots), *_others(slots, places)]
-    return [*on_condition(slots, places), *(one for one in loose if not _inside(one, _harmless(slots)))]
+    sayings = [one for one in idle_places(slots) if len(slots.between(*one)) > 1]
+    harmless = [*sayings, *reasons_of(slots), *_places_of(slots, "again")]
+    loose = [*conditions_of(slots, places), *_negations(slots), *_others(slots, places)]
+    return [one for one in loose if not _inside(one, harmless)]
 
 
 def on_condition(slots: Slots, places: Sequence[Place]) -> list[Place]:
-    """Where words such as `if` hold back what is beside them."""
-    return [one for one in conditions_of(slots, places) if not _inside(one, _harmless(slots))]
-
-
-def _harmless(slots: Slots) -> list[Place]:
-    sayings = [one for one in idle_places(slots) if len(slots.between(*one)) > 1]
-    return [*sayings, *reasons_of(slots), *_places_of(slots, "again")]
+    """Of these those that a word such as `if` begins: `if I had time I'd do 6 epochs`."""
+    ifs = {*words_in("conditions"), *_IFS}
+    return [one for one in held_back(slots, places) if slots.between(*one)[0].written in ifs]
 
 
 def taken_back(slots: Slots) -> list[Place]:
@@ -50,6 +48,8 @@ def conditions_of(slots: Slots, places: Sequence[Place] = ()) -> Iterator[Place]
             yield start, end_of_part(slots, end)
 
 
+_IFS = ("si", "se", "gdyby")
+"""Words for `if` that are others too, or only begin what is not so."""
 _YES, _MAY_BE_YES = ("sí", "sì"), ("si",)
 """Words that agree, as they are typed; without the accent where a mark stands behind."""
 

@@ -145,11 +145,7 @@ _HARD = ("path", "model", "card", "quote", "commit", "case", "row", "artifact", 
 def _with_article(sentence: str, start: int, end: int) -> str:
     """The words with the `my` or the `the` before them, so that they are told as they were said."""
     before = sentence[:start].rstrip().rsplit(" ", 1)[-1]
-    return (
-        sentence[start - len(before) - 1 : end]
-        if before.lower() in ("my", "the", "our", "meine", "mis")
-        else sentence[start:end]
-    )
+    return sentence[start - len(before) - 1 if before.lower() in ("my", "the", "our", "meine", "mis") else start : end]
 
 
 # What says nothing

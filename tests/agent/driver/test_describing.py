@@ -211,6 +211,24 @@ def test_a_part_or_an_example_is_changed_where_it_is_pointed_at_and_else_taken_a
     assert [one.prompt for one in interview.draft.examples] == prompts and interview.draft.never == never
 
 
+@pytest.mark.parametrize(
+    ("said", "part", "bare"),
+    [
+        ("labels: fast, slow or never. Fast is for today, never is for the bin", "what", "“slow”"),
+        ("etiquetas: a, b, c. a = roto, b = lento, c = bien", "what", ""),
+        ("any mail about trams, buses, ferries. Buses above all", "when", ""),
+    ],
+)
+def test_labels_with_what_they_stand_for_say_the_answer_and_one_without_is_named(
+    talk: Talk, said: str, part: str, bare: str
+) -> None:
+    talk.turn("make it sort complaints", GOAL)
+    told = "".join(tell(talk, said))
+    interview = open_interview(talk.store.home)
+    assert interview is not None and getattr(interview.draft, part) == said
+    assert ("stands for was not said" in told) is bool(bare) and bare in told
+
+
 def test_a_draft_with_one_message_twice_is_no_dead_end(talk: Talk) -> None:
     interview = begin(talk.store.home, "cooking tips", "fast", True)
     for words in SAID[:3]:
