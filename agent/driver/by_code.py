@@ -86,7 +86,7 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     (words, labels), deps.offered = deps.offered, ("", ())
     if label := dict(zip(NUMBERS, labels, strict=False)).get(deps.prompt.strip()):  # fewer labels than numbers
         return _picked(deps, words, label)
-    reading = read(deps.prompt[:LONGEST], turn_context(deps))
+    reading = read(deps.prompt[:LONGEST], replace(turn_context(deps), said="" if deps.most_lines else deps.said))
     if len(deps.prompt) > LONGEST and not (reading.sure and reading.kind == "want"):
         return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))
     if _agrees_to_a_proposal(deps, reading):

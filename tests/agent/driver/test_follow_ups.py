@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from tests.driver.stranger_states import home_of_state
 from tests.fixtures.tables import table
 from tunesmith.agent.driver.follow_ups import follow_up
 from tunesmith.agent.driver.look_ups import turn_context
-from tunesmith.agent.words.reading import read
+from tunesmith.agent.queries.machine import ServedQuery
+from tunesmith.agent.words.reading import Context, read
 
 pytestmark = pytest.mark.heavy
 
@@ -175,6 +177,42 @@ def test_what_words_leave_unnamed_is_what_was_told_last(
 ) -> None:
     shown = behind(tmp_path / f"{abs(hash((state, before, shows)))}", state, before, says)
     assert {say: shows in text for say, text in shown.items()} == dict.fromkeys(says, True), shown
+
+
+@table(
+    ("state", "before", "says"),
+    [
+        (DECLINED, "what did I refuse?", ("don't put that back", "put that one back with 10 rows", "delete that one")),
+        (DECLINED, "what did I approve?", ("bring that back again",)),
+        (MERGED, "how much disk does r1 use?", ("remove the old runs", "quantize the largest one with 3 bits")),
+        (TWO, "compare r1 and r2", ("is it done with the better one?", "the first one then")),
+    ],
+)  # fmt: skip
+def test_what_points_back_and_is_no_clear_order_begins_and_prices_nothing(
+    tmp_path: Path, state: str, before: str, says: Sequence[str]
+) -> None:
+    with at(tmp_path / f"{abs(hash((state, before)))}", state) as shell:
+        for say in says:
+            types(shell, before)
+            types(shell, say)
+        assert shell.answers.asked == []
+
+
+@table(
+    ("said", "say"),
+    [("what is served right now?", "how would I take it down?"), ("wat wordt er geserveerd?", "hoe krijg ik dat weg?")],
+)
+def test_what_was_said_before_weighs_few_words_and_makes_none_of_them_certain(said: str, say: str) -> None:
+    alone = Context(before=ServedQuery(), moment="served")
+    first, behind = (read(say, replace(alone, said=one)) for one in ("", said))
+    assert not first.sure and not behind.sure and behind.likely != first.likely
+    for order in (
+        "train it again",
+        "quantize it with 4 bits",
+        "yes",
+        "show me all the cases that the adapter model got wrong",
+    ):
+        assert read(order, replace(alone, said=said)) == read(order, alone), order
 
 
 def test_next_one_is_the_next_in_full_where_one_was_shown_so(tmp_path: Path) -> None:
