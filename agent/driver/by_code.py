@@ -12,9 +12,9 @@ from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, look_ups, named_files, ordering
 from tunesmith.agent.driver.choosing import on_the_better
-from tunesmith.agent.driver.follow_ups import follow_up, remember_call, remember_setting
+from tunesmith.agent.driver.follow_ups import follow_up
 from tunesmith.agent.driver.interview import interviewed
-from tunesmith.agent.driver.look_ups import answer_to, looked_up, turn_context, why
+from tunesmith.agent.driver.look_ups import answer_to, looked_up, remember_call, remember_setting, turn_context, why
 from tunesmith.agent.driver.parts import is_part
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
 from tunesmith.agent.driver.restated import restated

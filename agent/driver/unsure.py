@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunesmith.agent.driver import ordering
-from tunesmith.agent.driver.follow_ups import follow_up, remember_standing
+from tunesmith.agent.driver.follow_ups import follow_up
 from tunesmith.agent.driver.look_ups import (
     CAN_ANSWER,
     GUESSED,
     answer_to,
     moment,
     not_measured,
+    remember_standing,
     turn_context,
     with_what_is_next,
 )

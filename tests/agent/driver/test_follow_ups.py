@@ -148,6 +148,8 @@ def test_words_of_their_own_are_not_taken_for_short_ones(
 
 ROWS = "r1 has rows; a plan for a new run is open: generate 400 rows, train with rank 16, 3 epochs, quantize"
 HAD = "r1 was trained with rank 8 and 2 epochs; a plan for a new run is open: rank 16, 3 epochs, quantize"
+RELEASED = "r1 was released as GGUF in an earlier step"
+RUNNING = "a training step is running now, partly done"
 UNTESTED = "r1 is trained and merged, nothing tested after the merge"
 
 
@@ -170,6 +172,27 @@ UNTESTED = "r1 is trained and merged, nothing tested after the merge"
         (ONE, "what is the learning rate?", ("is that high?",), "times what the rule"),
         (EMPTY, "which runs are there?", ("why not?", "pourquoi pas ?"), "Nothing was begun in"),
         (UNTESTED, "has r1 been merged?", ("ok go ahead with that",), "?? evaluate: about"),
+        (UNTESTED, "is r1 done?", ("I mean after merging it", "no, tras fusionar"), "merged model of r1 was not"),
+        (TWO, "compare r1 and r2", ("why is that?", "warum das denn?"), "is a guess until one thing alone is changed"),
+        (SERVED, "which model was served before?", ("why though?", "warum denn?"), "No reason for changing"),
+        (ONE, "how much memory did the training need?", ("why so much?", "warum so viel?"), "Why is not recorded"),
+        (ONE, "how large is the adapter?", ("why?",), "no reason for what “how large is the adapter?”"),
+        (ONE, "how many target cases does the quantized model pass?", ("and without training?", "y sin entrenar?"),
+         "base passes 2 of 60"),
+        (ONE, "how many target cases does the quantized model pass?", ("a scalony?",), "merged passes 59 of 60"),
+        (ONE, "quanto è durato l'addestramento?", ("e tutto insieme?",), "of work in all"),
+        (MERGED, "how much disk does r1 use?", ("throw out the largest one", "lösch den größten davon"),
+         "I take that to be the base a1 of r1"),
+        (DECLINED, "what did I refuse?", ("bring that back again",), "?? generate: about"),
+        (DECLINED, "what did I approve?", ("und der Rest?", "y el resto?"), "generate (s3 of r1) refused"),
+        (FAILS, "which cases fail?", ("what would have been correct?", "was wäre richtig gewesen?"), "wanted: "),
+        (TWO, "show me the loss curve of r2", ("is that good?", "ist das gut?"), "r2: Not over-trained"),
+        (TWO, "how much disk do my runs take?", ("and how much is left?", "et il en reste combien ?"), "Disk: "),
+        (AHEAD, "which steps are left?", ("welcher braucht die meiste Zeit?",), "takes longest: train"),
+        (RELEASED, "where is the gguf of r1?", ("wat kan ik ermee?", "what can I do with it?"), "ollama run NAME"),
+        (RELEASED, "when was the gguf made?", ("how big is it?", "wie groß?"), "The release of r1 (a13) is 145 MiB"),
+        (RUNNING, "how long does the training still take?", ("and then?", "und danach?"), "what could follow"),
+        (SERVED, "what is served right now?", ("jak to wyłączyć?", "how to take it down?"), "`/serve stop`"),
     ],
 )  # fmt: skip
 def test_what_words_leave_unnamed_is_what_was_told_last(
