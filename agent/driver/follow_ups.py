@@ -73,8 +73,9 @@ def follow_up(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
     answer = with_what_is_next(deps, slots, asked, looked_up(deps, asked), standing)
     if asked == ServedQuery(about="before"):
         deps.last_query = ServedQuery(about="history")  # `put that back`
-    doubted = not (reading.sure or deps.most_lines) and reading.probability < _DOUBTFUL
-    return replace(answer, text=f"{answer.text}\n(I take that to be about “{deps.said}”.)") if doubted else answer
+    told = reading.probability >= _DOUBTFUL and (reading.sure or reading.label == "follow")
+    note = "" if told or deps.most_lines else f"\n(I take that to be about “{deps.said}”.)"
+    return replace(answer, text=f"{answer.text}{note}")
 
 
 def _agrees(deps: TurnDeps, reading: Reading) -> bool:
@@ -186,9 +187,8 @@ def _reason(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
 
 
 def _vague(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
-    """`is that good?`, `how much is left?`, `what can I do about it?`: what that means behind a question of its kind,
-    however surely it is read by itself."""
-    label = meant(before, reading.likely[: 1 if reading.sure else _CLOSE])
+    """`is that good?`, `how much is left?`, `what can I do about it?`: what that asks behind a question of its kind."""
+    label = meant(before, reading.likely[: _CLOSE if reading.probability < GUESSED else 1])
     asks = label and _bare(reading.slots, "verdict", "field")
     if asks and (label, getattr(before, "made", "")) == ("trial.how", "release"):
         return TurnAnswer(talk_text(deps, "ollama_how"))
@@ -234,8 +234,8 @@ def _of_the_same(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
 
 
 def _of_a_list(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
-    """`three more`, `the next ones`: the list goes on behind the last case or row that was shown; `next one`: the
-    next in full, where one was. `What should it have said?`: the first one in full."""
+    """`three more`, `the next ones`, `others`: the list goes on behind the last that was shown; `next one`: the next in
+    full, where one was. `What should it have said?`: the first one in full."""
     slots = reading.slots
     of_one = reading.kind == "case" and reading.probability >= GUESSED and getattr(before, "number", None) == 0
     if not deps.until or not _bare(slots, "which_run", *["outcome"] * of_one):
@@ -243,8 +243,8 @@ def _of_a_list(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     if of_one:
         return before.model_copy(update={"number": 1, "skip": 0, "as_table": False})
     numbers = [int(one.value) for one in slots.numbers if not (one.unit or one.weak) and one.value >= 1]
-    more = reading.label == "page" or (not reading.sure and "page" in reading.likely[:_NEAR])
-    if not more or not (numbers or _says(slots, "next_ones")):
+    near = slots.all("unspoken") or "page" in reading.likely[:_NEAR]
+    if not (reading.label == "page" or (near and not reading.sure)) or not (numbers or _says(slots, "next_ones")):
         return None
     in_full = int(getattr(before, "number", 0) != 0 and not numbers)
     most = {"most": min(numbers[0], MOST_SHOWN)} if numbers else {}

@@ -19,7 +19,7 @@ from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.queries.runs import RunsQuery
 from tunesmith.agent.words.acts import assigned, factors, known_fields
 from tunesmith.agent.words.carried import BEFORE, MAKES, WITHOUT, another_value, forgets, is_before, with_values
-from tunesmith.agent.words.lexicon import lexicon, words_of
+from tunesmith.agent.words.lexicon import lexicon, words_in, words_of
 from tunesmith.agent.words.slots import Slot, Slots, forgetting_of_two, place_in_list, stages_of
 from tunesmith.agent.words.values import Span
 from tunesmith.tools.pipeline import catalog
@@ -359,7 +359,7 @@ def followed(before: Query, asked: Asked, runs: Sequence[str]) -> Query | None:
             given[name] = value
     given = with_values(before, given)
     beside = asked.slots.unread([(slot.start, slot.end) for slot in asked.slots.named], lambda word: False)
-    other = asked.slots.all("unspoken") and {word.text for word in beside} <= {*lexicon()["unspoken"].words()}
+    other = asked.slots.all("unspoken") and {word.text for word in beside if len(word.text) > 1} <= words_in("unspoken")
     if not given and other and "run" in own and len(runs) == 2:
         given["run"] = next(run for run in runs if run != (getattr(before, "run", "") or runs[0]))
     if before.kind == "step" and "stage" in given:

@@ -188,6 +188,8 @@ UNTESTED = "r1 is trained and merged, nothing tested after the merge"
         (FAILS, "which cases fail?", ("what would have been correct?", "was wäre richtig gewesen?"), "wanted: "),
         (TWO, "show me the loss curve of r2", ("is that good?", "ist das gut?"), "r2: Not over-trained"),
         (TWO, "how much disk do my runs take?", ("and how much is left?", "et il en reste combien ?"), "Disk: "),
+        (TWO, "how much disk do my runs take?", ("welcher ist am größten?",), "The largest is base"),
+        (TWO, "what settings was r1 trained with?", ("a drugi?", "e o outro?", "e l'altro?"), "train of r2"),
         (AHEAD, "which steps are left?", ("welcher braucht die meiste Zeit?",), "takes longest: train"),
         (RELEASED, "where is the gguf of r1?", ("wat kan ik ermee?", "what can I do with it?"), "ollama run NAME"),
         (RELEASED, "when was the gguf made?", ("how big is it?", "wie groß?"), "The release of r1 (a13) is 145 MiB"),
@@ -293,7 +295,9 @@ def test_the_last_step_of_the_plan_is_one_by_its_place(tmp_path: Path) -> None:
 def test_a_list_goes_on_where_it_stopped_and_never_begins_anew(tmp_path: Path) -> None:
     with at(tmp_path / "home", FAILS) as shell:
         first = types(shell, "Show me three cases that r1's model got wrong.")
-        pages = [types(shell, say) for say in ("three more please", "noch drei", "otros tres", "the next five")]
+        pages = [
+            types(shell, say) for say in ("three more please", "noch drei", "otros tres, diferentes", "the next five")
+        ]
         assert [page.count("answered:") for page in pages[:3]] == [3, 3, 3]
         cases = [{line.split(":")[0].strip() for line in page.splitlines() if line.startswith("  ") and ": “" in line}
                  for page in (first, *pages)]  # fmt: skip
