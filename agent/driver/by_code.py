@@ -12,9 +12,9 @@ from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, look_ups, named_files, ordering
 from tunesmith.agent.driver.choosing import on_the_better
-from tunesmith.agent.driver.follow_ups import follow_up, remember_call, remember_setting
+from tunesmith.agent.driver.follow_ups import follow_up
 from tunesmith.agent.driver.interview import interviewed
-from tunesmith.agent.driver.look_ups import answer_to, looked_up, turn_context, why
+from tunesmith.agent.driver.look_ups import answer_to, looked_up, remember_call, remember_setting, turn_context, why
 from tunesmith.agent.driver.parts import Part, is_part
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, takes_now
 from tunesmith.agent.driver.restated import restated
@@ -80,7 +80,7 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     (words, labels), deps.offered = deps.offered, ("", ())
     if label := dict(zip(NUMBERS, labels, strict=False)).get(deps.prompt.strip()):  # fewer labels than numbers
         return _picked(deps, words, label)
-    reading = read(deps.prompt[:LONGEST], turn_context(deps))
+    reading = read(deps.prompt[:LONGEST], replace(turn_context(deps), said="" if deps.most_lines else deps.said))
     if len(deps.prompt) > LONGEST and not (reading.sure and reading.kind == "want"):
         return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))
     if _agrees_to_a_proposal(deps, reading):

@@ -13,7 +13,8 @@ from dataclasses import replace
 from tunesmith.agent.commands.approvals import is_yes
 from tunesmith.agent.driver import ordering, plan_questions
 from tunesmith.agent.driver.choosing import settings_before, values_of
-from tunesmith.agent.driver.look_ups import GUESSED, looked_up, meaning, moment, why
+from tunesmith.agent.driver.look_ups import GUESSED, looked_up, meaning, talk_text, why, with_what_is_next
+from tunesmith.agent.driver.standing import standing
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import ordinary
 from tunesmith.agent.queries.arguments import MOST_SHOWN, Query
@@ -24,22 +25,23 @@ from tunesmith.agent.queries.runs import RunQuery
 from tunesmith.agent.queries.scores import ResultQuery, arms_measured
 from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.agent.queries.steps import StepQuery
-from tunesmith.agent.words.acts import Assigned
-from tunesmith.agent.words.carried import another_value
+from tunesmith.agent.words.acts import Assigned, Order
+from tunesmith.agent.words.carried import PARTS, REASONS, alike, another_value, meant
 from tunesmith.agent.words.edits import Edits, settled_in
 from tunesmith.agent.words.head import kind_of
 from tunesmith.agent.words.lexicon import everyday, lexicon
 from tunesmith.agent.words.reading import Reading, reader
-from tunesmith.agent.words.requests import Asked, request_of
+from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import Slot, Slots, slots_of
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.records import DECLINED
+from tunesmith.tools.core.format import listed, size
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
 _MOST_WORDS = 10
 """Of what follows on an answer; longer words are about something of their own."""
-_LOOSE = frozenset({"pronoun", "unspoken", "not", "only", "again", "order", "figure"})
+_LOOSE = frozenset({"pronoun", "unspoken", "not", "only", "again", "order", "figure", "until"})
 """Kinds of slot that name nothing by themselves."""
 _CLOSE, _NEAR, _FEW = 2, 5, 5
 """Readings among which one counts as nearly as likely as the first, and as likely; words of a yes."""
@@ -64,43 +66,16 @@ def follow_up(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
         return ordering.accepted(deps, slots)
     if before is None:
         return None
-    rules = (_at_a_place, _of_the_one_before, *_RULES.get(before.kind, ()), _of_the_same)
+    rules = (_at_a_place, _of_the_one_before, *_RULES.get(before.kind, ()), _vague, _reason, _of_the_same, _another)
     asked = next((one for rule in rules if (one := rule(deps, before, reading)) is not None), None)
-    if isinstance(asked, Query):
-        answer = looked_up(deps, asked)
-        if asked == ServedQuery(about="before"):
-            deps.last_query = ServedQuery(about="history")  # `put that back`
-        return answer
-    asks_why = reading.label == "why" or (reading.label == "step.failure" and _bare(slots))
-    unsure = asked is None and not reading.sure and reading.probability >= GUESSED
-    return why(deps) if unsure and asks_why else asked
-
-
-def remember_call(deps: TurnDeps, call: Call) -> None:
-    """Keep what a step that was ordered is about, for the words after it."""
-    source = str(call.arguments.get("source", ""))
-    if call.tool == "import" and source and not source.startswith("hub:"):
-        deps.last_query = FileQuery(path=source)
-
-
-def remember_standing(deps: TurnDeps, slots: Slots) -> None:
-    """Keep what a question back told of: where nothing was asked before, or the words name the run, its results, or
-    the step that broke off."""
-    if (deps.last_query is not None and not slots.all("run")) or (run := deps.focused_run()) is None:
-        return
-    at = moment(deps)
-    if at in ("midway", "finished"):
-        deps.last_query = ResultQuery(run=run.id)
-    elif at == "broken_off":
-        deps.last_query = RunQuery(run=run.id, about="status")
-
-
-def remember_setting(deps: TurnDeps, slots: Slots) -> None:
-    """Keep the one setting of the open plan that words name, whatever they came to: `make that 8` is about it."""
-    planned = {name for spec in deps.draft.steps for name in spec.fields} if deps.draft else set()
-    fields = [name for name in slots.values("field") if name in planned]
-    if len(fields) == 1 and fields[0] not in getattr(deps.last_query, "fields", ()):
-        deps.last_query = SettingQuery(fields=(fields[0],))
+    if not isinstance(asked, Query):
+        return asked
+    answer = with_what_is_next(deps, slots, asked, looked_up(deps, asked), standing)
+    if asked == ServedQuery(about="before"):
+        deps.last_query = ServedQuery(about="history")  # `put that back`
+    told = reading.probability >= _DOUBTFUL and (reading.sure or reading.label == "follow")
+    note = "" if told or deps.most_lines else f"\n(I take that to be about “{deps.said}”.)"
+    return replace(answer, text=f"{answer.text}{note}")
 
 
 def _agrees(deps: TurnDeps, reading: Reading) -> bool:
@@ -161,7 +136,7 @@ def _asked_of(
     return asked if takes or not needs else None
 
 
-_Outcome = Query | TurnAnswer | None
+_Outcome = Query | TurnAnswer | Call | None
 
 
 def _at_a_place(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
@@ -203,50 +178,71 @@ def _of_the_one_before(deps: TurnDeps, before: Query, reading: Reading) -> _Outc
     return TurnAnswer(f"There is no run before {run}.")
 
 
+def _reason(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
+    """`why?`, also where nobody is sure of what the reason is asked."""
+    likely, bare, label = reading.probability >= GUESSED, _bare(reading.slots), reading.label
+    several = bare and label in REASONS and len({*reading.likely[:_FEW]} & {*REASONS}) > 1
+    asks = several or (likely and (label == "why" or (bare and label == "step.failure")))
+    return why(deps) if asks and not reading.sure else None
+
+
+def _vague(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
+    """`is that good?`, `how much is left?`, `what can I do about it?`: what that asks behind a question of its kind."""
+    label = meant(before, reading.likely[: _CLOSE if reading.probability < GUESSED else 1])
+    asks = label and _bare(reading.slots, "verdict", "field")
+    if asks and (label, getattr(before, "made", "")) == ("trial.how", "release"):
+        return TurnAnswer(talk_text(deps, "ollama_how"))
+    return _asked_of(deps, label, reading.slots, None, needs=False) if asks else None
+
+
+def _another(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
+    """What names one thing that the question before takes, and may follow on it: that question of this thing."""
+    if reading.sure or _acts(reading) or "follow" not in reading.likely[:_NEAR] or _bare(reading.slots):
+        return None
+    changed = followed(before, Asked(before.kind, "", reading.slots, ""), [run.id for run in ordinary(deps.store)])
+    return changed if changed != before else None
+
+
 def _of_the_same(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     """Words that leave out what they are about, or are read with little certainty: asked of what was told last, of its
     first thing where that was a list, `when was that?`. Of the likely readings the one of the kind of the question
     before counts first."""
     slots, likely, follows = reading.slots, reading.likely, reading.label == "follow"
-    of_a_file = reading.kind == before.kind == "artifact"  # `how big?`
-    points_at_it = of_a_file or (slots.all("pronoun") and reading.kind in _ITEMS.values())
-    own = points_at_it or (before.kind in _AGAIN and _alike(before, reading.label))
+    points_at_it = slots.all("pronoun") and reading.kind in _ITEMS.values()
+    held = reading.kind == before.kind and any(getattr(before, name, "") for name in _CARRIED)
+    own = points_at_it or held or (before.kind in _AGAIN and alike(before, reading.label))
     if not _bare(slots, "outcome") or _acts(reading) or (reading.sure and reading.request is not None and not own):
         return None
     item = next(iter(_items(deps)[1]), None)
-    near = [label for label in likely[:_NEAR] if _alike(before, label)]
+    near = [label for label in likely[:_NEAR] if alike(before, label)]
     top = [label for label in likely[: 1 + follows] if reading.probability >= GUESSED]
     name = next((name for name in ("about", "part") if name in type(before).model_fields), "kind")
     doubted = reading.probability < _DOUBTFUL or (slots.all("pronoun") and not reading.sure)
     for label in (*(near if follows or doubted else ()), *top):
-        alike = _alike(before, label)
-        asked = _asked_of(deps, label, slots, item, needs=not alike)
+        same = alike(before, label)
+        asked = _asked_of(deps, label, slots, item, needs=not same)
         if asked is not None and asked.kind == before.kind and getattr(asked, name) != getattr(before, name):
             return before.model_copy(update={name: getattr(asked, name)})
-        if alike and before.kind in _AGAIN:
+        if same and before.kind in _AGAIN and not follows:
             return before.model_copy(update={"about": _AGAIN[before.kind]})
-        if not alike and asked and not (slots.all("outcome") and "outcome" in type(asked).model_fields):
+        if not same and asked and not (slots.all("outcome") and "outcome" in type(asked).model_fields):
             return asked
     return None
 
 
-def _alike(before: Query, label: str) -> bool:
-    """Whether a label asks for what the question before did: what passed is what two are compared by."""
-    kind = kind_of(label)
-    return kind == before.kind or (kind in ("result", "compare") and before.kind.startswith("compare"))
-
-
-# What only some questions have
-
-
 def _of_a_list(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
-    """`three more`, `more`: the list goes on behind what was shown; `next one`: the next in full, where one was."""
+    """`three more`, `the next ones`, `others`: the list goes on behind the last that was shown; `next one`: the next in
+    full, where one was. `What should it have said?`: the first one in full."""
     slots = reading.slots
-    if not deps.until or not _bare(slots, "which_run"):
+    of_one = reading.kind == "case" and reading.probability >= GUESSED and getattr(before, "number", None) == 0
+    if not deps.until or not _bare(slots, "which_run", *["outcome"] * of_one):
         return None
+    if of_one:
+        return before.model_copy(update={"number": 1, "skip": 0, "as_table": False})
     numbers = [int(one.value) for one in slots.numbers if not (one.unit or one.weak) and one.value >= 1]
-    more = reading.label == "page" or (not reading.sure and "page" in reading.likely[:_NEAR])
-    if not more or not (numbers or _says(slots, "next_ones") or slots.all("unspoken")):
+    left = slots.all("unspoken")
+    more = reading.label == "page" or (not reading.sure and (left or "page" in reading.likely[:_NEAR]))
+    if not (more and (numbers or left or _says(slots, "next_ones"))):
         return None
     in_full = int(getattr(before, "number", 0) != 0 and not numbers)
     most = {"most": min(numbers[0], MOST_SHOWN)} if numbers else {}
@@ -294,19 +290,11 @@ def _of_a_fit(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
 
 def _of_a_part(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     """`and how much disk?`, `and the longest?`: that of the price, the machine or the steps ahead that were told of."""
-    argument, table, parts = _PARTS[before.kind]
+    argument, table, parts = PARTS[before.kind]
     part = parts.get(_says(reading.slots, table), "")
     ahead = getattr(before, "about", "remaining") in ("remaining", "steps")
     asks = part and ahead and _bare(reading.slots, "field") and _open(reading, "price", "run", "steps")
     return before.model_copy(update={argument: part}) if asks else None
-
-
-_PARTS: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
-    "price": ("only", "asked_of", {"time": "time", "disk": "disk", "memory": "memory"}),
-    "machine": ("part", "asked_of", {"disk": "disk", "memory": "ram"}),
-    "run": ("about", "longest", {"longest": "longest_left"}),
-}
-"""Kind of a question → the argument that says what of it is told, the table of its words, and what each means."""
 
 
 def _of_a_setting(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
@@ -331,22 +319,33 @@ def _of_a_step(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
 
 
 def _of_decisions(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
-    """`what was that for again?`: what the step is for that was refused last."""
-    refused = deps.store.steps(status=DECLINED)
-    if not refused or reading.sure or not _bare(reading.slots, "work") or not _says(reading.slots, "purpose"):
+    """Of the step that was refused last `what was that for again?`, and `put that back`, at its price. `And the rest?`
+    of what was approved: what was refused, and what was not asked about yet."""
+    slots, refused = reading.slots, deps.store.steps(status=DECLINED)
+    if _says(slots, "the_rest") and _bare(slots) and getattr(before, "decision", "") in ("any", "yes"):
+        both = before.model_copy(update={"decision": "no"}), RunQuery(run=getattr(before, "run", ""), about="remaining")
+        return TurnAnswer("\n".join(looked_up(deps, one).text for one in both))
+    if not refused or any(not one.weak for one in slots.numbers) or not _bare(slots, "work"):
         return None
     step = max(refused, key=lambda one: one.created_at)
+    orders = reading.order is not None or reading.label in ("do.repeat_run", "do.approve")
+    if orders and not slots.all("not") and slots.all("pronoun") and getattr(before, "decision", "") == "no":
+        return ordering.call_of(deps, Order(step.stage, step.request, step.run))
     again = f"{step.stage} ({step.id} of {step.run}) was refused; “{step.stage}” shows its price again."
-    return TurnAnswer(f"{text}\n{again}") if (text := meaning(slots_of(step.stage))) else None
+    asks = not reading.sure and _says(slots, "purpose") and (text := meaning(slots_of(step.stage)))
+    return TurnAnswer(f"{text}\n{again}") if asks else None
 
 
-def _of_a_file_made(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
-    """`and how big once it is quantized?`: the same of what a step makes, be it there or not."""
-    makes = [catalog.BY_NAME[stage].makes for stage in reading.slots.values("stage") if stage in catalog.BY_NAME]
-    in_the_plan = reading.label in ("run.remaining", "price", "follow")
-    asks = _bare(reading.slots, "stage", "work", "arm", "until") and in_the_plan
-    size = asks and makes and getattr(before, "about", "") == "size"
-    return before.model_copy(update={"made": makes[0], "artifact": ""}) if size else None
+def _of_files(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
+    """`throw that one away`: which file that is, the largest of several, and what works on such a one."""
+    asks = reading.label == "do.delete" or (reading.label == "talk.delete" and reading.slots.all("pronoun"))
+    files = [deps.store.artifact(str(one["artifact"])) for one in deps.facts if "artifact" in one]
+    if not asks or not files or not _bare(reading.slots, "verdict", "made", "arm"):
+        return None
+    one = max(files, key=lambda file: file.bytes)
+    users = listed([entry.name for entry in catalog.STAGES if one.kind in entry.needs], 12) or "no step"
+    which = f"I take that to be the {one.kind} {one.id} of {one.run}, {size(one.bytes)}, {one.path}"
+    return TurnAnswer(f"{which} ({users} would lack it). {ordering.refused(deps, 'delete')}")
 
 
 def _of_two_runs(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
@@ -357,9 +356,10 @@ def _of_two_runs(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
 
 
 _RULES: Mapping[str, tuple[Callable[[TurnDeps, Query, Reading], _Outcome], ...]] = {
-    "approvals": (_of_decisions,), "artifact": (_of_a_file_made,), "cases": (_of_a_list,), "rows": (_of_a_list,),
-    "compare_runs": (_of_two_runs,), "file_of_rows": (_of_a_file,), "findings": (_of_results,),
-    "fits": (_of_a_fit,), "machine": (_of_a_part,), "price": (_of_a_part,), "result": (_of_results,),
+    "approvals": (_of_decisions,), "artifact": (_of_files,), "disk_use": (_of_files,),
+    "cases": (_of_a_list,), "rows": (_of_a_list,),
+    "file_of_rows": (_of_a_file,), "findings": (_of_results,), "fits": (_of_a_fit,), "compare_runs": (_of_two_runs,),
+    "machine": (_of_a_part,), "price": (_of_a_part,), "result": (_of_results,),
     "run": (_of_a_part, _of_results), "setting": (_of_a_setting,), "settings": (_of_a_setting,), "step": (_of_a_step,),
 }  # fmt: skip
 """The kind of the question that was answered → how short words are read behind it."""

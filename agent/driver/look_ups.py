@@ -9,13 +9,14 @@ from functools import cache
 from importlib.resources import files
 
 from tunesmith.agent.driver.describing import open_interview
-from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
+from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Answer, cite, find, ordinary, run_of_base, taken_up
 from tunesmith.agent.queries.arguments import Query, TabledQuery
 from tunesmith.agent.queries.artifacts import release_in_short
 from tunesmith.agent.queries.case import CaseQuery
 from tunesmith.agent.queries.comparisons import CompareQuery, CompareRunsQuery
 from tunesmith.agent.queries.described import labels_of
+from tunesmith.agent.queries.files import FileQuery
 from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.following import next_stages
@@ -97,26 +98,61 @@ def remember(deps: TurnDeps, request: Query, reply: Answer) -> tuple[str, ...]:
     return reply.lines[:1]
 
 
+def remember_call(deps: TurnDeps, call: Call) -> None:
+    """Keep what a step that was ordered is about, for the words after it."""
+    source = str(call.arguments.get("source", ""))
+    if call.tool == "import" and source and not source.startswith("hub:"):
+        deps.last_query = FileQuery(path=source)
+
+
+def remember_standing(deps: TurnDeps, slots: Slots) -> None:
+    """Keep what a question back told of: where nothing was asked before, or the words name the run, its results, or
+    the step that broke off."""
+    if (deps.last_query is not None and not slots.all("run")) or (run := deps.focused_run()) is None:
+        return
+    at = moment(deps)
+    if at in ("midway", "finished"):
+        deps.last_query = ResultQuery(run=run.id)
+    elif at == "broken_off":
+        deps.last_query = RunQuery(run=run.id, about="status")
+
+
+def remember_setting(deps: TurnDeps, slots: Slots) -> None:
+    """Keep the one setting of the open plan that words name, whatever they came to: `make that 8` is about it."""
+    planned = {name for spec in deps.draft.steps for name in spec.fields} if deps.draft else set()
+    fields = [name for name in slots.values("field") if name in planned]
+    if len(fields) == 1 and fields[0] not in getattr(deps.last_query, "fields", ()):
+        deps.last_query = SettingQuery(fields=(fields[0],))
+
+
 def why(deps: TurnDeps) -> TurnAnswer:
     """`why?` after an answer: the reason as far as the records hold one."""
     before = deps.last_query
     if not ordinary(deps.store) and (before is None or isinstance(before, _OF_STEPS)):
         return TurnAnswer(f"Nothing was begun in {deps.store.home} so far, and so no run failed there. {CAN_ANSWER}")
-    if before is not None and (about := _WHY.get(type(before))):
-        return looked_up(deps, before.model_copy(update={"about": about}))
+    if before is not None and (reason := _WHY.get(type(before))):
+        failed = isinstance(before, StepQuery) and before.about in _OF_ITS_END
+        about, none = ("failure", "") if failed else reason
+        answer = looked_up(deps, before.model_copy(update={"about": about}))
+        return replace(answer, text=f"{none}\n{answer.text}".strip())
     if (before is None or isinstance(before, _OF_STEPS)) and (failure := _failure(deps, before)) is not None:
         return looked_up(deps, failure)
     if before is None:
         return TurnAnswer(f"Of what? {CAN_ANSWER}")
+    if before.kind in _NO_REASON:
+        return TurnAnswer(f"The records hold no reason for what “{deps.said}” asks; nothing was changed. {CAN_ANSWER}")
     of = {name: getattr(before, name, "") for name in ("run", "arm", "block")}
     return looked_up(deps, FindingsQuery.model_validate({**of, "about": "why" if of["block"] else "all"}))
 
 
-_WHY: Mapping[type, str] = {
-    StepQuery: "failure", RowsQuery: "reasons", CaseQuery: "wanted", SettingQuery: "value",
-    CompareRunsQuery: "settings",
+_WHY: Mapping[type, tuple[str, str]] = {
+    RowsQuery: ("reasons", ""), CaseQuery: ("wanted", ""), SettingQuery: ("value", ""), CompareRunsQuery: ("why", ""),
+    StepQuery: ("estimate", "Why is not recorded; what was expected of it, what it took and what was asked for:"),
+    ServedQuery: ("history", "No reason for changing what is served is recorded, only when and by whose yes:"),
 }  # fmt: skip
-"""Question → what of the same thing holds its reason."""
+"""Question → what of the same thing holds its reason, and what is said first where none is kept."""
+_OF_ITS_END, _NO_REASON = ("outcome", "failure", "log"), ("artifact", "disk_use", "machine", "price")
+"""What is asked of a step whose failure is its reason; questions about what no record gives a reason for."""
 _OF_STEPS = (RunQuery, RunsQuery, StepsQuery, JobsQuery)
 """Questions about what was done; those about what came of it have findings as their reason."""
 
@@ -197,6 +233,7 @@ def with_what_is_next(
             stands += [f"{arm}: {passed}." for arm in more if (passed := passed_by(deps.store, run.id, arm))]
     stands += [*_untested(deps, slots, request), *_of_other_runs(deps, slots, request)]
     first = not_measured(slots) if request.kind in _RESULTS else ""
+    stands = [line for line in stands if line not in answer.text]
     return replace(answer, text="\n".join(filter(None, [first, answer.text, *stands])).strip())
 
 

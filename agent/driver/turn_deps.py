@@ -112,6 +112,8 @@ class TurnDeps:
     """The page behind the last answer, for who asks for more."""
     last_query: Query | None = None
     """The question that was answered last, for words that change one thing of it."""
+    said: str = ""
+    """The words of the turn before, where a question was answered by then."""
     facts: tuple[Mapping[str, object], ...] = ()
     """What the last answer to a question told of, in its order: the steps, runs, files and so on, as records."""
     until: int = 0
@@ -205,6 +207,7 @@ class TurnDeps:
         """Forget what belonged to the turn before."""
         spoken = f'"{self.prompt[:_BEFORE_CHARACTERS]}"' if self.prompt else ""
         self.before, self.calls = next(iter(self.calls), spoken), []
+        self.said = self.prompt if self.last_query is not None else ""
         self.prompt, self.say_next, self.returned, self.undecided = prompt, "", None, None
         self.spoken, self.nearest, self.unsure, self.for_model = (), (), None, ""
         self.heard = [prompt]

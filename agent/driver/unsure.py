@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunesmith.agent.driver import ordering
-from tunesmith.agent.driver.follow_ups import follow_up, remember_standing
+from tunesmith.agent.driver.follow_ups import follow_up
 from tunesmith.agent.driver.look_ups import (
     CAN_ANSWER,
     GUESSED,
     answer_to,
     moment,
     not_measured,
+    remember_standing,
     turn_context,
     with_what_is_next,
 )
@@ -42,7 +43,7 @@ NUMBERS = ("1", "2", "3")
 """Of questions that are offered."""
 _NOT_UNDERSTOOD = "I did not understand that; nothing was changed or begun."
 _ABOUT_THE_LAST = (
-    "I take that to be about the last answer, and do not see what it asks of it; nothing was changed or begun."
+    "I take that to be about the last answer, to “{}”, and do not see what it asks of it; nothing was changed or begun."
 )
 
 _PERHAPS_THIS = (
@@ -91,14 +92,15 @@ def guessed(deps: TurnDeps, *, doubted: bool = False) -> TurnAnswer | None:
 def did_you_mean(deps: TurnDeps) -> str:
     """Where the user stands, and the questions that the words are nearest to, for a turn that nobody can answer."""
     before, head, slots = deps.last_query, reader().head, slots_of(deps.prompt, ordinary(deps.store))
-    follows = before is not None and deps.unsure is not None and deps.unsure.kind == "follow"
+    follows = before is not None and deps.unsure is not None and "follow" in (deps.unsure.kind, *deps.unsure.likely[:2])
     if follows and before is not None:  # of the same thing what can be asked
         others = (one for one in head.labels if kind_of(one) == before.kind)
         offers = [head.offer(one) for one in others if one.partition(".")[2] != getattr(before, "about", "")]
         deps.nearest = tuple(dict.fromkeys(offers))[: len(NUMBERS)] or deps.nearest
     kinds = [kind_of(head.label_of(question)) for question in deps.nearest]
     told = _TOLD.get(moment(deps), _TOLD["finished"])
-    begins = _ABOUT_THE_LAST if follows else _PERHAPS_THIS if {*kinds[:1]} & {*told} else _NOT_UNDERSTOOD
+    begins = _PERHAPS_THIS if {*kinds[:1]} & {*told} else _NOT_UNDERSTOOD
+    begins = _ABOUT_THE_LAST.format(deps.said) if follows else begins
     first = _no_such_run(deps, slots) or (not_measured(slots) if {*kinds} & {*_OF_RESULTS} else "")
     stands = f"{first}\n{begins}\n{standing(deps)}".strip() + "\n"
     remember_standing(deps, slots)

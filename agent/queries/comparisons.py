@@ -14,6 +14,7 @@ from tunesmith.agent.queries import scores, settings
 from tunesmith.agent.queries.answer import Answer, Context, Proposed, clip, find, named, ordinary
 from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, RunName, StageName, TabledQuery
 from tunesmith.agent.queries.cases import asked_of_both, passed_and_failed
+from tunesmith.agent.queries.curves import lines_of
 from tunesmith.agent.queries.described import asked_by, cases_of
 from tunesmith.agent.queries.prices import not_tested
 from tunesmith.memory.arms import ARMS
@@ -44,7 +45,7 @@ class CompareRunsQuery(TabledQuery):
     they were asked, or those that the first passes and the other fails."""
 
     kind: Literal["compare_runs"] = "compare_runs"
-    about: Literal["results", "forgotten", "settings", "time", "suites", "cases", "choice"] = "results"
+    about: Literal["results", "forgotten", "settings", "time", "suites", "cases", "choice", "why"] = "results"
     run: RunName = ""
     other_run: Annotated[str, Field(description="The other run; empty: the one before")] = ""
     stage: Annotated[StageName, Field(description="For time: one stage alone")] = ""
@@ -193,7 +194,12 @@ def compare_runs(query: CompareRunsQuery, context: Context) -> Answer:
     differing = [Difference(name, a, b) for name, (a, b) in settings.differing(store, one, two).items()]
     each = clip("; ".join(f"{one.setting} {one.value} / {one.other_value}" for one in differing), 300)
     lines = [f"  they differ in {len(differing)} settings: {each}"] if differing else []
-    if query.about == "settings":
+    if query.about == "why":
+        trained = [step for run in (one, two) for step in store.steps(run.id, status=DONE) if step.stage == "train"]
+        losses = [line for step in trained for line in lines_of(store, step)[:1]]
+        first = f"{one.id} and {two.id}: {lines[0].strip() if lines else 'their settings are the same'}."
+        lines = [first, *losses, "Which of that made a difference is a guess until one thing alone is changed."]
+    elif query.about == "settings":
         first = lines[0].strip() if lines else "Their settings are the same."
         lines = [f"{one.id} and {two.id}: {first}", *_results(store, one, two)]
     else:

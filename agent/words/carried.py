@@ -1,13 +1,15 @@
-"""What few words change of the question before: a value for a value, and what goes with what it belonged to."""
+"""What few words change of the question before: a value for a value, and what goes with what it belonged to; and what
+they mean behind a question of its kind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.queries.settings import SettingQuery
+from tunesmith.agent.words.head import kind_of
 from tunesmith.agent.words.lexicon import everyday
 from tunesmith.agent.words.slots import Slot, Slots
 
@@ -15,6 +17,29 @@ _NEAR = 3
 """Words at most between `before` and what it stands before."""
 _SCHEMES = {4: "W4A16", 8: "W8A8"}
 _BITS = (4, 8, 16)
+MAKES = {"quantize": "quantized", "merge": "merged"}
+"""Step → the model that it makes."""
+BEFORE = {"quantized": "merged", "merged": "adapter"}
+WITHOUT = {"quantize": "merged", "merge": "adapter", "train": "base"}
+"""A model → what it is made from; a step → the model that there is before it, or without it."""
+PARTS: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
+    "price": ("only", "asked_of", {"time": "time", "disk": "disk", "memory": "memory"}),
+    "machine": ("part", "asked_of", {"disk": "disk", "memory": "ram"}),
+    "run": ("about", "longest", {"longest": "longest_left"}),
+}
+"""Kind of a question → the argument that says what of it is told, the table of its words, and what each means."""
+REASONS = ("why", "findings.why", "rows.reasons", "step.failure")
+"""What is read from words that ask for a reason and do not say of what."""
+_GOOD, _HELP = ("result.passed", "talk.how_good", "setting.sensible"), ("talk.help", "findings.deploy")
+_MEANT: Mapping[str, Mapping[str, str]] = {
+    "curve": dict.fromkeys(_GOOD, "findings.overfitting"), "price": dict.fromkeys(_GOOD, "steps.estimates"),
+    "cases": dict.fromkeys(_HELP, "findings.next"), "confusion": dict.fromkeys(_HELP, "findings.next"),
+    "artifact": dict.fromkeys((*_HELP, "findings.next"), "trial.how"), "disk_use": {"run.remaining": "machine.disk"},
+    "artifact.size": {"run.remaining": "machine.disk"}, "step.memory": {"run.remaining": "machine.ram"},
+    "jobs": {"run.remaining": "run.remaining"},
+}  # fmt: skip
+"""Kind of a question, with what was asked of it or without → what is read from words that suit everything → what they
+ask behind it."""
 
 
 def is_before(slots: Slots, slot: Slot) -> bool:
@@ -62,3 +87,15 @@ def forgets(before: Query, given: Mapping[str, object]) -> tuple[str, ...]:
     left = ["values", "times"] if another_step else []
     left += ["skip"] if "skip" in own and "number" not in given else []
     return (*left, *(["only"] if "only" in own else []))
+
+
+def alike(before: Query, label: str) -> bool:
+    """Whether a label asks for what the question before did: what passed is what two are compared by."""
+    kind = kind_of(label)
+    return kind == before.kind or (kind in ("result", "compare") and before.kind.startswith("compare"))
+
+
+def meant(before: Query, labels: Sequence[str]) -> str:
+    """What words that suit everything ask behind a question, as a label, by what they are read as; empty: nothing."""
+    means = _MEANT.get(f"{before.kind}.{getattr(before, 'about', '')}") or _MEANT.get(before.kind, {})
+    return next((means[label] for label in labels if label in means), "")

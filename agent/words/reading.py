@@ -39,6 +39,10 @@ _REMEMBERED = 32
 """A turn reads the same words several times, and parts of them."""
 _BEHIND_A_YES, _EACH_WORD_READ = 0.5, 0.4
 """From which probability an order is taken, which is priced and asked about; one all of whose words are arguments."""
+_FEW, _DOUBTED, _ACTS = 6, 0.6, ("do.", "plan.", "want", "go_on", "accept", "yes", "no")
+"""Words that lean on the turn before, and below which probability they do: of 259 follow-ups in eight languages that
+nobody was sure of, 161 are read rightly so instead of 152, and of what is told as a guess 48 are wrong instead of 64.
+What they lean on makes no order of them, and nothing certain."""
 _NEVER = 2.0
 """A probability that nothing has."""
 _STOP, _MAY_STOP = "do.stop", 0.2
@@ -83,6 +87,8 @@ class Context:
     """Whether a new behaviour is being described."""
     before: Query | None = None
     """The question that was answered last."""
+    said: str = ""
+    """The words of the turn before, where those of this one may follow on them."""
     labels: tuple[str, ...] = ()
     """Those of the cases of the run that is talked about."""
     moment: Moment | Literal[""] = ""
@@ -163,6 +169,12 @@ class Reader:
         else:
             certain = reading.label != NOTHING and reading.probability >= self._least(reading)
             reading = replace(reading, sure=reading.sure and certain)
+        follows = context.said and len(slots.words) <= _FEW and not reading.label.startswith(_ACTS)
+        of_its_own = bool(context.planned) or bool(getattr(context.before, "path", ""))  # rules of their own read those
+        if follows and not of_its_own and not reading.sure and reading.probability < _DOUBTED:
+            guesses = self._behind(guesses, sentence, slots, context)
+            by_kind = kinds(guesses)
+            reading = replace(self._as(by_kind[0], True, slots, context), sure=False)
         offered = [one.label for one in by_kind if one.label not in _NOT_OFFERED]
         nearest = tuple(self.head.offer(label) for label in offered[:_NEAREST])
         return replace(
@@ -175,6 +187,14 @@ class Reader:
         """The examples of a label that a sentence is nearest to in meaning, the nearest first."""
         slots = slots_of(sentence[:LONGEST], ())
         return self.head.nearest(self._embedded(canonical(slots, self.head.vocabulary)), label, count)
+
+    def _behind(self, guesses: Sequence[Guess], sentence: str, slots: Slots, context: Context) -> list[Guess]:
+        """Few words weighed by what they are read as together with those that they follow on: how much, how long and
+        how good mean what was spoken of."""
+        together = slots_of(f"{sentence} ({context.said[:LONGEST]})", context.runs)
+        read = self.head.guesses(self._embedded(canonical(together, self.head.vocabulary)), slots, context.at)
+        likely = {one.label: one.probability for one in reversed(_possible(read, slots, context))}
+        return _rescaled([replace(one, probability=(one.probability * likely[one.label]) ** 0.5) for one in guesses])
 
     def _least(self, reading: Reading) -> float:
         """The probability from which a reading may be acted on."""
@@ -271,8 +291,13 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
         for guess in guesses
         if possible(guess.label, **moment)
     ]
-    total = sum(guess.probability for guess in open_) or 1.0
-    rescaled = (Guess(guess.label, guess.probability / total) for guess in open_)
+    return _rescaled(open_)
+
+
+def _rescaled(guesses: Sequence[Guess]) -> list[Guess]:
+    """Guesses as shares of one, the likeliest first."""
+    total = sum(guess.probability for guess in guesses) or 1.0
+    rescaled = (replace(guess, probability=guess.probability / total) for guess in guesses)
     return sorted(rescaled, key=lambda guess: -guess.probability)
 
 

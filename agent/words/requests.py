@@ -18,8 +18,8 @@ from tunesmith.agent.queries.prices import ApprovalsQuery
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.queries.runs import RunsQuery
 from tunesmith.agent.words.acts import assigned, factors, known_fields
-from tunesmith.agent.words.carried import another_value, forgets, is_before, with_values
-from tunesmith.agent.words.lexicon import lexicon, words_of
+from tunesmith.agent.words.carried import BEFORE, MAKES, WITHOUT, another_value, forgets, is_before, with_values
+from tunesmith.agent.words.lexicon import lexicon, words_in, words_of
 from tunesmith.agent.words.slots import Slot, Slots, forgetting_of_two, place_in_list, stages_of
 from tunesmith.agent.words.values import Span
 from tunesmith.tools.pipeline import catalog
@@ -79,15 +79,11 @@ def _allowed(value: object, annotation: object) -> bool:
     return not options or not isinstance(value, str) or value in options
 
 
-_MAKES = {"quantize": "quantized", "merge": "merged"}
-_BEFORE = {"quantized": "merged", "merged": "adapter"}
-
-
 def _stage(asked: Asked) -> str:
     """The stage that is named; of a run the one that makes the arm which is named: `has it been merged`."""
     if asked.kind == "price":
         return _priced(asked)
-    makes = [stage for stage, arm in _MAKES.items() if asked.kind == "run" and arm in asked.slots.values("arm")]
+    makes = [stage for stage, arm in MAKES.items() if asked.kind == "run" and arm in asked.slots.values("arm")]
     return next(iter([*stages_of(asked.slots), *makes]), "")
 
 
@@ -95,12 +91,13 @@ def _arms(asked: Asked) -> list[str]:
     """The arms that are named; where none is, the one that a step makes which is named: `after quantizing`."""
     arms = asked.slots.values("arm")
     if asked.kind == "compare" and len(arms) == 1:  # `quantized against merge`
-        return [*dict.fromkeys((*arms, *(_MAKES[work] for work in asked.slots.values("work") if work in _MAKES)))]
+        return [*dict.fromkeys((*arms, *(MAKES[work] for work in asked.slots.values("work") if work in MAKES)))]
     if arms or "stage" in REQUESTS[asked.kind].model_fields:
         return arms
-    of_stages = [_MAKES[str(slot.value)] for slot in asked.slots.all("stage") if slot.value in _MAKES]
-    if asked.kind == "result" and any(is_before(asked.slots, slot) for slot in asked.slots.all("stage")):
-        of_stages = [_BEFORE[arm] for arm in of_stages]  # `and before it was shrunk?`
+    of_stages = [MAKES[str(slot.value)] for slot in asked.slots.all("stage") if slot.value in MAKES]
+    undone = [s for s in asked.slots.all("stage") if is_before(asked.slots, s) or asked.slots.negated(s)]
+    if asked.kind == "result" and undone:  # `and before it was shrunk?`, `without training?`
+        of_stages = [WITHOUT[str(slot.value)] for slot in undone if slot.value in WITHOUT]
     bits = ["quantized"] if asked.slots.first("choice.scheme") or asked.slots.first("bits") else []
     return of_stages or bits
 
@@ -122,7 +119,7 @@ def _other_arm(asked: Asked) -> str:
         return arms[1] if asked.kind == "cases" and _outcome(asked) == "failed" else min(arms[:2], key=CHAIN.index)
     if asked.kind == "compare" and arms and not asked.slots.values("arm"):
         # What a step changed, against what it began with.
-        return _BEFORE[arms[0]]
+        return BEFORE[arms[0]]
     return "base" if arms == ["base"] and (asked.kind == "compare" or _outcome(asked) in ("lost", "gained")) else ""
 
 
@@ -271,7 +268,7 @@ def _failing(slots: Slots, failing: Slot) -> str:
 def _artifact_kind(asked: Asked) -> str:
     """What was made: of several arms the last in the chain; else what is named, or what a step makes that is named."""
     arms = [arm for arm in _arms(asked) if arm != "prompted"]
-    makes = [catalog.BY_NAME[stage].makes or stage for stage in asked.slots.values("stage") if stage in catalog.BY_NAME]
+    makes = [catalog.BY_NAME[stage].makes or stage for stage in stages_of(asked.slots) if stage in catalog.BY_NAME]
     return max(arms, key=CHAIN.index) if arms else asked.slots.first("made") or next(iter(makes), "")
 
 
@@ -361,7 +358,7 @@ def followed(before: Query, asked: Asked, runs: Sequence[str]) -> Query | None:
             given[name] = value
     given = with_values(before, given)
     beside = asked.slots.unread([(slot.start, slot.end) for slot in asked.slots.named], lambda word: False)
-    other = asked.slots.all("unspoken") and {word.text for word in beside} <= {*lexicon()["unspoken"].words()}
+    other = asked.slots.all("unspoken") and {word.text for word in beside if len(word.text) > 1} <= words_in("unspoken")
     if not given and other and "run" in own and len(runs) == 2:
         given["run"] = next(run for run in runs if run != (getattr(before, "run", "") or runs[0]))
     if before.kind == "step" and "stage" in given:

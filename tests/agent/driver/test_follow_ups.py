@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,8 @@ from tests.driver.stranger_states import home_of_state
 from tests.fixtures.tables import table
 from tunesmith.agent.driver.follow_ups import follow_up
 from tunesmith.agent.driver.look_ups import turn_context
-from tunesmith.agent.words.reading import read
+from tunesmith.agent.queries.machine import ServedQuery
+from tunesmith.agent.words.reading import Context, read
 
 pytestmark = pytest.mark.heavy
 
@@ -153,6 +154,7 @@ def test_words_of_their_own_are_not_taken_for_short_ones(
 ROWS = "r1 has rows; a plan for a new run is open: generate 400 rows, train with rank 16, 3 epochs, quantize"
 HAD = "r1 was trained with rank 8 and 2 epochs; a plan for a new run is open: rank 16, 3 epochs, quantize"
 RELEASED = "r1 was released as GGUF in an earlier step"
+RUNNING = "a training step is running now, partly done"
 UNTESTED = "r1 is trained and merged, nothing tested after the merge"
 
 
@@ -176,6 +178,29 @@ UNTESTED = "r1 is trained and merged, nothing tested after the merge"
         (EMPTY, "which runs are there?", ("why not?", "pourquoi pas ?"), "Nothing was begun in"),
         (RELEASED, "was r1 exported?", ("what size", "und wie gross"), "The release of r1 (a13) is 145 MiB"),
         (UNTESTED, "has r1 been merged?", ("ok go ahead with that",), "?? evaluate: about"),
+        (UNTESTED, "is r1 done?", ("I mean after merging it", "no, tras fusionar"), "merged model of r1 was not"),
+        (TWO, "compare r1 and r2", ("why is that?", "warum das denn?"), "is a guess until one thing alone is changed"),
+        (SERVED, "which model was served before?", ("why though?", "warum denn?"), "No reason for changing"),
+        (ONE, "how much memory did the training need?", ("why so much?", "warum so viel?"), "Why is not recorded"),
+        (ONE, "how large is the adapter?", ("why?",), "no reason for what “how large is the adapter?”"),
+        (ONE, "how many target cases does the quantized model pass?", ("and without training?", "y sin entrenar?"),
+         "base passes 2 of 60"),
+        (ONE, "how many target cases does the quantized model pass?", ("a scalony?",), "merged passes 59 of 60"),
+        (ONE, "quanto è durato l'addestramento?", ("e tutto insieme?",), "of work in all"),
+        (MERGED, "how much disk does r1 use?", ("throw out the largest one", "lösch den größten davon"),
+         "I take that to be the base a1 of r1"),
+        (DECLINED, "what did I refuse?", ("bring that back again",), "?? generate: about"),
+        (DECLINED, "what did I approve?", ("und der Rest?", "y el resto?"), "generate (s3 of r1) refused"),
+        (FAILS, "which cases fail?", ("what would have been correct?", "was wäre richtig gewesen?"), "wanted: "),
+        (TWO, "show me the loss curve of r2", ("is that good?", "ist das gut?"), "r2: Not over-trained"),
+        (TWO, "how much disk do my runs take?", ("and how much is left?", "et il en reste combien ?"), "Disk: "),
+        (TWO, "how much disk do my runs take?", ("welcher ist am größten?",), "The largest is base"),
+        (TWO, "what settings was r1 trained with?", ("a drugi?", "e o outro?", "e l'altro?"), "train of r2"),
+        (AHEAD, "which steps are left?", ("welcher braucht die meiste Zeit?",), "takes longest: train"),
+        (RELEASED, "where is the gguf of r1?", ("wat kan ik ermee?", "what can I do with it?"), "ollama run NAME"),
+        (RELEASED, "when was the gguf made?", ("how big is it?", "wie groß?"), "The release of r1 (a13) is 145 MiB"),
+        (RUNNING, "how long does the training still take?", ("and then?", "und danach?"), "what could follow"),
+        (SERVED, "what is served right now?", ("jak to wyłączyć?", "how to take it down?"), "`/serve stop`"),
     ],
 )  # fmt: skip
 def test_what_words_leave_unnamed_is_what_was_told_last(
@@ -183,6 +208,42 @@ def test_what_words_leave_unnamed_is_what_was_told_last(
 ) -> None:
     shown = behind(tmp_path / f"{abs(hash((state, before, shows)))}", state, before, says)
     assert {say: shows in text for say, text in shown.items()} == dict.fromkeys(says, True), shown
+
+
+@table(
+    ("state", "before", "says"),
+    [
+        (DECLINED, "what did I refuse?", ("don't put that back", "put that one back with 10 rows", "delete that one")),
+        (DECLINED, "what did I approve?", ("bring that back again",)),
+        (MERGED, "how much disk does r1 use?", ("remove the old runs", "quantize the largest one with 3 bits")),
+        (TWO, "compare r1 and r2", ("is it done with the better one?", "the first one then")),
+    ],
+)  # fmt: skip
+def test_what_points_back_and_is_no_clear_order_begins_and_prices_nothing(
+    tmp_path: Path, state: str, before: str, says: Sequence[str]
+) -> None:
+    with at(tmp_path / f"{abs(hash((state, before)))}", state) as shell:
+        for say in says:
+            types(shell, before)
+            types(shell, say)
+        assert shell.answers.asked == []
+
+
+@table(
+    ("said", "say"),
+    [("what is served right now?", "how would I take it down?"), ("wat wordt er geserveerd?", "hoe krijg ik dat weg?")],
+)
+def test_what_was_said_before_weighs_few_words_and_makes_none_of_them_certain(said: str, say: str) -> None:
+    alone = Context(before=ServedQuery(), moment="served")
+    first, behind = (read(say, replace(alone, said=one)) for one in ("", said))
+    assert not first.sure and not behind.sure and behind.likely != first.likely
+    for order in (
+        "train it again",
+        "quantize it with 4 bits",
+        "yes",
+        "show me all the cases that the adapter model got wrong",
+    ):
+        assert read(order, replace(alone, said=said)) == read(order, alone), order
 
 
 def test_next_one_is_the_next_in_full_where_one_was_shown_so(tmp_path: Path) -> None:
@@ -240,7 +301,9 @@ def test_the_last_step_of_the_plan_is_one_by_its_place(tmp_path: Path) -> None:
 def test_a_list_goes_on_where_it_stopped_and_never_begins_anew(tmp_path: Path) -> None:
     with at(tmp_path / "home", FAILS) as shell:
         first = types(shell, "Show me three cases that r1's model got wrong.")
-        pages = [types(shell, say) for say in ("three more please", "noch drei", "otros tres", "the next five")]
+        pages = [
+            types(shell, say) for say in ("three more please", "noch drei", "otros tres, diferentes", "the next five")
+        ]
         assert [page.count("answered:") for page in pages[:3]] == [3, 3, 3]
         cases = [{line.split(":")[0].strip() for line in page.splitlines() if line.startswith("  ") and ": “" in line}
                  for page in (first, *pages)]  # fmt: skip
