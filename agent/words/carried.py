@@ -31,11 +31,13 @@ PARTS: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
 REASONS = ("why", "findings.why", "rows.reasons", "step.failure")
 """What is read from words that ask for a reason and do not say of what."""
 _GOOD, _HELP = ("result.passed", "talk.how_good", "setting.sensible"), ("talk.help", "findings.deploy")
+_LEFT = ("run.remaining", "talk.licence")  # `how much is left?`, `how much is free?`
 _MEANT: Mapping[str, Mapping[str, str]] = {
-    "curve": dict.fromkeys(_GOOD, "findings.overfitting"), "price": dict.fromkeys(_GOOD, "steps.estimates"),
+    "curve": dict.fromkeys(_GOOD, "findings.overfitting"), "price": dict.fromkeys(_GOOD, "price"),
     "cases": dict.fromkeys(_HELP, "findings.next"), "confusion": dict.fromkeys(_HELP, "findings.next"),
-    "artifact": dict.fromkeys((*_HELP, "findings.next"), "trial.how"), "disk_use": {"run.remaining": "machine.disk"},
-    "artifact.size": {"run.remaining": "machine.disk"}, "step.memory": {"run.remaining": "machine.ram"},
+    "artifact": dict.fromkeys((*_HELP, "findings.next"), "trial.how"), "disk_use": dict.fromkeys(_LEFT, "machine.disk"),
+    "artifact.size": dict.fromkeys(_LEFT, "machine.disk"), "step.time": dict.fromkeys(_GOOD, "step.estimate"),
+    "step.memory": dict.fromkeys(_LEFT, "machine.ram") | dict.fromkeys(_GOOD, "step.estimate"),
     "jobs": {"run.remaining": "run.remaining"},
 }  # fmt: skip
 """Kind of a question, with what was asked of it or without → what is read from words that suit everything → what they
