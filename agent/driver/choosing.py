@@ -151,7 +151,7 @@ def edits_in(deps: TurnDeps, reading: Reading, edits: Edits) -> Edits:
 def _bare_numbers(deps: TurnDeps, now: Mapping[str, object], edits: Edits, sentence: str) -> Edits:
     """The edits, the one number of a part of the sentence apart from the words around it, where the reader takes that
     part by itself for a change; and alone where it judges a value that the plan has: `400 is stingy, make it 700`."""
-    left = list(edits.unread)
+    left, beside = list(edits.unread), list(edits.beside)
     for part in re.split(rf"[{MARKS}]\s", sentence) if numbers_in(" ".join(left)) else ():
         own, numbers = [one for one in left if one in part], numbers_in(part)
         if len(numbers) != 1 or numbers[0].unit or not numbers_in(" ".join(own)):
@@ -159,9 +159,9 @@ def _bare_numbers(deps: TurnDeps, now: Mapping[str, object], edits: Edits, sente
         said, number = reader().read(part, turn_context(deps)), part[numbers[0].start : numbers[0].end]
         judges = said.label == "remark" and said.probability >= _JUDGES and numbers[0].value in now.values()
         if judges or (said.sure and said.label in _ORDERS_A_NUMBER and not said.slots.all("run")):
-            around = [] if judges else [piece.strip() for one in own for piece in one.split(number)]
-            left = [one for one in left if one not in own] + [number, *filter(None, around)]
-    return replace(edits, unread=tuple(left))
+            beside += [] if judges else [piece.strip() for one in own for piece in one.split(number) if piece.strip()]
+            left = [one for one in left if one not in own] + [number]
+    return replace(edits, unread=tuple(left), beside=tuple(beside))
 
 
 _JUDGES = 0.5

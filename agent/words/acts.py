@@ -306,7 +306,8 @@ def settled(
         loose = {text: numbers[0] for text in left if len(numbers := numbers_in(text)) == len(text.split()) == 1}
         had, info = now.get(one.field), info_of(one.field)
         old = next((text for text, number in loose.items() if number.value == had), "")
-        if not old and one.value == had and len(loose) == 1 and info is not None and _is_number(info):
+        last = len(loose) == 1 and [*loose] == left[-1:]  # `400 rows, 100 of them in German` sets no 100
+        if not old and one.value == had and last and info is not None and _is_number(info):
             old, number = next(iter(loose.items()))
             one = replace(one, value=fitting(number, info))
         left = [text for text in left if text != old]

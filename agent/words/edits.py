@@ -47,22 +47,23 @@ def edits_of(
     """What a sentence changes of a plan of these stages; `leaves_out`: it is about steps to leave out; `asks`: it
     orders nothing, and so no condition keeps it back."""
     stages = [slot for slot in slots.all("stage") if slot.value in planned]
+    assignments, words = assigned(slots, tuple(planned)), slots.words
+    if leaves_out and not (stages or assignments or [n for n in slots.numbers if not n.weak]):  # `skip the last step`
+        lasts = [match for match in lexicon()["ordinals"].find(words) if match.name == "-1"]
+        stages = [Slot("stage", planned[-1], words[one.first].start, words[one.after - 1].end) for one in lasts]
     until = [slot for slot in stages if any(u.end <= slot.start and len(slots.between(u.end, slot.start)) <= 2
                                             for u in (*slots.all("until"), *slots.all("only")))]  # fmt: skip
     negated = _left_out(slots, stages, until)
-    assignments = assigned(slots, tuple(planned))
     last = str(until[0].value) if until and (leaves_out or (negated and not assignments)) else ""
     without = [str(slot.value) for slot in negated or (stages if leaves_out and not last else [])]
-    if leaves_out and not (stages or assignments or [n for n in slots.numbers if not n.weak]):  # `skip the last step`
-        without = [planned[-1] for match in lexicon()["ordinals"].find(slots.words) if match.name == "-1"]
     model = model_in(slots)
     pace = next(iter(slots.all("pace")), None)
     multiples = {name: one for name, one in factors(slots).items() if info_of(name, tuple(planned))}
     if not multiples and len(assignments) == 1 and len(times := slots.all("factor")) == 1:  # `4 epochs? cut it in half`
         multiples = {assignments[0].field: (float(str(times[0].value)), (times[0].start, times[0].end))}
     places = [*(place for one in assignments for place in one.places), *(place for _, place in multiples.values())]
-    last_one = "figure" if without and not stages else ""  # `the last step`
-    places += acts.places_of(slots, (*acts.OWN_SLOTS, "stage", "commit", "unspoken", last_one))
+    by_place = "figure" if stages and not slots.all("stage") else ""  # `the last step`
+    places += acts.places_of(slots, (*acts.OWN_SLOTS, "stage", "commit", "unspoken", by_place))
     places += [(slot.start, slot.end) for slot in (model, pace) if slot is not None]
     places += _unwanted(slots, places) if assignments else []
     places += own_nouns(slots, [str(slot.value) for slot in stages])
@@ -79,8 +80,8 @@ def edits_of(
     own = (*edits.without, *edits.stages, *(one.field for one in assignments))
     # what is said of steps that are left out is no argument: `no deploy, nothing on any port`
     moot = [one for one in slots.all("field") if {*acts.known_fields().get(str(one.value), ("",))} <= {*edits.without}]
-    spoken = tuple(one for one in slots.named if one not in moot and not (one.kind == "work" and edits.without))
-    clauses = [] if denied else loose_clauses(replace(slots, named=spoken), places, known, own)
+    spoken = [one for one in slots.named if one not in moot and not (one.kind == "work" and edits.without)]
+    clauses = [] if denied else loose_clauses(replace(slots, named=(*spoken, *stages)), places, known, own)
     if (edits.changes or slots.numbers) and clauses:  # of two numbers the plan tells which is the new one
         beside = tuple(slots.sentence[start:end].strip() for start, end in clauses)
         return replace(edits, unread=unread_of(slots, [*places, *clauses], known, by_part=True), beside=beside)

@@ -226,6 +226,8 @@ WRITES = "r1 has rows; a plan for a new run is open: generate 400 rows, train wi
         (("if I were braver I'd take rank 64",), 16, 3.0),
         (("should it fit, 9 epochs; if not, leave it",), 16, 3.0),
         (("rank 8 if you can",), 8, 3.0),
+        (("16 is rank enough for the two German testers",), 16, 3.0),
+        (("3 epochs of which 2 on the hard rows",), 16, 3.0),
     ],
 )
 def test_words_change_of_the_plan_what_they_order_and_nothing_by_a_judgement(
@@ -233,6 +235,10 @@ def test_words_change_of_the_plan_what_they_order_and_nothing_by_a_judgement(
 ) -> None:
     screen, steps = plan_after(tmp_path, OPEN, *said)
     assert (steps["train"]["lora_rank"], steps["train"]["epochs"]) == (rank, epochs), screen
+
+
+def test_what_is_not_to_become_of_the_last_step_leaves_it_in(tmp_path: Path) -> None:
+    assert "deploy" in plan_after(tmp_path, OPEN, "I don't want the last step to break")[1]
 
 
 @pytest.mark.parametrize("said", ["400 seems meagre. Take 900 rows", "400 ist knausrig. Nimm 900 Zeilen"])
