@@ -54,7 +54,7 @@ def parted(one: Alone, said: str) -> tuple[list[str], tuple[str, ...]]:
         ("evalúa el modelo fusionado y luego cuantízalo a 4 bits", ["evalúa el modelo fusionado"],
          ("cuantízalo a 4 bits",)),
         ("quantize and deploy", ["quantize"], ("deploy (quantized)",)),
-        ("quantize it to 8 bits puis teste-le", ["quantize it to 8 bits"], ("teste-le (quantized)",)),
+        ("quantize it to 8 bits y luego evalúalo", ["quantize it to 8 bits"], ("evalúalo (quantized)",)),
         ("quantize r1 and compare it with the base", ["quantize r1"], ("compare it with the base",)),
         ("quantize it to 4 bits and release it", ["quantize it to 4 bits"], ("release it",)),
         ("train again with rank 8 and then evaluate the adapter and deploy it", ["train again with rank 8"],
@@ -123,7 +123,7 @@ def test_of_two_orders_the_second_is_priced_by_itself_once_the_first_was_decline
 
 
 @pytest.mark.parametrize(
-    "said", ["quantize it to 8 bits, then test that against the base", "test the merged one against base"]
+    "said", ["quantize it to 8 bits, then evaluate that against the base", "test the merged one against base"]
 )
 def test_what_a_test_is_set_against_is_not_the_model_that_it_tests(tmp_path: Path, said: str) -> None:
     screen = screen_of(tmp_path, ONE, said)
@@ -133,12 +133,12 @@ def test_what_a_test_is_set_against_is_not_the_model_that_it_tests(tmp_path: Pat
 
 def test_a_number_alone_is_how_many_rows_an_order_for_rows_writes(tmp_path: Path) -> None:
     (file := tmp_path / "tickets.jsonl").write_text('{"prompt": "where is it?", "completion": "on its way"}\n' * 3)
-    screen = screen_of(tmp_path, TWO, f"use {file} and then generate 120")
+    screen = screen_of(tmp_path, TWO, f"import {file} and then generate 120")
     assert "write 120 rows of" in screen and "?? generate: about" in screen
 
 
 @pytest.mark.parametrize(
-    "said", ["don't delete r2, just say whether r3 beats r1", "r2 nicht löschen, aber ist r3 besser als r1?"]
+    "said", ["don't delete r2, just say whether r3 beats r1", "lösch r2 nicht, aber ist r3 besser als r1?"]
 )
 def test_a_run_of_which_something_is_not_to_be_done_is_not_the_one_asked_about(tmp_path: Path, said: str) -> None:
     state = "three finished runs r1, r2, r3; nothing is running, nothing served"
