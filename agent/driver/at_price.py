@@ -43,8 +43,6 @@ _A_NO, _ASKS_BEHIND_NO = 0.9, 0.75
 """From which probability words without a no are one: it begins nothing. And from which what stands behind a no, and has
 no question mark, is a question."""
 _IN_BYTES = ("memory", "disk")
-_SHOWS = 0.5
-"""From which probability words without a question mark ask for something of the records, which begins nothing."""
 _MONEY = "A step on this computer costs no money, and its power is not measured."
 _SHORTER_BY = ("epochs", "rows")
 """What the time of a step grows with, nearly."""
@@ -195,8 +193,7 @@ def aside(deps: TurnDeps, words: str, waits: Waits) -> str:
         why_not = at_price.label in ("why", "plan.why") and begins_with_yes(words, stage)  # `yes, why not?`
         if stage and (text := _of_the_price(deps, words, at_price, waits, why_not=why_not)):
             return text
-        shows = at_price.request is not None and at_price.probability >= _SHOWS
-        may_ask = at_price.slots.asks or at_price.tells or bool(rest) or shows
+        may_ask = at_price.slots.asks or at_price.tells or bool(rest) or at_price.request is not None
         guessed = not at_price.sure and may_ask and at_price.probability >= GUESSED
         answer = None if why_not else answer_to(deps, replace(at_price, sure=at_price.sure or guessed))
         if answer and guessed:

@@ -85,7 +85,7 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
         return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))
     if _agrees_to_a_proposal(deps, reading):
         return ordering.accepted(deps, reading.slots)
-    if reading.label == GOES_BACK and _orders_it(reading):
+    if reading.label == GOES_BACK and reading.slots.all("choice.rollback") and not Part("", reading).begins_to_ask:
         reading = reader().read(deps.prompt, turn_context(deps), "do.deploy")
     if deps.most_lines and not reading.sure and is_part(reading):
         reading = replace(reading, sure=True)
@@ -103,11 +103,6 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     if isinstance(outcome, Call):
         remember_call(deps, outcome)
     return _with_what_is_left(deps, outcome, acts=reading.order is not None or reading.kind in _ACTS)
-
-
-def _orders_it(reading: Reading) -> bool:
-    """Whether words that are read as the question how to go back order it: they ask nothing, and name it."""
-    return bool(reading.slots.all("choice.rollback")) and not (reading.slots.asks or Part("", reading).begins_to_ask)
 
 
 def _agrees_to_a_proposal(deps: TurnDeps, reading: Reading) -> bool:

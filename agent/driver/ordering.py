@@ -362,7 +362,8 @@ def changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
         return TurnAnswer(f"The plan has that already ({', '.join(changes)}), so it is unchanged.")
     takes = planning.takes_now(deps, plan)
     text = f"The plan is changed: {', '.join(changes)}. It takes about {takes} now. Start it, or change more?"
-    text += "".join(f"\n(About “{one}” nothing was done.)" for one in edits.beside)
+    beside = " and ".join(f"“{one}”" for one in edits.beside)
+    text += f"\n(About {beside} nothing was done.)" if beside else ""
     unused = [stage for stage in edits.stages if not any(stage in change.split() for change in changes)]
     text += "".join(f"\n(Of {stage} nothing was changed.)" for stage in unused)
     text += f"\n{plan_questions.held_to(deps, slots_of(limits))}" if limits else ""

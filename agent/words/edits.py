@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from tunesmith.agent.words import acts
 from tunesmith.agent.words.acts import Assigned, assigned, factors, info_of, settled
-from tunesmith.agent.words.held import end_of_part, held_back, on_condition, taken_back
+from tunesmith.agent.words.held import end_of_part, held_back, taken_back
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words, slots_of
 from tunesmith.agent.words.unmeant import denied, denied_values, not_enough
@@ -41,11 +41,8 @@ class Edits:
         return bool(self.values or self.without or self.model or self.last or self.factors)
 
 
-def edits_of(
-    slots: Slots, planned: Sequence[str], known: Callable[[str], bool], *, leaves_out: bool, asks: bool = True
-) -> Edits:
-    """What a sentence changes of a plan of these stages; `leaves_out`: it is about steps to leave out; `asks`: it
-    orders nothing, and so no condition keeps it back."""
+def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool], *, leaves_out: bool) -> Edits:
+    """What a sentence changes of a plan of these stages; `leaves_out`: it is about steps to leave out."""
     stages = [slot for slot in slots.all("stage") if slot.value in planned]
     assignments, words = assigned(slots, tuple(planned)), slots.words
     if leaves_out and not (stages or assignments or [n for n in slots.numbers if not n.weak]):  # `skip the last step`
@@ -69,7 +66,6 @@ def edits_of(
     places += own_nouns(slots, [str(slot.value) for slot in stages])
     names = list(dict.fromkeys(str(slot.value) for slot in stages if slot not in negated))
     denied = [*denied_values(slots), *not_enough(slots), *taken_back(slots)]
-    denied += [] if asks else on_condition(slots, places)
     unread = unread_of(slots, places, known, denied, by_part=True)
     edits = Edits(
         tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,

@@ -21,10 +21,11 @@ def held_back(slots: Slots, places: Sequence[Place]) -> list[Place]:
     return [one for one in loose if not _inside(one, harmless)]
 
 
-def on_condition(slots: Slots, places: Sequence[Place]) -> list[Place]:
-    """Of these those that a word such as `if` begins: `if I had time I'd do 6 epochs`."""
+def on_condition(slots: Slots) -> list[str]:
+    """What holds an order back and begins with such as `if`, as it was typed: `if I had time I'd do 6 epochs`."""
     ifs = {*words_in("conditions"), *_IFS}
-    return [one for one in held_back(slots, places) if slots.between(*one)[0].written in ifs]
+    held = (one for one in held_back(slots, ()) if slots.between(*one)[0].written in ifs)
+    return [slots.sentence[start:end] for start, end in held]
 
 
 def taken_back(slots: Slots) -> list[Place]:

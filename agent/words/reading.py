@@ -19,6 +19,7 @@ from tunesmith.agent.words.acts import OWN_SLOTS, Order, order_of, places_of
 from tunesmith.agent.words.edits import Edits, edits_of
 from tunesmith.agent.words.encoder import Encoder, NoEncoder
 from tunesmith.agent.words.head import NOTHING, Guess, Head, Moment, kind_of, kinds, possible
+from tunesmith.agent.words.held import on_condition
 from tunesmith.agent.words.lexicon import everyday, lexicon, words_of
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import Slots, empty_words, forgetting_of_two, place_in_list, slots_of
@@ -71,7 +72,7 @@ _MEANS_OF_STEPS_AHEAD = {"plan.cost": "run.remaining"}
 """What is asked of a plan means of the steps that a run has ahead, while none is proposed."""
 _MEANS_OF_A_DRAFT = {"plan.drop": "describe.drop"}
 """What an example means while a behaviour is described: `drop it` is what its user is told to say."""
-_ON_A_CARD = "plan.what_if"
+_IMAGINED = _ON_A_CARD = "plan.what_if"
 """What is asked of the open plan where a card is named and no model, and so what is asked of a setting there."""
 
 
@@ -221,8 +222,10 @@ class Reader:
         order = order_of(act, slots, self.known(label)) if act != label and act in catalog.ENTRIES else None
         edits = None
         if context.planned and (order or label in _ABOUT_PLANS):
-            out, asks = label == "plan.without", label == "plan.what_if"
-            edits = edits_of(slots, context.planned, self.known(label), leaves_out=out, asks=asks)
+            edits = edits_of(slots, context.planned, self.known(label), leaves_out=label == "plan.without")
+            # one in a remark beside it holds nothing back
+            held = (one for one in on_condition(slots) if label != _IMAGINED and one not in " ".join(edits.beside))
+            edits = replace(edits, unread=(*edits.unread, *held))
         unnamed = request is None and (kind_of(label) in REQUESTS or label == "follow")
         return Reading(label, guess.probability, sure and not unnamed, slots, request, order, edits)
 
