@@ -212,6 +212,11 @@ def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | Non
             if not all(known(word.text) or word.written.startswith(before) for word in words_of(text))
         )
         order = replace(order, fields={"rollback": True}, unread=unread)
+    newest = deps.current_run()
+    if newest is not None and not order.run and deps.focused_run_id not in ("", newest.id):
+        deps.show(
+            prose(f"(This is of {newest.id}, the newest run; name {deps.focused_run_id} to have it of that one.)")
+        )
     return _after_what_runs(deps, order) or ordering.call_of(deps, order)
 
 
