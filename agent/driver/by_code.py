@@ -205,6 +205,11 @@ def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | Non
         said = ((text, words_of(text)) for text in order.unread)
         unread = (text for text, words in said if not all(known(w.text) or w.written.startswith(before) for w in words))
         order = replace(order, fields={"rollback": True}, unread=tuple(unread))
+    newest = deps.current_run()
+    if newest is not None and not order.run and deps.focused_run_id not in ("", newest.id):
+        deps.show(
+            prose(f"(This is of {newest.id}, the newest run; name {deps.focused_run_id} to have it of that one.)")
+        )
     return _after_what_runs(deps, order) or ordering.call_of(deps, order)
 
 

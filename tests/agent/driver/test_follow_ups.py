@@ -194,6 +194,7 @@ UNTESTED = "r1 is trained and merged, nothing tested after the merge"
         (FAILS, "which cases fail?", ("what would have been correct?", "was wäre richtig gewesen?"), "wanted: "),
         (TWO, "show me the loss curve of r2", ("is that good?", "ist das gut?"), "r2: Not over-trained"),
         (TWO, "how much disk do my runs take?", ("and how much is left?", "et il en reste combien ?"), "Disk: "),
+        (TWO, "what settings was r1 trained with?", ("train again with those", "trainier nochmal damit"), "name r1 to"),
         (AHEAD, "what would the training cost?", ("hoe zeker is dat?", "wie sicher ist das?"), "By usual rates"),
         (ONE, "how long did the merge take?", ("is that good?", "ist das gut?"), "merge was estimated at"),
         (ONE, "how much memory did the training need?", ("how much is free?",), "RAM: "),
