@@ -167,8 +167,8 @@ def _bare_numbers(deps: TurnDeps, now: Mapping[str, object], edits: Edits, sente
 
 
 _JUDGES = 0.5
-"""From which probability words with the number that a setting has only speak of it: of parts that order something with
-such a number none was read as a remark."""
+"""From which probability words with the number that a setting has only speak of it: of the few parts tried that order
+something with such a number none was read as a remark."""
 
 
 def values_of(plan: PipelinePlan | None) -> dict[str, object]:
