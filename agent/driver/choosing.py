@@ -15,6 +15,7 @@ from tunesmith.agent.queries.comparisons import CompareRunsQuery, better_run
 from tunesmith.agent.queries.scores import arms_measured
 from tunesmith.agent.words.acts import Assigned, Order, factors, order_of, places_of
 from tunesmith.agent.words.edits import Edits, as_it_was, settled_in, with_harmless_told
+from tunesmith.agent.words.held import on_condition
 from tunesmith.agent.words.lexicon import Word, lexicon
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slot, Slots
@@ -158,16 +159,16 @@ def _bare_numbers(deps: TurnDeps, now: Mapping[str, object], edits: Edits, sente
             continue
         said, number = reader().read(part, turn_context(deps)), part[numbers[0].start : numbers[0].end]
         judges = said.label == "remark" and said.probability >= _JUDGES and numbers[0].value in now.values()
-        if judges or (said.sure and said.label in _ORDERS_A_NUMBER and not said.slots.all("run")):
+        orders = said.sure and said.label in ("plan.set", "plan.as_before", "plan.undo") and not said.slots.all("run")
+        if judges or (orders and not on_condition(said.slots)):
             beside += [] if judges else [piece.strip() for one in own for piece in one.split(number) if piece.strip()]
             left = [one for one in left if one not in own] + [number]
     return replace(edits, unread=tuple(left), beside=tuple(beside))
 
 
 _JUDGES = 0.5
-"""From which probability words with the number that a setting has only speak of it: of parts that order something with
-such a number none was read as a remark."""
-_ORDERS_A_NUMBER = ("plan.set", "plan.as_before", "plan.undo")
+"""From which probability words with the number that a setting has only speak of it: of the few parts tried that order
+something with such a number none was read as a remark."""
 
 
 def values_of(plan: PipelinePlan | None) -> dict[str, object]:

@@ -228,6 +228,7 @@ WRITES = "r1 has rows; a plan for a new run is open: generate 400 rows, train wi
         (("rank 8 if you can",), 8, 3.0),
         (("16 is rank enough for the two German testers",), 16, 3.0),
         (("3 epochs of which 2 on the hard rows",), 16, 3.0),
+        (("3 epochs will do, unless you manage 6",), 16, 3.0),
     ],
 )
 def test_words_change_of_the_plan_what_they_order_and_nothing_by_a_judgement(
