@@ -150,7 +150,9 @@ def _at_a_place(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
         return before.model_copy(update={"number": place, "skip": 0, "as_table": False})
     if not place or not -len(items) <= place <= len(items) or len(items) < 2:
         return None
-    item = items[place - 1 if place > 0 else place]
+    newest = place == -1 and key in ("step", "artifact", "run")  # `the last one`, however they were listed
+    number = [int("".join(filter(str.isdigit, str(one[key]))) or 0) for one in items]
+    item = items[number.index(max(number)) if newest else place - (place > 0)]
     slots = replace(slots, named=tuple(slot for slot in slots.named if slot.kind in _LOOSE))
     of_its_kind = [label for label in reading.likely[:_NEAR] if kind_of(label) == _ITEMS[key]]
     return _asked_of(deps, (*of_its_kind, _ITEMS[key])[0], slots, item, needs=key != "run")
@@ -239,8 +241,8 @@ def _of_a_list(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
         return None
     if of_one:
         return before.model_copy(update={"number": 1, "skip": 0, "as_table": False})
-    numbers = [int(one.value) for one in slots.numbers if not (one.unit or one.weak) and one.value >= 1]
-    left = slots.all("unspoken")
+    left, one_more = slots.all("unspoken"), reading.label == "page" and not getattr(before, "number", 0)
+    numbers = [int(n.value) for n in slots.numbers if not (n.unit or (n.weak and not one_more)) and n.value >= 1]
     more = reading.label == "page" or (not reading.sure and (left or "page" in reading.likely[:_NEAR]))
     if not (more and (numbers or left or _says(slots, "next_ones"))):
         return None

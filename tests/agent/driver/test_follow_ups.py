@@ -155,6 +155,7 @@ ROWS = "r1 has rows; a plan for a new run is open: generate 400 rows, train with
 HAD = "r1 was trained with rank 8 and 2 epochs; a plan for a new run is open: rank 16, 3 epochs, quantize"
 RELEASED = "r1 was released as GGUF in an earlier step"
 RUNNING = "a training step is running now, partly done"
+SEVERAL = "several runs or steps, at least one of which failed"
 UNTESTED = "r1 is trained and merged, nothing tested after the merge"
 
 
@@ -191,6 +192,8 @@ UNTESTED = "r1 is trained and merged, nothing tested after the merge"
          "I take that to be the base a1 of r1"),
         (DECLINED, "what did I refuse?", ("bring that back again",), "?? generate: about"),
         (DECLINED, "what did I approve?", ("und der Rest?", "y el resto?"), "generate (s3 of r1) refused"),
+        (SEVERAL, "which steps failed?", ("why the last one?", "warum der letzte?"), "Why: needs 27.4 GiB"),
+        (FAILS, "which cases fail?", ("one more", "noch einer"), "Numbers 5 to 5 of 23"),
         (FAILS, "which cases fail?", ("what would have been correct?", "was wäre richtig gewesen?"), "wanted: "),
         (TWO, "show me the loss curve of r2", ("is that good?", "ist das gut?"), "r2: Not over-trained"),
         (TWO, "how much disk do my runs take?", ("and how much is left?", "et il en reste combien ?"), "Disk: "),
