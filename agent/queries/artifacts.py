@@ -214,7 +214,8 @@ def trial(query: TrialQuery, context: Context) -> Answer:
 
 
 def _before_and_after(query: TrialQuery, context: Context) -> Answer:
-    """Three cases as the base and the tuned model answered them, of those that changed, where any did; no blind one.
+    """Three cases as the base and the tuned model answered them, of those that changed, where any did; no blind one
+    that was not opened.
 
     Raises NotFound where nothing was measured.
     """
