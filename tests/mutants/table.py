@@ -1131,7 +1131,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(PRICES, "agent/words/requests.py", (
         ('return asked.choice if asked.kind == "cases" else ""', 'return ""',
          "tests/agent/words/test_words.py::test_what_no_word_names_is_what_the_question_itself_says"),
-        ("        return _BEFORE[arms[0]]\n", '        return ""\n',
+        ("        return BEFORE[arms[0]]\n", '        return ""\n',
          "tests/agent/words/test_words.py::test_what_no_word_names_is_what_the_question_itself_says"),
         ("if not given and other and \"run\" in own", "if not given and \"run\" in own",
          "tests/agent/words/test_words.py::test_of_two_runs_the_other_one_is_meant_only_where_words_say_so"),
