@@ -180,6 +180,13 @@ def test_runs_that_do_equally_well_are_not_ranked(tmp_path: Path) -> None:
     assert in_state(tmp_path / "less", LESS, "runs", about="best").startswith("r1 (ticket-triage): its adapter model")
 
 
+def test_where_no_label_can_be_mixed_up_the_checks_that_fail_are_counted(tmp_path: Path) -> None:
+    said = in_state(
+        tmp_path / "home", "r1 is finished and its tuned model fails more than five open cases", "confusion"
+    )
+    assert "none can be mixed up; by check:" in said and said.endswith("fail: 9 by is-json."), said
+
+
 def test_steps_ahead_are_said_to_ask(tmp_path: Path) -> None:
     said = in_state(tmp_path / "home", "a run is planned or begun", "run", about="remaining")
     assert "Each expensive one of them shows its price and waits for your yes before it starts." in said
