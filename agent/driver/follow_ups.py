@@ -26,7 +26,7 @@ from tunesmith.agent.queries.scores import ResultQuery, arms_measured
 from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.words.acts import Assigned, Order
-from tunesmith.agent.words.carried import PARTS, REASONS, alike, another_value, meant
+from tunesmith.agent.words.carried import PARTS, REASONS, alike, another_value, flips_of, meant
 from tunesmith.agent.words.edits import Edits, settled_in
 from tunesmith.agent.words.head import kind_of
 from tunesmith.agent.words.lexicon import everyday, lexicon
@@ -114,8 +114,7 @@ def _acts(reading: Reading) -> bool:
 def _items(deps: TurnDeps) -> tuple[str, list[Mapping[str, object]]]:
     """What the last answer listed, each thing once, and what tells one from another. Of a score that is its run."""
     for name in _ITEMS:
-        of_name = [one for one in deps.facts if one.get(name) and (name == "run" or "judged" not in one)]
-        if of_name:
+        if of_name := [one for one in deps.facts if one.get(name) and (name == "run" or "judged" not in one)]:
             return name, [*{str(one[name]): one for one in reversed(of_name)}.values()][::-1]
     return "", []
 
@@ -213,14 +212,13 @@ def _of_the_same(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     own = points_at_it or held or (before.kind in _AGAIN and alike(before, reading.label))
     if not _bare(slots, "outcome") or _acts(reading) or (reading.sure and reading.request is not None and not own):
         return None
-    item = next(iter(_items(deps)[1]), None)
     near = [label for label in likely[:_NEAR] if alike(before, label)]
     top = [label for label in likely[: 1 + follows] if reading.probability >= GUESSED]
     name = next((name for name in ("about", "part") if name in type(before).model_fields), "kind")
     doubted = reading.probability < _DOUBTFUL or (slots.all("pronoun") and not reading.sure)
     for label in (*(near if follows or doubted else ()), *top):
         same = alike(before, label)
-        asked = _asked_of(deps, label, slots, item, needs=not same)
+        asked = _asked_of(deps, label, slots, next(iter(_items(deps)[1]), None), needs=not same)
         if asked is not None and asked.kind == before.kind and getattr(asked, name) != getattr(before, name):
             return before.model_copy(update={name: getattr(asked, name)})
         if same and before.kind in _AGAIN and not follows:
@@ -233,14 +231,13 @@ def _of_the_same(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
 def _of_a_list(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     """`three more`, `the next ones`, `others`: the list goes on behind the last that was shown; `next one`: the next in
     full, where one was. `What should it have said?`: the first one in full."""
-    slots = reading.slots
+    slots, left = reading.slots, reading.slots.all("unspoken")
     of_one = reading.kind == "case" and reading.probability >= GUESSED and getattr(before, "number", None) == 0
     if not deps.until or not _bare(slots, "which_run", *["outcome"] * of_one):
         return None
     if of_one:
         return before.model_copy(update={"number": 1, "skip": 0, "as_table": False})
     numbers = [int(one.value) for one in slots.numbers if not (one.unit or one.weak) and one.value >= 1]
-    left = slots.all("unspoken")
     more = reading.label == "page" or (not reading.sure and (left or "page" in reading.likely[:_NEAR]))
     if not (more and (numbers or left or _says(slots, "next_ones"))):
         return None
@@ -278,6 +275,11 @@ def _of_results(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
         run = getattr(before, "run", "") or deps.focused_run_id
         return ResultQuery.model_validate({"about": "enough", "run": run, "arm": getattr(before, "arm", "")})
     return None
+
+
+def _of_flips(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
+    """`which of them flipped?`: on the block, and between the two models, that were told of."""
+    return flips_of(before, reading.request, deps.focused_run_id) if _bare(reading.slots, "outcome") else None
 
 
 def _of_a_fit(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
@@ -356,11 +358,11 @@ def _of_two_runs(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
 
 
 _RULES: Mapping[str, tuple[Callable[[TurnDeps, Query, Reading], _Outcome], ...]] = {
-    "approvals": (_of_decisions,), "artifact": (_of_files,), "disk_use": (_of_files,),
-    "cases": (_of_a_list,), "rows": (_of_a_list,),
-    "file_of_rows": (_of_a_file,), "findings": (_of_results,), "fits": (_of_a_fit,), "compare_runs": (_of_two_runs,),
-    "machine": (_of_a_part,), "price": (_of_a_part,), "result": (_of_results,),
-    "run": (_of_a_part, _of_results), "setting": (_of_a_setting,), "settings": (_of_a_setting,), "step": (_of_a_step,),
+    "approvals": (_of_decisions,), "artifact": (_of_files,), "disk_use": (_of_files,), "cases": (_of_a_list,),
+    "rows": (_of_a_list,), "file_of_rows": (_of_a_file,), "findings": (_of_results,), "fits": (_of_a_fit,),
+    "compare_runs": (_of_two_runs,), "machine": (_of_a_part,), "price": (_of_a_part,),
+    "result": (_of_flips, _of_results), "compare": (_of_flips,), "run": (_of_a_part, _of_results),
+    "setting": (_of_a_setting,), "settings": (_of_a_setting,), "step": (_of_a_step,),
 }  # fmt: skip
 """The kind of the question that was answered → how short words are read behind it."""
 
