@@ -9,6 +9,7 @@ from tunesmith.agent.driver import planning
 from tunesmith.agent.driver.look_ups import meaning
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import find, named
+from tunesmith.agent.queries.settings import BY_DEFAULT, usually
 from tunesmith.agent.words.acts import assigned
 from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.lexicon import everyday
@@ -17,6 +18,7 @@ from tunesmith.agent.words.slots import Slots, amounts
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import DONE, Step
+from tunesmith.tools.core.auto import readable_default
 from tunesmith.tools.core.format import duration, listed, size
 from tunesmith.tools.core.stage import GIB, Estimate
 from tunesmith.tools.machine.cards import Card, card_of
@@ -40,10 +42,22 @@ def value_and_reason(deps: TurnDeps, slots: Slots) -> str:
         for spec in deps.draft.steps:
             if name in spec.fields:
                 meant = catalog.BY_NAME[spec.stage].load().request.model_fields[name].description
-                stands = f"it stands so in the plan. ({meant or name})"
-                why = next((one for one in deps.draft.reasons if name in one), stands)
+                why = next((one for one in deps.draft.reasons if name in one), "")
+                why = why or f"{_whence(deps, spec, name)}. ({meant or name})"
                 return f"{spec.stage} {name} is {planning.plain(spec.fields[name])}: {why} “{name} …” changes it."
     return ""
+
+
+def _whence(deps: TurnDeps, spec: StepSpec, name: str) -> str:
+    """Where a value of the plan that no rule explains comes from: the last change, the default, or no one knows."""
+    task, known = _task(spec.stage, spec.fields), catalog.BY_NAME[spec.stage].load().request.model_fields
+    steps = deps.draft_before.steps if deps.draft_before else ()
+    had = next((one for one in steps if _task(one.stage, one.fields) == task), spec)
+    if _value(had, name) != _value(spec, name):
+        return f"the last change set it so, before that it was {_value(had, name)}"
+    if spec.fields[name] == readable_default(known[name]):
+        return BY_DEFAULT
+    return f"it stands so in the plan, and why is not recorded; left alone it would be {usually(spec.stage, name)}"
 
 
 def _fields_that_are(slots: Slots, plan: PipelinePlan) -> list[str]:
