@@ -29,8 +29,7 @@ Outcome = Literal["failed", "passed", "lost", "gained", "flipped", "error", "any
 _FEW, PAIRS, _OF_MANY, _SOME, _MOST = 2, 3, 4, 5, 9
 """Cases that a screen holds: two in full, three with two answers, five with what their checks say, nine without; of
 more the first four."""
-FLIPS = ("lost", "gained", "flipped")
-"""Outcomes that are counted between two models."""
+FLIPS = ("lost", "gained", "flipped")  # counted between two models
 
 
 class CasesQuery(TabledQuery):

@@ -77,8 +77,7 @@ def answer(query: ConfusionQuery, context: Context) -> Answer:
     seen = Counts({cell: n for cell, n in seen.items() if cell[0] in labels})
     if not seen:  # no label tells one case from another, a check does
         checks = _of_checks(context, run.id, arm, step, query.block or "target")
-        none = f"The cases of {run.id} are held to no label or value by name, so none can be mixed up; by check:"
-        return replace(checks, lines=(none, *checks.lines))
+        return replace(checks, lines=(f"The cases of {run.id} have no labels to mix up; by check:", *checks.lines))
     first = f"In {run.id} the {arm} model ({step})"
     wrong = sum(n for (_, right, given), n in seen.items() if right != given)
     facts = Mistakes(run.id, arm, seen.total(), wrong)

@@ -239,8 +239,7 @@ def _remaining(context: Context, run: Run, known: RunFacts, lines: Sequence[str]
         left = f"Nothing is left of {run.id}{' behind the step that runs now' if running else ''}."
     asks = "Each expensive one of them shows its price and waits for your yes before it starts." if ahead else ""
     short = scores.how_far(context.store, run, learned=False)
-    told = (*(at_work(step) for step in running), *short, left, asks, *lines)
-    return Answer(tuple(line for line in told if line), (known, *ahead))
+    return Answer(tuple(line for line in (*map(at_work, running), *short, left, asks, *lines) if line), (known, *ahead))
 
 
 def _steps(context: Context, run: Run, known: RunFacts, steps: list[Step]) -> Answer:

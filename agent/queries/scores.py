@@ -218,18 +218,16 @@ def _enough(store: Store, run: Run, arm: str) -> Answer:
 
 
 def how_far(store: Store, run: Run, arm: str = "", *, learned: bool = True) -> list[str]:
-    """How far an arm, else the last, is from *learned*; empty where that cannot be told, or it is and `learned` is not
-    asked for."""
+    """How far an arm, else the last, is from *learned*; empty: unknown, or it is and `learned` is not asked."""
     arm = arm if arm in TUNED else next((s.arm for s in reversed(of_run(store, run.id)) if s.arm in TUNED), "")
     verdict = evidence_of(store, run.id, arm).verdict if arm else None
-    if verdict is None or not verdict.people or not verdict.people.cases or learned < (verdict.word == LEARNED):
+    if verdict is None or not (verdict.people and verdict.people.cases and (learned or verdict.word != LEARNED)):
         return []
     people, least = verdict.people, least_right(verdict.people.cases, verdict.opening)
     takes = f"learned takes {least} of {people.cases}" if least is not None else f"{people.cases} cases are too few"
-    lacks = max(0, (least or people.cases + 1) - people.arm)
-    short = f"{count(lacks, 'case')} more would be needed" if lacks and least is not None else "that is enough of them"
-    if least is None:
-        short = "more cases of people would be needed"
+    lacks = max(0, (least or 0) - people.arm)
+    enough = "more cases of people would be needed" if least is None else "that is enough of them"
+    short = f"{count(lacks, 'case')} more would be needed" if lacks else enough
     return [
         f"{named(run)}, {arm}: {verdict.word}. It has {people.arm} of {people.cases} target cases right, the base "
         f"{people.base}; {takes} ({LEARNED_RATE:.0%} of them), so {short}.",

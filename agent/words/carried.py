@@ -93,8 +93,7 @@ def forgets(before: Query, given: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def flips_of(before: Query, asked: object, run: str) -> Query | None:
-    """Cases that flipped, of the run and the block and between the two models of the question before, of which the one
-    that it does not name is the base; None: that is not what is asked."""
+    """Cases that flipped, of the block and between the models of the question before, else since the base; or None."""
     if not isinstance(asked, CasesQuery) or asked.outcome not in FLIPS:
         return None
     arms = [one for name in ("arm", "other_arm") if (one := getattr(before, name, "")) not in ("", "base")]

@@ -184,7 +184,7 @@ def test_where_no_label_can_be_mixed_up_the_checks_that_fail_are_counted(tmp_pat
     said = in_state(
         tmp_path / "home", "r1 is finished and its tuned model fails more than five open cases", "confusion"
     )
-    assert "none can be mixed up; by check:" in said and said.endswith("fail: 9 by is-json."), said
+    assert "have no labels to mix up; by check:" in said and said.endswith("fail: 9 by is-json."), said
 
 
 def test_what_is_left_of_a_run_that_did_not_learn_begins_with_how_far_it_is_from_that(tmp_path: Path) -> None:
