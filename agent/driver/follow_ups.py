@@ -26,7 +26,7 @@ from tunesmith.agent.queries.scores import ResultQuery, arms_measured
 from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.words.acts import Assigned, Order
-from tunesmith.agent.words.carried import PARTS, REASONS, alike, another_value, meant
+from tunesmith.agent.words.carried import PARTS, REASONS, alike, another_value, flips_of, meant
 from tunesmith.agent.words.edits import Edits, settled_in
 from tunesmith.agent.words.head import kind_of
 from tunesmith.agent.words.lexicon import everyday, lexicon
@@ -45,8 +45,7 @@ _LOOSE = frozenset({"pronoun", "unspoken", "not", "only", "again", "order", "fig
 """Kinds of slot that name nothing by themselves."""
 _CLOSE, _NEAR, _FEW = 2, 5, 5
 """Readings among which one counts as nearly as likely as the first, and as likely; words of a yes."""
-_YES = ("yes", "accept", "go_on")
-_DOUBTFUL = 0.6
+_YES, _DOUBTFUL = ("yes", "accept", "go_on"), 0.6
 """Below which probability words rather ask the same kind of question once more than what they are read as."""
 _ITEMS = {"step": "step", "stage": "price", "artifact": "artifact", "case": "case", "run": "run"}
 """What tells a thing that an answer listed, the most telling first → the kind of question that is asked of it."""
@@ -114,8 +113,7 @@ def _acts(reading: Reading) -> bool:
 def _items(deps: TurnDeps) -> tuple[str, list[Mapping[str, object]]]:
     """What the last answer listed, each thing once, and what tells one from another. Of a score that is its run."""
     for name in _ITEMS:
-        of_name = [one for one in deps.facts if one.get(name) and (name == "run" or "judged" not in one)]
-        if of_name:
+        if of_name := [one for one in deps.facts if one.get(name) and (name == "run" or "judged" not in one)]:
             return name, [*{str(one[name]): one for one in reversed(of_name)}.values()][::-1]
     return "", []
 
@@ -151,8 +149,7 @@ def _at_a_place(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     if not place or not -len(items) <= place <= len(items) or len(items) < 2:
         return None
     newest = place == -1 and key in ("step", "artifact", "run")  # `the last one`, however they were listed
-    number = [int("".join(filter(str.isdigit, str(one[key]))) or 0) for one in items]
-    item = items[number.index(max(number)) if newest else place - (place > 0)]
+    item = max(items, key=lambda one: (len(str(one[key])), str(one[key]))) if newest else items[place - (place > 0)]
     slots = replace(slots, named=tuple(slot for slot in slots.named if slot.kind in _LOOSE))
     of_its_kind = [label for label in reading.likely[:_NEAR] if kind_of(label) == _ITEMS[key]]
     return _asked_of(deps, (*of_its_kind, _ITEMS[key])[0], slots, item, needs=key != "run")
@@ -215,14 +212,13 @@ def _of_the_same(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     own = points_at_it or held or (before.kind in _AGAIN and alike(before, reading.label))
     if not _bare(slots, "outcome") or _acts(reading) or (reading.sure and reading.request is not None and not own):
         return None
-    item = next(iter(_items(deps)[1]), None)
     near = [label for label in likely[:_NEAR] if alike(before, label)]
     top = [label for label in likely[: 1 + follows] if reading.probability >= GUESSED]
     name = next((name for name in ("about", "part") if name in type(before).model_fields), "kind")
     doubted = reading.probability < _DOUBTFUL or (slots.all("pronoun") and not reading.sure)
     for label in (*(near if follows or doubted else ()), *top):
         same = alike(before, label)
-        asked = _asked_of(deps, label, slots, item, needs=not same)
+        asked = _asked_of(deps, label, slots, next(iter(_items(deps)[1]), None), needs=not same)
         if asked is not None and asked.kind == before.kind and getattr(asked, name) != getattr(before, name):
             return before.model_copy(update={name: getattr(asked, name)})
         if same and before.kind in _AGAIN and not follows:
@@ -244,10 +240,10 @@ def _of_a_list(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     left, one_more = slots.all("unspoken"), reading.label == "page" and not getattr(before, "number", 0)
     numbers = [int(n.value) for n in slots.numbers if not (n.unit or (n.weak and not one_more)) and n.value >= 1]
     more = reading.label == "page" or (not reading.sure and (left or "page" in reading.likely[:_NEAR]))
+    most = {"most": min(numbers[0], MOST_SHOWN)} if numbers else {}
     if not (more and (numbers or left or _says(slots, "next_ones"))):
         return None
     in_full = int(getattr(before, "number", 0) != 0 and not numbers)
-    most = {"most": min(numbers[0], MOST_SHOWN)} if numbers else {}
     changed = {"skip": deps.until, "number": in_full, "as_table": False} | most
     return before.model_copy(update={name: changed[name] for name in type(before).model_fields if name in changed})
 
@@ -284,8 +280,8 @@ def _of_results(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
 
 def _of_a_fit(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     """`then a smaller one`: the largest that would go."""
-    slots = reading.slots
-    other = slots.all("unspoken") or slots.all("order") or {"fits.largest", "follow"} & {*reading.likely[:_NEAR]}
+    slots, likely = reading.slots, {*reading.likely[:_NEAR]}
+    other = slots.all("unspoken") or slots.all("order") or {"fits.largest", "follow"} & likely
     asks = getattr(before, "model", "") and other and not reading.sure and _bare(slots, "arm")
     return before.model_copy(update={"about": "largest", "model": ""}) if asks else None
 
@@ -294,8 +290,8 @@ def _of_a_part(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     """`and how much disk?`, `and the longest?`: that of the price, the machine or the steps ahead that were told of."""
     argument, table, parts = PARTS[before.kind]
     part = parts.get(_says(reading.slots, table), "")
-    ahead = getattr(before, "about", "remaining") in ("remaining", "steps")
-    asks = part and ahead and _bare(reading.slots, "field") and _open(reading, "price", "run", "steps")
+    ahead = part and getattr(before, "about", "remaining") in ("remaining", "steps")
+    asks = ahead and _bare(reading.slots, "field") and _open(reading, "price", "run", "steps")
     return before.model_copy(update={argument: part}) if asks else None
 
 
@@ -357,12 +353,16 @@ def _of_two_runs(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     return before.model_copy(update={"about": "choice", "as_table": False}) if asks and _bare(reading.slots) else None
 
 
+def _of_flips(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:  # `which of them flipped?`
+    return flips_of(before, reading.request, deps.focused_run_id) if _bare(reading.slots, "outcome") else None
+
+
 _RULES: Mapping[str, tuple[Callable[[TurnDeps, Query, Reading], _Outcome], ...]] = {
-    "approvals": (_of_decisions,), "artifact": (_of_files,), "disk_use": (_of_files,),
-    "cases": (_of_a_list,), "rows": (_of_a_list,),
-    "file_of_rows": (_of_a_file,), "findings": (_of_results,), "fits": (_of_a_fit,), "compare_runs": (_of_two_runs,),
-    "machine": (_of_a_part,), "price": (_of_a_part,), "result": (_of_results,),
-    "run": (_of_a_part, _of_results), "setting": (_of_a_setting,), "settings": (_of_a_setting,), "step": (_of_a_step,),
+    "approvals": (_of_decisions,), "artifact": (_of_files,), "disk_use": (_of_files,), "cases": (_of_a_list,),
+    "rows": (_of_a_list,), "file_of_rows": (_of_a_file,), "findings": (_of_results,), "fits": (_of_a_fit,),
+    "compare_runs": (_of_two_runs,), "machine": (_of_a_part,), "price": (_of_a_part,),
+    "result": (_of_flips, _of_results), "compare": (_of_flips,), "run": (_of_a_part, _of_results),
+    "setting": (_of_a_setting,), "settings": (_of_a_setting,), "step": (_of_a_step,),
 }  # fmt: skip
 """The kind of the question that was answered → how short words are read behind it."""
 

@@ -9,6 +9,7 @@ from tunesmith.agent.driver import planning
 from tunesmith.agent.driver.look_ups import meaning
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import find, named
+from tunesmith.agent.queries.settings import BY_DEFAULT, usually
 from tunesmith.agent.words.acts import assigned
 from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.lexicon import everyday
@@ -17,6 +18,7 @@ from tunesmith.agent.words.slots import Slots, amounts
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import DONE, Step
+from tunesmith.tools.core.auto import readable_default
 from tunesmith.tools.core.format import duration, listed, size
 from tunesmith.tools.core.stage import GIB, Estimate
 from tunesmith.tools.machine.cards import Card, card_of
@@ -27,9 +29,7 @@ from tunesmith.tools.serving.eviction import machine_for_a_step
 
 def reason(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
     """Why the plan has a value or a step: its rule, else what that setting or step is; None where neither is named."""
-    if of_value := value_and_reason(deps, slots):
-        return TurnAnswer(of_value)
-    text = meaning(slots)
+    text = value_and_reason(deps, slots) or meaning(slots)
     return TurnAnswer(text) if text else None
 
 
@@ -40,10 +40,20 @@ def value_and_reason(deps: TurnDeps, slots: Slots) -> str:
         for spec in deps.draft.steps:
             if name in spec.fields:
                 meant = catalog.BY_NAME[spec.stage].load().request.model_fields[name].description
-                stands = f"it stands so in the plan. ({meant or name})"
-                why = next((one for one in deps.draft.reasons if name in one), stands)
+                why = next((one for one in deps.draft.reasons if name in one), "")
+                why = why or f"{_whence(deps.draft_before or deps.draft, spec, name)}. ({meant or name})"
                 return f"{spec.stage} {name} is {planning.plain(spec.fields[name])}: {why} “{name} …” changes it."
     return ""
+
+
+def _whence(before: PipelinePlan, spec: StepSpec, name: str) -> str:
+    """Where a value of the plan that no rule explains comes from: the last change, the default, or no one knows."""
+    had = next((one for one in before.steps if _task(one.stage, one.fields) == _task(spec.stage, spec.fields)), spec)
+    if _value(had, name) != _value(spec, name):
+        return f"the last change set it so, before that it was {_value(had, name)}"
+    if spec.fields[name] == readable_default(catalog.BY_NAME[spec.stage].load().request.model_fields[name]):
+        return BY_DEFAULT
+    return f"it stands so in the plan, and why is not recorded; left alone it would be {usually(spec.stage, name)}"
 
 
 def _fields_that_are(slots: Slots, plan: PipelinePlan) -> list[str]:
@@ -312,9 +322,8 @@ def added(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
         return TurnAnswer(refused)
     takes = planning.takes_now(deps, plan)
     text = f"The plan has {_task(stage, fields)} as step {at + 1} of {len(plan.steps)} now; about {takes} in all. "
-    text += "Start it, or change more?"
     more = [one for one in asked if one != stage and one not in {spec.stage for spec in plan.steps}]
-    text += "".join(f" ({one} was not put in; ask for it by itself.)" for one in dict.fromkeys(more))
+    text += "Start it, or change more?" + "".join(f" ({one} was not put in; ask for it by itself.)" for one in more)
     return TurnAnswer(text, tool="edit_plan", arguments={"added": stage})
 
 

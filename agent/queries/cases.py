@@ -29,6 +29,7 @@ Outcome = Literal["failed", "passed", "lost", "gained", "flipped", "error", "any
 _FEW, PAIRS, _OF_MANY, _SOME, _MOST = 2, 3, 4, 5, 9
 """Cases that a screen holds: two in full, three with two answers, five with what their checks say, nine without; of
 more the first four."""
+FLIPS = ("lost", "gained", "flipped")  # counted between two models
 
 
 class CasesQuery(TabledQuery):
@@ -101,7 +102,7 @@ def answer(query: CasesQuery, context: Context) -> Answer:
     store, run = context.store, scores.evaluated_run(context, query.run, arm=query.arm)
     asked = _asked(store, run, query.arm or scores.last_arm(store, run.id), query.block, query.label)
     asked = replace(asked, most=query.most, number=query.number, skip=query.skip)
-    if query.outcome in ("lost", "gained", "flipped"):
+    if query.outcome in FLIPS:
         return _flips(asked, query)
     passed, judged = _passed(asked.given), sum(one.passed is not None for one in asked.given)
     wanted = {"passed": True, "error": None}.get(query.outcome, False)
@@ -169,8 +170,8 @@ def _flips(asked: _Asked, query: CasesQuery) -> Answer:
     n, was, passed = len(pairs), _passed([a for a, _ in pairs]), _passed([b for _, b in pairs])
     score = f"{other} passes {was} of {n}, {arm} passes {passed} of {n}{unmeasured}"
     if query.outcome == "flipped":
-        first = f"{len(lost) + len(gained)} {asked.what} of {run.id} flipped from {other} to {arm}, "
-        first += f"{len(lost)} lost and {len(gained)} gained: {score}."
+        first = f"{count(len(lost) + len(gained), asked.what.removesuffix('s'))} of {run.id} flipped from {other} to "
+        first += f"{arm}, {len(lost)} lost and {len(gained)} gained: {score}."
         return _listed(first, asked, [*lost, *gained], query.outcome, other=other)
     chosen = gained if query.outcome == "gained" else lost
     what, were = (asked.what.removesuffix("s"), "was") if len(chosen) == 1 else (asked.what, "were")

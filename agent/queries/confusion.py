@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import BaseModel, ValidationError
@@ -75,8 +75,9 @@ def answer(query: ConfusionQuery, context: Context) -> Answer:
     short = {key for key, right, given in seen if max(len(right), len(given)) <= _LONGEST_VALUE}
     labels = {key for key in short if come_again([right for name, right, _ in seen.elements() if name == key])}
     seen = Counts({cell: n for cell, n in seen.items() if cell[0] in labels})
-    if not seen:
-        return Answer((f"The cases of {run.id} are held to no label or value by name, so none can be mixed up.",))
+    if not seen:  # no label tells one case from another, a check does
+        checks = _of_checks(context, run.id, arm, step, query.block or "target")
+        return replace(checks, lines=(f"The cases of {run.id} have no labels to mix up; by check:", *checks.lines))
     first = f"In {run.id} the {arm} model ({step})"
     wrong = sum(n for (_, right, given), n in seen.items() if right != given)
     facts = Mistakes(run.id, arm, seen.total(), wrong)

@@ -215,8 +215,8 @@ def one_run(query: RunQuery, context: Context) -> Answer:
 
 
 def _remaining(context: Context, run: Run, known: RunFacts, lines: Sequence[str], *, longest: bool = False) -> Answer:
-    """What a run has ahead with the times: of its plan, else what could follow, behind the step that runs now; or that
-    of it which takes longest."""
+    """How far a run that was measured is from learned, and what it has ahead with the times: of its plan, else what
+    could follow, behind the step that runs now; or that of it which takes longest."""
     running = context.store.steps(run.id, status=RUNNING)
     planned = left_of_plan(context.store, run, RUNNING)  # of what runs its own line tells what is left
     at_it = {(step.stage, step.arm if step.stage == "evaluate" else "") for step in running}
@@ -238,8 +238,8 @@ def _remaining(context: Context, run: Run, known: RunFacts, lines: Sequence[str]
     else:
         left = f"Nothing is left of {run.id}{' behind the step that runs now' if running else ''}."
     asks = "Each expensive one of them shows its price and waits for your yes before it starts." if ahead else ""
-    told = (*(at_work(step) for step in running), left, asks, *lines)
-    return Answer(tuple(line for line in told if line), (known, *ahead))
+    short = scores.how_far(context.store, run, learned=False)
+    return Answer(tuple(line for line in (*map(at_work, running), *short, left, asks, *lines) if line), (known, *ahead))
 
 
 def _steps(context: Context, run: Run, known: RunFacts, steps: list[Step]) -> Answer:

@@ -212,24 +212,27 @@ def answer(query: ResultQuery, context: Context) -> Answer:
 def _enough(store: Store, run: Run, arm: str) -> Answer:
     """The verdict on an arm, what *learned* takes, and how many cases are lacking."""
     of_base = "That is the base, as it is before any training; what counts is what the tuned model has right beside it."
-    first = of_base if arm == "base" else ""
+    if not (lines := how_far(store, run, arm)):
+        return Answer((f"{named(run)}: nothing tuned was measured on cases of people yet, so that cannot be told.",))
+    return Answer((*[of_base] * (arm == "base"), *lines))
+
+
+def how_far(store: Store, run: Run, arm: str = "", *, learned: bool = True) -> list[str]:
+    """How far an arm, else the last, is from *learned*; empty: unknown, or it is and `learned` is not asked."""
     arm = arm if arm in TUNED else next((s.arm for s in reversed(of_run(store, run.id)) if s.arm in TUNED), "")
     verdict = evidence_of(store, run.id, arm).verdict if arm else None
-    if verdict is None or verdict.people is None or not verdict.people.cases:
-        return Answer((f"{named(run)}: nothing tuned was measured on cases of people yet, so that cannot be told.",))
+    if verdict is None or not (verdict.people and verdict.people.cases and (learned or verdict.word != LEARNED)):
+        return []
     people, least = verdict.people, least_right(verdict.people.cases, verdict.opening)
     takes = f"learned takes {least} of {people.cases}" if least is not None else f"{people.cases} cases are too few"
-    lacks = max(0, (least or people.cases + 1) - people.arm)
-    short = f"{count(lacks, 'case')} more would be needed" if lacks and least is not None else "that is enough of them"
-    if least is None:
-        short = "more cases of people would be needed"
-    lines = [
-        first,
+    lacks = max(0, (least or 0) - people.arm)
+    enough = "more cases of people would be needed" if least is None else "that is enough of them"
+    short = f"{count(lacks, 'case')} more would be needed" if lacks else enough
+    return [
         f"{named(run)}, {arm}: {verdict.word}. It has {people.arm} of {people.cases} target cases right, the base "
         f"{people.base}; {takes} ({LEARNED_RATE:.0%} of them), so {short}.",
-        f"{clip(verdict.sentence, 400)}." if verdict.word != LEARNED else "",
+        *[f"{clip(verdict.sentence, 400)}."] * (verdict.word != LEARNED),
     ]
-    return Answer(tuple(line for line in lines if line))
 
 
 def _speeds(store: Store, run: Run) -> Answer:

@@ -25,6 +25,7 @@ from tunesmith.tools.pipeline.workspace import StepRequest
 
 _MODELS = ("model", "revision")
 """Fields that the base, the teacher and the driver have each."""
+BY_DEFAULT = "nobody chose another value: it is the default"
 
 
 class SettingQuery(Query):
@@ -88,7 +89,7 @@ def _answer(query: SettingQuery, field: str, context: Context) -> Answer:
     planned = _in_the_plan(context, stage, field)
     where = f"{runs[0].id} has no step with it" if query.run else "" if planned else "No step with it was asked for yet"
     usual = _default(stage, field)
-    alone = "; ".join(part for part in (where, f"left alone, {field} is {_usual(stage, field)} in {stage}.") if part)
+    alone = "; ".join(part for part in (where, f"left alone, {field} is {usually(stage, field)} in {stage}.") if part)
     against = f"There is nothing yet to hold {_plain(query.value)} against: the rule needs a base and rows." \
         if query.about == "sensible" and query.value is not None else ""  # fmt: skip
     lines = (against, planned, f"{alone[0].upper()}{alone[1:]}", _meaning(stage, field))
@@ -131,11 +132,11 @@ def _one(query: SettingQuery, field: str, context: Context, run: Run, step: Step
     ran = "" if step.status in BEGUN else " (proposed, never run)"
     lines = [f"{field} was {_plain(value)} in {step.stage} ({cite(step)}){ran}.", _resolved(store, step, field),
              f"Why: {reason}."]  # fmt: skip
-    usual = f"{field} is {_usual(step.stage, field)} in {step.stage}"
+    usual = f"{field} is {usually(step.stage, field)} in {step.stage}"
     if query.about == "default":
         lines.insert(0, f"Left alone, {usual}.")
     elif value != default:
-        lines.append(f"Left alone it would have been {_usual(step.stage, field)}.")
+        lines.append(f"Left alone it would have been {usually(step.stage, field)}.")
     if field == "writer" and (writer := next(iter(store.artifacts(run.id, str(value))[-1:]), None)):
         lines.insert(0, f"{clip(writer.meta.get('name', value), 80)} wrote them (the {value} of {run.id}).")
     if query.about == "sensible":
@@ -169,7 +170,7 @@ def _meaning(stage: str, field: str) -> str:
     return f"What it is: {text}" if text else ""
 
 
-def _usual(stage: str, field: str) -> str:
+def usually(stage: str, field: str) -> str:
     """The default in words: what `auto` stands for is told with it."""
     default, meaning = _default(stage, field), _meaning(stage, field)
     chosen = re.search(r"\bauto: ([^;.]+)", meaning)  # of our own description
@@ -252,7 +253,7 @@ def all_settings(query: SettingsQuery, context: Context) -> Answer:
 def _defaults(stage: str) -> Answer:
     """What the settings of a stage are where nobody says anything."""
     usual = {name: _default(stage, name) for name in catalog.BY_NAME[stage].load().settable}
-    each = "; ".join(f"{name} {_usual(stage, name)}" for name in usual)
+    each = "; ".join(f"{name} {usually(stage, name)}" for name in usual)
     facts = tuple(Setting(name, stage, value, value) for name, value in usual.items())
     return Answer((f"Left alone, {stage} takes: {clip(each, 500)}.", f"`/help {stage}` lists every field."), facts)
 
@@ -308,7 +309,7 @@ def why(store: Store, run: Run, step: Step, name: str) -> str:
     if reason := as_object(step.plan.get("reasons") or {}).get(name):
         return f"nobody set it; it was chosen by the model and the rows: {clip(reason, 260)}"
     if value == _default(step.stage, name):
-        return "nobody chose another value: it is the default"
+        return BY_DEFAULT
     if any(name in fields for fields in _planned(run, "train", name)) and step.stage == "preflight":
         return "a preflight tries what the training after it uses"
     return f"it was given when {step.stage} was asked for"

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.cases import FLIPS, CasesQuery
 from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.queries.settings import SettingQuery
@@ -89,6 +90,15 @@ def forgets(before: Query, given: Mapping[str, object]) -> tuple[str, ...]:
     left = ["values", "times"] if another_step else []
     left += ["skip"] if "skip" in own and "number" not in given else []
     return (*left, *(["only"] if "only" in own else []))
+
+
+def flips_of(before: Query, asked: object, run: str) -> Query | None:
+    """Cases that flipped, of the block and between the models of the question before, else since the base; or None."""
+    if not isinstance(asked, CasesQuery) or asked.outcome not in FLIPS:
+        return None
+    arms = [one for name in ("arm", "other_arm") if (one := getattr(before, name, "")) not in ("", "base")]
+    held = {"run": getattr(before, "run", "") or run, "block": getattr(before, "block", "")}
+    return asked.model_copy(update={**held, "arm": "".join(arms[:1]), "other_arm": (*arms[1:], "base")[0]})
 
 
 def alike(before: Query, label: str) -> bool:

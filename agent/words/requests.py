@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal, get_args, get_origin
 
 from tunesmith.agent.queries.arguments import MOST_SHOWN, Query
-from tunesmith.agent.queries.cases import CasesQuery
+from tunesmith.agent.queries.cases import FLIPS, CasesQuery
 from tunesmith.agent.queries.comparisons import CompareRunsQuery
 from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.prices import ApprovalsQuery
@@ -106,9 +106,7 @@ def _arm(asked: Asked) -> str:
     arms = _arms(asked)
     if asked.kind in ("compare", "cases") and len(arms) > 1 and _outcome(asked) != "failed":
         return max(arms[:2], key=CHAIN.index)
-    if asked.kind == "compare" and arms == ["base"]:
-        return ""
-    if asked.kind == "cases" and arms == ["base"] and _outcome(asked) in ("lost", "gained", "flipped"):
+    if arms == ["base"] and (asked.kind == "compare" or (asked.kind == "cases" and _outcome(asked) in FLIPS)):
         return ""
     return next(iter(arms), "")
 

@@ -164,6 +164,18 @@ def test_a_number_that_one_setting_of_the_plan_has_names_it(planned: Talk) -> No
     assert plan_questions.value_and_reason(planned.deps, slots_of("is 47 overkill?")) == ""
 
 
+def test_why_a_value_of_the_plan_is_what_it_is_is_told_as_far_as_it_is_known(planned: Talk) -> None:
+    draft = planned.deps.draft
+    assert draft is not None
+    planned.deps.change(planning.edited_plan(planned.deps, draft, set_to("rank 48"))[0])
+    for words, told in (
+        ("why 48?", "train lora_rank is 48: the last change set it so, before that it was the usual. ("),
+        ("why 180?", "generate rehearsal_rows is 180: nobody chose another value: it is the default. ("),
+        ("why 60?", "is 60: it stands so in the plan, and why is not recorded; left alone it would be 80. ("),
+    ):
+        assert told in plan_questions.value_and_reason(planned.deps, slots_of(words)), words
+
+
 def test_rows_of_a_run_before_take_the_place_of_those_that_the_plan_would_write(planned: Talk) -> None:
     draft = planned.deps.draft
     assert draft is not None

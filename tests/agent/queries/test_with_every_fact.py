@@ -180,6 +180,21 @@ def test_runs_that_do_equally_well_are_not_ranked(tmp_path: Path) -> None:
     assert in_state(tmp_path / "less", LESS, "runs", about="best").startswith("r1 (ticket-triage): its adapter model")
 
 
+def test_where_no_label_can_be_mixed_up_the_checks_that_fail_are_counted(tmp_path: Path) -> None:
+    said = in_state(
+        tmp_path / "home", "r1 is finished and its tuned model fails more than five open cases", "confusion"
+    )
+    assert "have no labels to mix up; by check:" in said and said.endswith("fail: 9 by is-json."), said
+
+
+def test_what_is_left_of_a_run_that_did_not_learn_begins_with_how_far_it_is_from_that(tmp_path: Path) -> None:
+    short, steps = in_state(tmp_path / "less", LESS, "run", run="r2", about="remaining").splitlines()[::2][:2]
+    assert "learned takes 48 of 60 (80% of them), so 28 cases more would be needed" in short, short
+    assert "what could follow" in steps, steps
+    learned = in_state(tmp_path / "one", "one finished run", "run", about="remaining")
+    assert "learned takes" not in learned
+
+
 def test_steps_ahead_are_said_to_ask(tmp_path: Path) -> None:
     said = in_state(tmp_path / "home", "a run is planned or begun", "run", about="remaining")
     assert "Each expensive one of them shows its price and waits for your yes before it starts." in said
