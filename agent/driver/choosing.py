@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tunesmith.agent.commands.layout import prose
-from tunesmith.agent.driver.look_ups import turn_context
+from tunesmith.agent.driver.look_ups import trained_with, turn_context, values_of
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import find, ordinary
 from tunesmith.agent.queries.comparisons import CompareRunsQuery, better_run
@@ -21,9 +21,7 @@ from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slot, Slots
 from tunesmith.agent.words.unread import MARKS, found_as_written
 from tunesmith.agent.words.values import numbers_in
-from tunesmith.memory.records import DONE
 from tunesmith.tools.pipeline import catalog
-from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.suites.case import PRIMARY_BLOCK
 
 _TUNED = 2
@@ -103,13 +101,6 @@ def settings_before(deps: TurnDeps, slots: Slots, edits: Edits) -> Edits | None:
     return told if lenders else replace(told, beside=edits.beside)  # `take its config`: all of it was taken
 
 
-def trained_with(deps: TurnDeps, run_id: str) -> Mapping[str, object]:
-    """What the newest training of a run was given, of the newest where none is named; empty: there was none."""
-    run = find(deps.store, run_id) if run_id else deps.current_run()
-    done = [step for step in deps.store.steps(run.id, status=DONE) if step.stage == "train"] if run else []
-    return done[-1].request if done else {}
-
-
 def _nearest_run(slots: Slots, field: Slot) -> str:
     """The run that is named nearest to a setting; empty: none is."""
     runs = sorted(slots.all("run"), key=lambda run: max(run.start - field.end, field.start - run.end))
@@ -169,8 +160,3 @@ def _bare_numbers(deps: TurnDeps, now: Mapping[str, object], edits: Edits, sente
 _JUDGES = 0.5
 """From which probability words with the number that a setting has only speak of it: of the few parts tried that order
 something with such a number none was read as a remark."""
-
-
-def values_of(plan: PipelinePlan | None) -> dict[str, object]:
-    """Field → its value in the newest step of a plan that has it."""
-    return {name: value for spec in plan.steps for name, value in spec.fields.items()} if plan is not None else {}
