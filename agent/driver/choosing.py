@@ -15,8 +15,8 @@ from tunesmith.agent.queries.comparisons import CompareRunsQuery, better_run
 from tunesmith.agent.queries.scores import arms_measured
 from tunesmith.agent.words.acts import Assigned, Order, factors, order_of, places_of
 from tunesmith.agent.words.edits import Edits, as_it_was, settled_in, with_harmless_told
-from tunesmith.agent.words.held import on_condition
-from tunesmith.agent.words.lexicon import Word, lexicon
+from tunesmith.agent.words.held import end_of_part, on_condition
+from tunesmith.agent.words.lexicon import Word, everyday, lexicon
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slot, Slots
 from tunesmith.agent.words.unread import MARKS, found_as_written
@@ -135,9 +135,22 @@ def edits_in(deps: TurnDeps, reading: Reading, edits: Edits) -> Edits:
     now, before, slots = values_of(deps.draft), values_of(deps.draft_before), reading.slots
     edits = as_it_was(settled_in(now, _bare_numbers(deps, now, edits, slots.sentence)), now, before)
     unvalued = {*slots.values("field")} - {one.field for one in edits.values} - {*edits.factors}
-    if unvalued and slots.all("run") and reading.label == "plan.set":
+    kept = [str(one.value) for one in slots.all("field") if one.value in unvalued and _kept_from_before(slots, one)]
+    of_run = {*kept} == unvalued and all(before.get(name, now.get(name)) == now.get(name) for name in kept)
+    if unvalued and (slots.all("run") or of_run) and reading.label == "plan.set":
         return settings_before(deps, slots, edits) or edits
     return with_harmless_told(edits) if reading.probability >= _CERTAIN_CHANGE and not unvalued else edits
+
+
+def _kept_from_before(slots: Slots, field: Slot) -> bool:
+    """Whether a part of the sentence keeps a setting that there was, `keep the rank we had before`, and denies nothing;
+    `as before` may be as the plan has it."""
+    begins = max(slots.sentence.rfind(mark, 0, field.start) for mark in MARKS) + 1
+    part = slots.between(begins, end_of_part(slots, field.end))
+    found = [one for one in everyday("before_that", part) if one.after == len(part)]  # not `before training`
+    keeps = [one.after for one in everyday("stays", part)]
+    denies = everyday("negation", part) or everyday("denies", part)
+    return bool(found and keeps and not denies) and found[-1].first >= max(keeps)
 
 
 def _bare_numbers(deps: TurnDeps, now: Mapping[str, object], edits: Edits, sentence: str) -> Edits:
