@@ -182,7 +182,7 @@ def aside(deps: TurnDeps, words: str, waits: Waits) -> str:
     if stage and (goes_on or (decided is None and is_no_and_yes(words, stage))):
         return f"“{words.strip()}” begins as a no and goes on as a yes, so it is asked once more; nothing was started."
     try:
-        at_price = _likeliest(deps, rest or words, stage)
+        at_price = _likeliest(deps, rest or words, waits)
         of_a_model = _read(at_price.slots.sentence, turn_context(deps), "result").request
         if pauses and of_a_model is not None and at_price.slots.all("arm"):
             return f"{looked_up(deps, of_a_model).text}\n{waits.price}"
@@ -208,10 +208,11 @@ def aside(deps: TurnDeps, words: str, waits: Waits) -> str:
     return answer.text if answer else ""
 
 
-def _likeliest(deps: TurnDeps, words: str, stage: str) -> reading.Reading:
+def _likeliest(deps: TurnDeps, words: str, waits: Waits) -> reading.Reading:
     """The words read at this price; where they are not read with certainty, the question that they end with, if that
     is."""
-    context = replace(turn_context(deps), planned=(stage,) if stage else (), moment="price")
+    planned = (waits.stage,) if waits.stage else ()
+    context = replace(turn_context(deps), planned=planned, moment="price", now=waits.values)
     whole = _read(words, context)
     last = re.split(r"(?<=[,.!;…])\s+", words.strip())[-1]
     if whole.sure or last == words.strip() or not last.endswith(("?", "？")):
@@ -256,7 +257,7 @@ def _of_the_price(deps: TurnDeps, words: str, said: reading.Reading, waits: Wait
     if agrees and "plan.wait" in said.likely[:2]:  # `do it tonight`
         return waits.told("plan.wait")
     if said.sure and said.label == "plan.what_if":
-        asked = reading.reader().read(words, turn_context(deps), "price").request
+        asked = reading.reader().read(words, replace(turn_context(deps), now=waits.values), "price").request
         if isinstance(asked, PriceQuery) and asked.stage == stage and (asked.values or asked.times):
             return looked_up(deps, asked).text
         return f"Type a value as field=value: {stage} is priced with it then; `/help {stage}` lists the fields."
@@ -313,13 +314,13 @@ def as_answer(words: str, waits: Waits) -> str:
     if "=" in words or "?" in words or len(words) > reading.LONGEST or (decided and not rest) or not stage:
         return ""
     try:
-        understood = _read(rest or words, reading.Context(planned=(stage,)))
+        understood = _read(rest or words, reading.Context(planned=(stage,), now=waits.values))
         sets = understood.sure and understood.edits and understood.label != "plan.what_if"
         if sets and (values := _values(understood, waits)):
             return " ".join(f"{name}={value}" for name, value in values.items())
         if decided or begins_with_yes(words, stage) or is_no_and_yes(words, stage):
             return ""
-        refused = _read(words, reading.Context(planned=(stage,), moment="price"))
+        refused = _read(words, reading.Context(planned=(stage,), moment="price", now=waits.values))
     except NoEncoder:
         return ""
     certain = refused.sure and refused.probability >= _A_NO and refused.label in ("plan.drop", "no")

@@ -8,22 +8,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tunesmith.agent.commands.layout import prose
-from tunesmith.agent.driver.look_ups import turn_context
+from tunesmith.agent.driver.look_ups import trained_with, turn_context, values_of
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import find, ordinary
 from tunesmith.agent.queries.comparisons import CompareRunsQuery, better_run
 from tunesmith.agent.queries.scores import arms_measured
 from tunesmith.agent.words.acts import Assigned, Order, factors, order_of, places_of
 from tunesmith.agent.words.edits import Edits, as_it_was, settled_in, with_harmless_told
-from tunesmith.agent.words.held import on_condition
-from tunesmith.agent.words.lexicon import Word, lexicon
+from tunesmith.agent.words.held import end_of_part, on_condition
+from tunesmith.agent.words.lexicon import Word, everyday, lexicon
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slot, Slots
 from tunesmith.agent.words.unread import MARKS, found_as_written
 from tunesmith.agent.words.values import numbers_in
-from tunesmith.memory.records import DONE
 from tunesmith.tools.pipeline import catalog
-from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.suites.case import PRIMARY_BLOCK
 
 _TUNED = 2
@@ -103,13 +101,6 @@ def settings_before(deps: TurnDeps, slots: Slots, edits: Edits) -> Edits | None:
     return told if lenders else replace(told, beside=edits.beside)  # `take its config`: all of it was taken
 
 
-def trained_with(deps: TurnDeps, run_id: str) -> Mapping[str, object]:
-    """What the newest training of a run was given, of the newest where none is named; empty: there was none."""
-    run = find(deps.store, run_id) if run_id else deps.current_run()
-    done = [step for step in deps.store.steps(run.id, status=DONE) if step.stage == "train"] if run else []
-    return done[-1].request if done else {}
-
-
 def _nearest_run(slots: Slots, field: Slot) -> str:
     """The run that is named nearest to a setting; empty: none is."""
     runs = sorted(slots.all("run"), key=lambda run: max(run.start - field.end, field.start - run.end))
@@ -144,9 +135,22 @@ def edits_in(deps: TurnDeps, reading: Reading, edits: Edits) -> Edits:
     now, before, slots = values_of(deps.draft), values_of(deps.draft_before), reading.slots
     edits = as_it_was(settled_in(now, _bare_numbers(deps, now, edits, slots.sentence)), now, before)
     unvalued = {*slots.values("field")} - {one.field for one in edits.values} - {*edits.factors}
-    if unvalued and slots.all("run") and reading.label == "plan.set":
+    kept = [str(one.value) for one in slots.all("field") if one.value in unvalued and _kept_from_before(slots, one)]
+    of_run = {*kept} == unvalued and all(before.get(name, now.get(name)) == now.get(name) for name in kept)
+    if unvalued and (slots.all("run") or of_run) and reading.label == "plan.set":
         return settings_before(deps, slots, edits) or edits
     return with_harmless_told(edits) if reading.probability >= _CERTAIN_CHANGE and not unvalued else edits
+
+
+def _kept_from_before(slots: Slots, field: Slot) -> bool:
+    """Whether a part of the sentence keeps a setting that there was, `keep the rank we had before`, and denies nothing;
+    `as before` may be as the plan has it."""
+    begins = max(slots.sentence.rfind(mark, 0, field.start) for mark in MARKS) + 1
+    part = slots.between(begins, end_of_part(slots, field.end))
+    found = [one for one in everyday("before_that", part) if one.after == len(part)]  # not `before training`
+    keeps = [one.after for one in everyday("stays", part)]
+    denies = everyday("negation", part) or everyday("denies", part)
+    return bool(found and keeps and not denies) and found[-1].first >= max(keeps)
 
 
 def _bare_numbers(deps: TurnDeps, now: Mapping[str, object], edits: Edits, sentence: str) -> Edits:
@@ -169,8 +173,3 @@ def _bare_numbers(deps: TurnDeps, now: Mapping[str, object], edits: Edits, sente
 _JUDGES = 0.5
 """From which probability words with the number that a setting has only speak of it: of the few parts tried that order
 something with such a number none was read as a remark."""
-
-
-def values_of(plan: PipelinePlan | None) -> dict[str, object]:
-    """Field → its value in the newest step of a plan that has it."""
-    return {name: value for spec in plan.steps for name, value in spec.fields.items()} if plan is not None else {}

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from tunesmith.agent.commands.approvals import is_yes
 from tunesmith.agent.driver import ordering, plan_questions
-from tunesmith.agent.driver.choosing import settings_before, values_of
-from tunesmith.agent.driver.look_ups import GUESSED, looked_up, meaning, talk_text, why, with_what_is_next
+from tunesmith.agent.driver.choosing import settings_before
+from tunesmith.agent.driver.look_ups import GUESSED, looked_up, meaning, talk_text, values_of, why, with_what_is_next
 from tunesmith.agent.driver.standing import standing
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import ordinary

@@ -21,7 +21,7 @@ from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.machine import JobsQuery, ServedQuery, at_work
-from tunesmith.agent.queries.prices import not_tested
+from tunesmith.agent.queries.prices import PriceQuery, not_tested
 from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.runs import RunQuery, RunsQuery, StepsQuery
@@ -34,11 +34,12 @@ from tunesmith.agent.words.head import Moment
 from tunesmith.agent.words.lexicon import Names, is_known
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
-from tunesmith.memory.records import RUNNING
+from tunesmith.memory.records import DONE, RUNNING
 from tunesmith.tools.core.yaml_file import read_own
 from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.models.known_bases import known_base
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.serving import servers
 
 GUESSED = 0.4
@@ -189,7 +190,8 @@ def moment(deps: TurnDeps) -> Moment:
 
 def turn_context(deps: TurnDeps) -> reading.Context:
     """What the words of this turn are said in."""
-    run = deps.focused_run()
+    run, told = deps.focused_run(), deps.last_query
+    priced = told.values if isinstance(told, PriceQuery) else {}
     return reading.Context(
         runs=tuple(ordinary(deps.store)),
         planned=tuple(dict.fromkeys(spec.stage for spec in deps.draft.steps)) if deps.draft else (),
@@ -197,7 +199,20 @@ def turn_context(deps: TurnDeps) -> reading.Context:
         before=deps.last_query,
         labels=labels_of(deps.store, run.id) if run else (),
         moment=moment(deps),
+        now=values_of(deps.draft) if deps.draft else {**trained_with(deps, ""), **priced},
     )
+
+
+def trained_with(deps: TurnDeps, run_id: str) -> Mapping[str, object]:
+    """What the newest training of a run was given, of the newest where none is named; empty: there was none."""
+    run = find(deps.store, run_id) if run_id else deps.current_run()
+    done = [step for step in deps.store.steps(run.id, status=DONE) if step.stage == "train"] if run else []
+    return done[-1].request if done else {}
+
+
+def values_of(plan: PipelinePlan | None) -> dict[str, object]:
+    """Field → its value in the newest step of a plan that has it."""
+    return {name: value for spec in plan.steps for name, value in spec.fields.items()} if plan is not None else {}
 
 
 def answer_to(deps: TurnDeps, understood: reading.Reading) -> TurnAnswer | None:

@@ -5,6 +5,9 @@ What else the sentence asks for is told too: a base that it names, and steps tha
 
 from __future__ import annotations
 
+from pathlib import Path
+from shlex import quote
+
 from tunesmith.agent.driver.look_ups import looked_up, whether_it_fits
 from tunesmith.agent.driver.planning import named_base
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
@@ -47,7 +50,10 @@ def told(deps: TurnDeps, path: str, slots: Slots) -> TurnAnswer:
     except BadInput as error:
         kinds = "" if is_rows_file(path) else f" Rows are read from {', '.join(KINDS)} files."
         reason = f"{str(error)[0].upper()}{str(error)[1:]}".rstrip(".")
-        lines = [f"{reason}.{kinds} Nothing was imported or begun.", *_also_said(deps, slots)]
+        lines = [f"{reason}.{kinds} Nothing was imported or begun."]
+        if deps.current_run() and path.endswith(".jsonl") and not Path(path).expanduser().exists():
+            lines.append(f"`tunesmith rows export {quote(path)}` writes the kept rows of the newest run that has rows.")
+        lines += _also_said(deps, slots)
         return TurnAnswer("\n".join(lines))
     lines = [seen.text]
     if deps.current_run() is None:

@@ -8,7 +8,7 @@ such sentences, are trained from those in intents/ by `make words` and lie in he
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -24,7 +24,7 @@ from tunesmith.agent.words.lexicon import everyday, lexicon, words_of
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import Slots, empty_words, forgetting_of_two, place_in_list, slots_of
 from tunesmith.agent.words.spelling import canonical, slip_of
-from tunesmith.agent.words.unmeant import denied
+from tunesmith.agent.words.unmeant import denied, resolved
 from tunesmith.agent.words.unread import idle_places
 from tunesmith.memory.records import ASIDE_RUNS, Run
 from tunesmith.tools.pipeline import catalog
@@ -94,6 +94,8 @@ class Context:
     """Those of the cases of the run that is talked about."""
     moment: Moment | Literal[""] = ""
     """Where the user stands; empty: not known."""
+    now: Mapping[str, object] = field(default_factory=dict)
+    """Field → the value that stands: in the price that waits, in the plan, else of the newest training."""
 
     @property
     def at(self) -> str:
@@ -216,6 +218,7 @@ class Reader:
         return min(self.head.threshold, _EACH_WORD_READ if whole else _BEHIND_A_YES)
 
     def _as(self, guess: Guess, sure: bool, slots: Slots, context: Context) -> Reading:
+        slots = resolved(slots, context.now)
         guess = replace(guess, label=_of_rows(guess.label, slots, ()))
         label, act = guess.label, guess.label.removeprefix("do.")
         request = self._request(label, slots, context)

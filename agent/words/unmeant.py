@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from tunesmith.agent.words.lexicon import Word, lexicon, words_in
+from tunesmith.agent.words.lexicon import Word, everyday, lexicon, words_in
 from tunesmith.agent.words.slots import Slot, Slots, empty_words
 from tunesmith.agent.words.unread import MARKS, NEAR, Place
 from tunesmith.agent.words.values import Number
@@ -47,6 +47,42 @@ _APART = ("field", "stage", "run", "instead")
 """What between two numbers says that each is one of its own."""
 _FROM = 4
 """Words before a number among which one such as `from` stands: `from a batch size of 8 to 16`."""
+
+
+def resolved(slots: Slots, now: Mapping[str, object]) -> Slots:
+    """The slots, a number that says by how much a setting is to change, `one epoch less`, put as what that comes to
+    from the value that stands `now`; where that is not certain it is no number. More rows are written beside others."""
+    numbers, words, named = list(slots.numbers), slots.words, slots.named
+    for at, number in reversed([*enumerate(slots.numbers)]):
+        if found := _by_how_much(slots, number):
+            name, by, taken = found
+            had = now.get(name) if taken and not (number.unit or slots.all("run")) else None
+            value = had + by if isinstance(had, int | float) else 0.0
+            if value > 0:
+                words = tuple(word for word in words if word not in taken)
+                named = tuple(one for one in named if not taken[0].start <= one.start < taken[-1].end)
+            more_rows = name == "rows" and by > 0 and name not in now
+            numbers[at : at + 1] = [replace(number, value=value, weak=False)] if value > 0 else [number] * more_rows
+    return replace(slots, words=words, named=named, numbers=tuple(numbers))
+
+
+def _by_how_much(slots: Slots, number: Number) -> tuple[str, float, Sequence[Word]] | None:
+    """The setting that is to change by a number, by how much, and the words for more or less, beside the setting's name
+    behind it; none of them where words behind, such as `than before`, may have to do with it."""
+    marks = [at for mark in MARKS if (at := slots.sentence.find(mark, number.end)) >= 0]
+    after = slots.between(number.end, min(marks, default=len(slots.sentence)))
+    two = [one for table in ("fields", "by_how_much") for one in lexicon()[table].find(after)[:1]]
+    to_own = (slots.between(slot.end, number.start) for slot in slots.all("field") if slot.end <= number.start)
+    own = any({word.text for word in words} <= words_in("joins") for words in to_own)
+    if len(two) < 2 or own:  # `with rank 8 more epochs`
+        return None
+    (field, by), (one, other) = two, sorted(two, key=lambda match: match.first)
+    behind, before = after[other.after :], {word.text for word in after[: one.first]}
+    if one.after != other.first or not before <= words_in("between") or lexicon()["by_how_much"].find(behind[:2]):
+        return None  # `3 epochs more or less`
+    certain = not everyday("before_that", behind) and {word.text for word in behind[:1]} <= empty_words()
+    value = -number.value if by.name == "less" else number.value
+    return field.name, value, after[by.first : by.after] if certain else ()
 
 
 def _behind(slots: Slots, end: int, most: int) -> list[Word]:

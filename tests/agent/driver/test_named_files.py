@@ -70,6 +70,9 @@ def test_what_is_no_file_of_rows_is_told_at_once(tmp_path: Path, folder: Path) -
     with at(tmp_path / "home", ONE) as shell:
         gone = types(shell, "train it on /home/me/Documents/lesson plans final FINAL.docx")
         assert "here is no /home/me/Documents/lesson plans final FINAL.docx" in gone and "/import" not in gone
+        assert "rows export" not in gone
         other = types(shell, f"I have my examples in {folder}/gone.jsonl, use those")
         assert f"here is no {folder}/gone.jsonl" in other and "/import" not in other
+        written = types(shell, f"Store the rows that were kept in {folder}/gone.jsonl")
+        assert f"`tunesmith rows export '{folder}/gone.jsonl'` writes the kept rows" in written
     assert [path.name for path in sorted(folder.iterdir())] == ["notes.txt", "old tickets.jsonl", "tickets.jsonl"]

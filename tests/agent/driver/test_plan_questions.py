@@ -13,13 +13,15 @@ from tests.agent.driver.test_planning import GOAL, fields, steps
 from tests.bench.strangers import plan_of, shell_in
 from tests.driver.stranger_states import home_of_state
 from tests.fixtures.stored_runs import finished_run
+from tests.fixtures.tables import table
 from tunesmith.agent.driver import choosing, plan_questions, planning
 from tunesmith.agent.driver.look_ups import turn_context
 from tunesmith.agent.driver.planning import without
 from tunesmith.agent.words.edits import Edits, edits_of
-from tunesmith.agent.words.reading import read
+from tunesmith.agent.words.reading import read, reader
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import NotFound
+from tunesmith.tools.pipeline.plan_file import StepSpec
 
 
 @pytest.fixture
@@ -107,6 +109,41 @@ def test_only_the_setting_that_is_named_is_taken_from_a_run_and_a_factor_is_of_i
     assert taken("put the rows back to what they were") == {}, "train has no such setting"
     everything = taken("same settings as r1")
     assert {"lora_rank", "epochs", "learning_rate"} <= set(everything)
+
+
+@table(
+    ("said", "taken"),
+    [
+        ("keep the rank of before, the two epochs are good", True),
+        ("hou de rank van daarvoor, 2 epochs is goed", True),
+        ("leave the rank as before, the two epochs are good", False),  # as the plan has it
+        ("change the rank we had before, the two epochs are good", False),
+        ("do not keep the rank we had before, 2 epochs", False), ("keep the rank before training, 2 epochs", False),
+    ],
+)  # fmt: skip
+def test_a_setting_that_is_kept_from_before_is_that_of_the_run_unless_it_was_changed(
+    planned: Talk, said: str, taken: bool
+) -> None:
+    trained = next(step for step in planned.store.steps("r1") if step.stage == "train")
+    plan = planned.deps.draft
+    assert plan is not None
+    other = [replace_fields(one, lora_rank=64, epochs=2.0) for one in plan.steps]
+    planned.deps.draft, planned.deps.draft_before = plan.with_steps(tuple(other)), None
+    reading = reader().read(said, turn_context(planned.deps), "plan.set")
+    assert reading.edits is not None
+    rank = trained.request["lora_rank"] if taken else None
+
+    def found() -> object:
+        edits = choosing.edits_in(planned.deps, reading, reading.edits or Edits())
+        return {one.field: one.value for one in edits.values}.get("lora_rank")
+
+    assert found() == rank
+    planned.deps.draft_before = plan.with_steps(tuple(replace_fields(one, lora_rank=32) for one in other))
+    assert found() is None, "which before is not told"
+
+
+def replace_fields(spec: StepSpec, **fields: object) -> StepSpec:
+    return spec.model_copy(update={"fields": {**spec.fields, **fields}}) if spec.stage == "train" else spec
 
 
 def test_without_a_run_there_is_nothing_to_compare_with(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from itertools import product
 
 from tests.fixtures.tables import table
-from tunesmith.agent.words.acts import Order, order_of
+from tunesmith.agent.words.acts import Order, assigned, order_of
 from tunesmith.agent.words.edits import edits_of, settled_in
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.reading import Context, names_no_step, read, reader
 from tunesmith.agent.words.slots import slots_of
+from tunesmith.agent.words.unmeant import resolved
 from tunesmith.agent.words.unread import unread_words
 from tunesmith.agent.words.values import numbers_in
 
@@ -256,6 +257,27 @@ def test_the_rows_of_a_run_that_are_taken_again_are_no_change_of_a_value() -> No
 def test_what_is_denied_is_no_multiple_either() -> None:
     assert not edits_of(slots_of("don't double the rank"), PLANNED, unknown, leaves_out=False).factors
     assert edits_of(slots_of("double the rank"), PLANNED, unknown, leaves_out=False).factors == {"lora_rank": 2.0}
+
+
+MORE_OR_LESS = {
+    ("one epoch less", "1 epoch less", "eine Epoche weniger", "una época menos", "une époque de moins",
+     "un'epoca in meno", "uma época a menos", "een epoch minder", "jedna epoka mniej", "one fewer epoch"): 2.0,
+    ("2 epochs more", "two more epochs", "zwei Epochen mehr", "dos épocas más", "deux époques de plus",
+     "due epoche in più", "duas épocas a mais", "twee epochs meer", "dwie epoki więcej"): 5.0,
+    # The value itself: a limit, an estimate, or more of something else.
+    ("2 epochs, more is overkill", "2 epochs or fewer", "2 epochs more or less", "2 Epochen mehr oder weniger",
+     "more epochs, 2", "no more than 2 epochs", "epochs 2 more rows"): 2.0,
+    # Nothing is guessed: of another value than the one that stands, nothing left of it, or of what is not known.
+    ("2 epochs less than before", "3 epochs less", "30% fewer epochs", "2 epochs less forgetting"): None,
+}  # fmt: skip
+
+
+@table(("said", "epochs"), [(said, epochs) for several, epochs in MORE_OR_LESS.items() for said in several])
+def test_by_how_much_a_setting_is_to_change_counts_from_the_value_that_stands(said: str, epochs: float | None) -> None:
+    found = {one.field: one.value for one in assigned(resolved(slots_of(said), NOW), ("train",))}
+    assert found.get("epochs") == epochs
+    without = {one.field: one.value for one in assigned(resolved(slots_of(said), {}), ("train",))}
+    assert without.get("epochs") == (epochs if epochs == 2.0 and said in [*MORE_OR_LESS][2] else None)
 
 
 @table(
