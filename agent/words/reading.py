@@ -23,7 +23,7 @@ from tunesmith.agent.words.held import on_condition
 from tunesmith.agent.words.lexicon import everyday, lexicon, words_of
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import Slots, empty_words, forgetting_of_two, place_in_list, slots_of
-from tunesmith.agent.words.spelling import canonical, slip_of
+from tunesmith.agent.words.spelling import begins_at, canonical, slip_of
 from tunesmith.agent.words.unmeant import denied, resolved
 from tunesmith.agent.words.unread import idle_places
 from tunesmith.memory.records import ASIDE_RUNS, Run
@@ -157,7 +157,7 @@ class Reader:
             return self._as(Guess(label, 1.0), True, slots, context)
         embedded = self._embedded(canonical(slots, self.head.vocabulary))
         guesses = _possible(self.head.guesses(embedded, slots, context.at), slots, context)
-        known = self.head.label_of(sentence)
+        known = self.head.label_of(sentence) or self.head.label_of(sentence[begins_at(slots) :])
         known = _MEANS_OF_A_DRAFT.get(known, known) if context.describing else known
         if known in {guess.label for guess in guesses}:
             guesses = sorted(guesses, key=lambda guess: guess.label != known)  # what is known to be meant goes first

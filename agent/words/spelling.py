@@ -9,7 +9,7 @@ from itertools import combinations
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
-from tunesmith.agent.words.lexicon import Word, is_known, words_of
+from tunesmith.agent.words.lexicon import Word, is_known, lexicon, words_of
 from tunesmith.agent.words.slots import Slot, Slots
 
 _SHORTEST_SWAPPED, _SHORTEST_MISSPELT, _OFTEN = 3, 4, 3
@@ -43,12 +43,31 @@ def vocabulary_of(sentences: Iterable[str]) -> list[str]:
     return [word for word in often if word not in slips]
 
 
+def begins_at(slots: Slots) -> int:
+    """The character at which a sentence begins behind what leads it in and a mark: `quick question: how big is it?`."""
+    words, begins = slots.words, 0
+    for match in lexicon()["leads_in"].find(words):
+        left = words[match.after : match.after + 1]
+        if match.first != begins or not left:
+            break
+        if not set(slots.sentence[words[match.after - 1].end : left[0].start]) & set(_MARKS):
+            break
+        begins = match.after
+    return words[begins].start if begins else 0
+
+
+_MARKS = ",:;.!–—-…"
+"""One of them ends what leads a sentence in."""
+
+
 def canonical(slots: Slots, vocabulary: Mapping[str, int]) -> str:
-    """The sentence in small letters, its misspelt words put right, ids and names of models as any of their kind.
+    """The sentence in small letters, its misspelt words put right, ids and names of models as any of their kind,
+    without what leads it in.
 
     `vocabulary`: word → its place by frequency.
     """
-    stretches, at = [], 0
+    stretches: list[str] = []
+    at = begins_at(slots)
     shapes = [(slot.start, slot.end, _PLAIN[slot.kind]) for slot in slots.named if slot.kind in _PLAIN]
     shapes += [(slot.start, slot.end, str(slot.value)) for slot in slots.all("field") if _is_name(slots, slot)]
     put_right = ((word, _nearest(word, vocabulary)) for word in slots.words)

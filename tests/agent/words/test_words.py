@@ -26,7 +26,7 @@ from tunesmith.agent.words.head import Guess, Head
 from tunesmith.agent.words.reading import Context, content_of, read, reader
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import slots_of
-from tunesmith.agent.words.spelling import canonical
+from tunesmith.agent.words.spelling import begins_at, canonical
 from tunesmith.agent.words.training import fingerprint, intents, own_words, source
 from tunesmith.agent.words.values import numbers_in
 from tunesmith.tools.pipeline import catalog
@@ -386,3 +386,16 @@ def test_the_words_that_its_user_is_told_to_give_a_description_up_with_do_so() -
     for said in ("drop it", "Drop it."):
         found = read(said, Context(describing=True))
         assert (found.label, found.sure) == ("describe.drop", True)
+
+
+@table(
+    ("said", "left"),
+    [
+        ("quick question: how big is it?", "how big is it?"), ("hm, kurze frage - wie gut war r1?", "wie gut war r1?"),
+        ("hola, una pregunta: ¿cuánto tardó?", "cuánto tardó?"), ("so, why", "why"),
+        ("so how big is it?", "so how big is it?"), ("no, train it", "no, train it"), ("hm", "hm"), ("hm, …", "hm, …"),
+        ("how big is it, by the way?", "how big is it, by the way?"),
+    ],
+)  # fmt: skip
+def test_what_leads_a_sentence_in_is_left_out_where_a_mark_ends_it(said: str, left: str) -> None:
+    assert said[begins_at(slots_of(said)) :] == left
