@@ -1112,7 +1112,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("reading.sure and not wishes and reading", "reading.sure and reading",
          "tests/agent/driver/test_follow_ups.py::test_a_wish_is_one_also_where_it_complains_or_denies"),
         ("doubtful and _PRIVACY in reading.likely[:_MOST_LIKELY]", "False",
-         "tests/agent/driver/test_follow_ups.py::test_a_worry_opens_no_description"),
+         "tests/agent/driver/test_said.py::test_a_wish_that_may_be_a_worry_is_one_only_where_nothing_in_it_wishes"),
     )),
     *rows(PEOPLE, "agent/queries/cases.py", (
         ("seen[asked.skip : asked.skip + few]", "seen[:few]",
