@@ -77,7 +77,7 @@ class Waits:
 
     def told(self, label: str) -> str:
         """What is said to words about the price, by their label; empty for words about something else."""
-        if label.partition(".")[0] == "again":
+        if label.partition(".")[0] == "again" and label != "again.shorter":  # a price is a line
             return in_form(self.price, label.partition(".")[2])
         if label in ("price", "plan.cost", "plan.show", "plan.why", "why", "talk.slow", "talk.trust"):
             return " ".join([self.price, self.work, _MONEY, "“why” shows all of it."])
@@ -89,7 +89,7 @@ class Waits:
             "talk.power": _MONEY, "talk.licence": _MONEY, "talk.stop_how": self.stopping, "plan.wait": waits,
             "do.approve": alone, "talk.which_ask": alone,
             "talk.beside": self.plan and f"You can go on, a bit slower. {self._left('memory')}{card} {self.stopping}",
-            **dict.fromkeys(("findings.all", "findings.why", "term", "talk.help"), explained),
+            **dict.fromkeys(("findings.all", "findings.why", "term", "talk.help", "again.shorter"), explained),
         }.get(label)  # fmt: skip
         return f"{first} {self.price}" if first else ""
 

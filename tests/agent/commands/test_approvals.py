@@ -62,7 +62,7 @@ def plan(seconds: float = 60.0, summary: str = "train") -> Plan:
         "pode ir", "ga maar", "tak, lecimy", "on y va", "ja, fang an", "ja, ga je gang",
         "k go", "approved, kick it off", "no dobra, lecimy", "Dobrze, proszę zaczynać.", "alright, let’s do this",
         "well, go ahead then", "looks good, go ahead", "looks good go ahead",
-        "sieht gut aus, leg los", "está bien así, dale", "va bene così", "zo is het goed",
+        "sieht gut aus, leg los", "está bien así, dale", "va bene così, parti", "zo is het goed, begin maar",
         "great, start it", "yea sure", "good to go", "gut, mach", "na klar, los", "dann fang bitte an",
         "es kann losgehen", "geht klar", "bueno, hazlo", "sí, dale", "venga, empieza", "allez, vas-y", "bon, lancez",
         "d’accord", "dai, vai", "perfetto, iniziamo", "tá bom, manda ver", "beleza, pode começar",
@@ -102,7 +102,8 @@ BEGIN_WITH_YES = (
     "dobra, ale później", "vas-y doucement", "mach aus", "si, si es barato", "ja maar", "start with fewer rows",
     "ja, gleich", "yes, well...", "yes, well", "ok... hmm", "ok so", "ja also", "oui bon", "sí, bueno",
     "go to the start", "go to this step", "ok cool it", "good start", "good start, yes",
-        "great start then", "sieht gut aus, aber später", "looks good but why 16", "está bom mas depois",
+    "great start then", "va bene così", "zo is het goed", "sieht gut aus, aber später", "looks good but why 16",
+    "está bom mas depois",
     "yes, a great start", "yes...", "yes, I guess", "sure, soon",
     "go ahead in a bit", "nice start", "ok then, hm", "yeah right", "ja, na gut", "ja ja", "ja, nachher",
     "ja doch nicht", "los, aber gleich", "gut, ja", "oui, bientôt", "oui, alors", "vas-y demain", "ok, bon",
@@ -112,7 +113,7 @@ BEGIN_WITH_YES = (
     "tak, zaraz", "no dobra, potem", "tak, chyba", "dobra, jutro", "tak, ale zaraz", "no dobra, to start",
 )  # fmt: skip
 NEITHER = (
-    "use rank 8 instead", "yesterday", "1", "yess", "too slow", "maybe", "hm", "rank 8",
+    "está bien así", "use rank 8 instead", "yesterday", "1", "yess", "too slow", "maybe", "hm", "rank 8",
     "fine", "fine, but later", "fine whatever",  # Italian for the end
     "how much disk", "可以先等等吗", "startle", "i said yes", "continue", "jacket", "i go now",
     "laat maar", "ya vale", "to go",

@@ -42,6 +42,7 @@ def alone(tmp_path: Path) -> Iterator[Alone]:
         ("erst den rang runter", "lora_rank is 8 in this price"),
         ("yeah whatever but lower the rank first", "lora_rank=4 or lora_rank=16"),
         ("sube las épocas primero", "epochs is 3.0 in this price"), ("yes but more epochs", "epochs=1.5 or epochs=6.0"),
+        ("explain it in plain words", "Fine-tuning is further training"),
         ("no, go ahead", "asked once more"), ("nein, mach ruhig", "asked once more"),
         ("how blue is the whale in the morning?", "costs no money"),
         ("how blue is the whale in the morning?", "from its newest checkpoint"),

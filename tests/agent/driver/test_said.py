@@ -38,7 +38,7 @@ from tunesmith.agent.driver.by_code import answered, decide
 from tunesmith.agent.driver.look_ups import not_measured, turn_context
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer
 from tunesmith.agent.driver.unsure import did_you_mean, guessed
-from tunesmith.agent.driver.worries import _is_about_privacy
+from tunesmith.agent.driver.worries import _is_about_privacy, worry
 from tunesmith.agent.queries.answer import Proposed
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.prices import ApprovalsQuery
@@ -874,3 +874,10 @@ def test_a_wish_that_may_be_a_worry_is_one_only_where_nothing_in_it_wishes() -> 
     assert _is_about_privacy(reading, wishes=False) and not _is_about_privacy(reading, wishes=True)
     assert not _is_about_privacy(replace(reading, probability=0.95), wishes=False)
     assert not _is_about_privacy(replace(reading, likely=("want", "remark")), wishes=False)
+
+
+def test_a_complaint_that_may_be_a_wish_is_told_how_one_is_said(alone: Alone) -> None:
+    said = slots_of("customers write long letters and nobody here reads them")
+    told = worry(alone.deps, Reading("want", 0.8, True, said))
+    assert told is not None and "Where a model is to learn something" in told.text
+    assert worry(alone.deps, Reading("want", 0.95, True, said)) is None
