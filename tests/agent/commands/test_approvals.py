@@ -102,7 +102,7 @@ BEGIN_WITH_YES = (
     "dobra, ale później", "vas-y doucement", "mach aus", "si, si es barato", "ja maar", "start with fewer rows",
     "ja, gleich", "yes, well...", "yes, well", "ok... hmm", "ok so", "ja also", "oui bon", "sí, bueno",
     "go to the start", "go to this step", "ok cool it", "good start", "good start, yes",
-    "great start then", "va bene così", "zo is het goed", "sieht gut aus, aber später", "looks good but why 16",
+    "great start then", "sieht gut aus, aber später", "looks good but why 16",
     "está bom mas depois",
     "yes, a great start", "yes...", "yes, I guess", "sure, soon",
     "go ahead in a bit", "nice start", "ok then, hm", "yeah right", "ja, na gut", "ja ja", "ja, nachher",
@@ -113,7 +113,7 @@ BEGIN_WITH_YES = (
     "tak, zaraz", "no dobra, potem", "tak, chyba", "dobra, jutro", "tak, ale zaraz", "no dobra, to start",
 )  # fmt: skip
 NEITHER = (
-    "está bien así", "use rank 8 instead", "yesterday", "1", "yess", "too slow", "maybe", "hm", "rank 8",
+    "está bien así", "va bene così", "zo is het goed", "use rank 8 instead", "yesterday", "1", "yess", "too slow", "maybe", "hm", "rank 8",
     "fine", "fine, but later", "fine whatever",  # Italian for the end
     "how much disk", "可以先等等吗", "startle", "i said yes", "continue", "jacket", "i go now",
     "laat maar", "ya vale", "to go",
