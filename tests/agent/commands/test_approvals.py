@@ -113,7 +113,8 @@ BEGIN_WITH_YES = (
     "tak, zaraz", "no dobra, potem", "tak, chyba", "dobra, jutro", "tak, ale zaraz", "no dobra, to start",
 )  # fmt: skip
 NEITHER = (
-    "está bien así", "va bene così", "zo is het goed", "use rank 8 instead", "yesterday", "1", "yess", "too slow", "maybe", "hm", "rank 8",
+    "está bien así", "va bene così", "zo is het goed",
+    "use rank 8 instead", "yesterday", "1", "yess", "too slow", "maybe", "hm", "rank 8",
     "fine", "fine, but later", "fine whatever",  # Italian for the end
     "how much disk", "可以先等等吗", "startle", "i said yes", "continue", "jacket", "i go now",
     "laat maar", "ya vale", "to go",
