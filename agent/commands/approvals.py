@@ -153,12 +153,17 @@ def is_yes(text: str) -> bool:
     return answer is not None and answer.yes
 
 
+def let_keys_pass() -> None:
+    """The grace before a question: the keys of before it are no answer."""
+    time.sleep(GRACE_S)
+
+
 def yes_or_no(text: str, ask: Callable[[str], str], look: Callable[[], None] | None = None) -> bool | None:
     """The answer to a question that is no price, asked until it is a yes or a no; None once the terminal is closed.
 
     `look` shows what it is about to who answers `look` first.
     """
-    time.sleep(GRACE_S)
+    let_keys_pass()
     while True:
         drop_typed_ahead()
         try:
@@ -296,7 +301,7 @@ class TerminalApprover:
         granted = self.granted.get(plan.stage)
         if granted and covered(plan, granted):
             return Decision(True, "terminal", f"{ALWAYS} ({granted.estimate.seconds:.0f} s)")
-        time.sleep(GRACE_S)  # as above: keys of before are no answer
+        let_keys_pass()
         notice = ""
         while True:
             drop_typed_ahead()

@@ -10,7 +10,6 @@ import io
 import queue
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar, Unpack
@@ -20,7 +19,7 @@ from prompt_toolkit.input.typeahead import clear_typeahead
 from rich.console import Console, Group, RenderableType
 
 from tunesmith.agent.commands import queries, render, run_steps, settings
-from tunesmith.agent.commands.approvals import GRACE_S, TerminalApprover, drop_typed_ahead, pending, yes_or_no
+from tunesmith.agent.commands.approvals import TerminalApprover, drop_typed_ahead, let_keys_pass, pending, yes_or_no
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.price import forecast_table, price_lines, price_page
@@ -195,8 +194,7 @@ class Shell:
         """Whether what is to be ended or given up is, asked until that is plain. With the grace."""
         from tunesmith.agent.commands.approvals import ends, read_answer
 
-        # The grace: keys of before are no answer.
-        time.sleep(GRACE_S)
+        let_keys_pass()
         remark = ""
         while not (agreed := ends(words := self.ask(f"{remark}{question} (yes or no) "))):
             answer = read_answer(words, by="terminal")

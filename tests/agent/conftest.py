@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures import warm
 from tests.fixtures.terminal import Terminal, Tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
 
@@ -38,6 +39,16 @@ def model_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def slow_model_folder(tmp_path: Path) -> Path:
-    """The same, of a size that takes a second or more to copy and to hash."""
-    return make_tiny_model(tmp_path / "big-model", weight_bytes=400_000_000)
+def at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """For as long as this file is there, a worker is at work: it waits behind the first word of it."""
+    monkeypatch.setenv(warm.AT_WORK, str(file := tmp_path / "at-work"))
+    file.touch()
+    return file
+
+
+@pytest.fixture
+def grace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """For as long as this file is there, the grace of a question lasts, in which keys are no answer."""
+    monkeypatch.setenv(warm.GRACE, str(file := tmp_path / "grace"))
+    file.touch()
+    return file

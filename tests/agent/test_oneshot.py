@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -353,6 +352,7 @@ def test_ctrl_c_in_the_grace_of_a_turns_question_ends_the_turn_and_not_the_repl(
     terminal: Callable[..., Terminal],
     driver: Callable[..., StubDriver],
     model_folder: Path,
+    grace: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = driver(call_then(("base", {"model": str(model_folder), "run": None}), "That is that."))
@@ -361,12 +361,13 @@ def test_ctrl_c_in_the_grace_of_a_turns_question_ends_the_turn_and_not_the_repl(
     repl.expect("tunesmith ❯")
     place = repl.line(f"take {model_folder} as the base")
     repl.expect("needed", after=place)
-    time.sleep(0.2)
+    repl.wait(lambda: not repl.reads_keys())
     repl.type("\x03")
     repl.expect("waits for a yes to plan", after=place)
-    assert "Start?" not in repl.text[place:], "or the Ctrl-C came too late to test anything"
+    assert "Start?" not in repl.text[place:]
     store = Store(tunesmith.home)
     assert [step.status for step in store.priced_steps()] == ["planned"] and store.run("r1").status == "waiting"
+    grace.unlink()
     place = repl.line(f"take {model_folder} as the base, please")
     repl.expect("Start?", after=place)
     place = repl.line("yes")

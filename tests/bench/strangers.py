@@ -132,7 +132,6 @@ def shell_in(home: Path, launched: list[tuple[str, dict[str, Any]]], driver: Ask
         shell = Shell(chosen, store, io.StringIO())
         stack.callback(shell.talk.close)
         for owner, name, stand_in in (
-            (repl, "GRACE_S", 0.0),
             (approvals, "GRACE_S", 0.0),
             (repl, "_console", shell.main_console),
             *([] if driver else [(Talk, "_model", no_model)]),

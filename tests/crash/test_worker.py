@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -228,18 +229,21 @@ def test_who_followed_a_step_to_its_end_finds_its_worker_gone(ws: Workspace) -> 
     run = ws.store.new_run("test")
     step = propose(ws, price(ws, StepRequest("inspect", {}, run)))
     script = """
-import sys, time
-from tunesmith.tools.machine.processes import ProcessId
+import sys
 from tunesmith.tools.pipeline import worker
 code = worker.main()
-time.sleep(1.5)
+sys.stdin.read()
 sys.exit(code)
 """
-    child = subprocess.Popen([sys.executable, "-c", script, "--home", str(ws.store.home), step])
-    wait_for(lambda: ws.store.step(step).ended)
-    assert child.poll() is None, "it has recorded its end and is still there"
-    assert wait_end(ws.store, step).status == "done"
-    assert child.poll() == 0
+    command = [sys.executable, "-c", script, "--home", str(ws.store.home), step]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
+        wait_for(lambda: ws.store.step(step).ended)
+        assert child.poll() is None, "it has recorded its end and is still there"
+        assert child.stdin
+        leaves = Timer(1.0, child.stdin.close)
+        leaves.start()
+        assert wait_end(ws.store, step).status == "done"
+        assert leaves.finished.is_set() and child.poll() == 0
 
 
 def test_a_step_of_this_very_process_is_followed_without_waiting_for_it_to_leave(

@@ -223,7 +223,7 @@ def test_what_is_to_be_ended_is_ended_by_a_plain_yes_alone(text: str) -> None:
 def test_the_shell_asks_until_it_is_clear_whether_to_end_it(
     monkeypatch: pytest.MonkeyPatch, lines: list[str], ended: bool, asked: int
 ) -> None:
-    monkeypatch.setattr(shell, "GRACE_S", 0.0)
+    monkeypatch.setattr(approvals, "GRACE_S", 0.0)
     questions: list[str] = []
     answers = iter(lines)
 

@@ -142,6 +142,7 @@ def killed_step(tunesmith: Tunesmith, model: Path) -> Store:
     assert decide(ws, step, plan, yes).yes
     pid = launcher.launch(store, step, vllm=None).pid
     assert pid
+    wait_for(lambda: store.step(step).note)
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not launcher.is_alive(store, store.step(step)))
     assert [dead.id for dead in launcher.reconcile(store)] == [step]
@@ -149,9 +150,10 @@ def killed_step(tunesmith: Tunesmith, model: Path) -> Store:
 
 
 def test_a_killed_step_of_a_run_without_a_plan_goes_on_as_its_error_says(
-    tunesmith: Tunesmith, slow_model_folder: Path
+    tunesmith: Tunesmith, model_folder: Path, at_work: Path
 ) -> None:
-    store = killed_step(tunesmith, slow_model_folder)
+    store = killed_step(tunesmith, model_folder)
+    at_work.unlink()
     assert "tunesmith run --resume r1" in str(store.steps()[0].error)
     waits = tunesmith("run", "--resume", "r1", "--json")
     assert waits.returncode == 3 and store.run("r1").status == "waiting"

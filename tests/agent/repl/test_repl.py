@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import create_app_session
@@ -62,18 +63,31 @@ def hold(store: Store, step: Step) -> None:
     raise AssertionError("the worker never left its write")
 
 
+def is_asked_to_end(pid: int) -> bool:
+    """Whether a process has had SIGTERM, or has one before it: one that stands still takes none up."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return True
+    waiting = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd"))]
+    return any(mask >> (signal.SIGTERM - 1) & 1 for mask in waiting)
+
+
 @pytest.fixture
-def held(terminal: Open, tunesmith: Tunesmith, slow_model_folder: Path) -> Iterator[tuple[Terminal, Store, Step]]:
+def held(
+    terminal: Open, tunesmith: Tunesmith, model_folder: Path, at_work: Path
+) -> Iterator[tuple[Terminal, Store, Step]]:
     """A REPL with a worker that is at work and stands still (SIGSTOP) until it is let go (SIGCONT)."""
     repl = ready(terminal())
-    repl.line(f"/base model={slow_model_folder}")
+    repl.line(f"/base model={model_folder}")
     repl.expect("Start?")
     repl.line("yes please")
     repl.expect("runs; /attach s1")
     store = Store(tunesmith.home)
-    step = store.step("s1")
+    step = repl.wait(lambda: (found := store.step("s1")).note and found)
     assert step.status == "running" and step.pid
     hold(store, step)
+    at_work.unlink()
     yield repl, store, step
     with contextlib.suppress(ProcessLookupError):
         os.killpg(step.pid, signal.SIGCONT)
@@ -168,7 +182,7 @@ def test_a_slip_in_an_edit_is_told_and_asked_again(terminal: Open, model_folder:
 
 
 def test_ctrl_c_in_the_grace_leaves_a_question_undecided(
-    terminal: Open, model_folder: Path, tunesmith: Tunesmith
+    terminal: Open, model_folder: Path, tunesmith: Tunesmith, grace: Path
 ) -> None:
     """Asked by a slash command, and by a plan in the background."""
     plan = model_folder.parent / "plan.yaml"
@@ -178,10 +192,10 @@ def test_ctrl_c_in_the_grace_leaves_a_question_undecided(
     for command in (f"/base model={model_folder}", "/resume r1"):
         place = repl.line(command)
         repl.expect("needed", after=place)
-        time.sleep(0.2)
+        repl.wait(lambda: not repl.reads_keys())
         repl.type("\x03")
         repl.expect("waits for a yes to plan", after=place)
-        assert "Start?" not in repl.text[place:], "or the Ctrl-C came too late to test anything"
+        assert "Start?" not in repl.text[place:]
         place = repl.line("/sql SELECT 6 * 7 AS answer")
         repl.expect("42", after=place)
     store = Store(tunesmith.home)
@@ -288,9 +302,8 @@ def test_history_is_kept_from_one_start_to_the_next(terminal: Open) -> None:
     first.line("/quit")
     first.end()
     second = ready(terminal())
-    second.expect(PROMPT)
-    time.sleep(1.0)
-    place = second.type("\x1b[A\x1b[A\r")  # above /quit
+    second.wait(lambda: second.type("\x1b[A") and "SELECT 41 + 1" in second.text)  # it is read behind the prompt
+    place = second.type("\r")
     second.expect("42", after=place)
 
 
@@ -324,7 +337,7 @@ def test_a_worker_killed_while_nobody_looked_is_found_by_the_next_command(
     repl.kill()
     assert step.pid
     os.killpg(step.pid, signal.SIGKILL)
-    time.sleep(0.2)
+    psutil.wait_procs([psutil.Process(step.pid)] if psutil.pid_exists(step.pid) else [])
     done = tunesmith("runs", "show", "r1", "--json")
     assert done.returncode == 0 and "died without recording an end" in done.stderr
     assert '"status": "failed"' in done.stdout
@@ -362,12 +375,11 @@ def test_stopping_asks_first(held: tuple[Terminal, Store, Step]) -> None:
     place = repl.line("no")
     repl.expect("s1 goes on", after=place)
     assert store.step(step.id).status == "running"
-    repl.line("/stop")
+    place = repl.line("/stop")
     repl.expect("(yes or no)", after=place)
-    time.sleep(0.7)  # the grace
     repl.line("yes")
-    time.sleep(0.5)
     assert step.pid
+    repl.wait(lambda: is_asked_to_end(step.pid))
     os.killpg(step.pid, signal.SIGCONT)
     wait_for(store, step.id, "stopped")
     repl.expect("stopped after")
@@ -388,16 +400,16 @@ def test_a_plan_asks_at_the_prompt_and_runs_to_its_end(
 
 
 def test_a_command_on_a_terminal_asks_and_detaches(
-    terminal: Open, tunesmith: Tunesmith, slow_model_folder: Path
+    terminal: Open, tunesmith: Tunesmith, model_folder: Path, at_work: Path
 ) -> None:
-    command = terminal("base", "--model", str(slow_model_folder))
+    command = terminal("base", "--model", str(model_folder))
     command.expect("Start?")
-    time.sleep(0.1)
     command.line("yes")
     store = Store(tunesmith.home)
     step = wait_for(store, "s1", "running")
     assert step.pid
     hold(store, step)
+    at_work.unlink()
     try:
         command.expect("starting")
         command.type("\x03")

@@ -41,8 +41,8 @@ def test_lines_that_are_pasted_are_one_message_and_none_is_sent_half(terminal: O
     """Also on a terminal that does not mark a paste: the lines come in one moment, each with its Enter."""
     repl = ready(terminal())
     time.sleep(1.0)
-    repl.type("first half of it\rsecond half of it")
-    time.sleep(0.7)
+    place = repl.type("first half of it\rsecond half of it")
+    repl.expect("second half of it", after=place)
     store = Store(tunesmith.home)
     assert "half of it" not in _said(store), "an Enter in a paste sends nothing"
     assert "do not know" not in repl.text

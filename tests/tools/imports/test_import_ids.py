@@ -15,6 +15,7 @@ import pytest
 from tests.fixtures import warm
 from tests.fixtures.steps import say_yes
 from tests.fixtures.terminal import Tunesmith
+from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.commands.rows_view import review_of
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import seal
@@ -147,7 +148,7 @@ def test_two_processes_that_import_at_once_keep_the_rows_of_both(tmp_path: Path)
             with pytest.raises(Exception, match="timed out"):
                 process.wait(0.7)
         assert store.steps("r1") == []
-    assert [process.wait(60) for process in started] == [0] * count
+    assert [process.wait(HANG_S) for process in started] == [0] * count
     assert len(held(store)) == 400 * count
     assert sorted(step.report["rows_before"] for step in store.steps("r1")) == [0, 400, 800]
 
