@@ -60,29 +60,91 @@ def resolved(slots: Slots, now: Mapping[str, object]) -> Slots:
             value = had + by if isinstance(had, int | float) else 0.0
             if value > 0:
                 words = tuple(word for word in words if word not in taken)
-                named = tuple(one for one in named if not taken[0].start <= one.start < taken[-1].end)
+                named = tuple(one for one in named if not any(word.start <= one.start < word.end for word in taken))
             more_rows = name == "rows" and by > 0 and name not in now
             numbers[at : at + 1] = [replace(number, value=value, weak=False)] if value > 0 else [number] * more_rows
     return replace(slots, words=words, named=named, numbers=tuple(numbers))
 
 
+_SIGNS = {"more": 1, "less": -1}
+
+
 def _by_how_much(slots: Slots, number: Number) -> tuple[str, float, Sequence[Word]] | None:
-    """The setting that is to change by a number, by how much, and the words for more or less, beside the setting's name
-    behind it; none of them where words behind, such as `than before`, may have to do with it."""
+    """The setting that is to change by a number, by how much, and the words that say more or less; none of these where
+    words behind, such as `than before`, may have to do with it."""
     marks = [at for mark in MARKS if (at := slots.sentence.find(mark, number.end)) >= 0]
+    starts = [at + 1 for mark in MARKS if (at := slots.sentence.rfind(mark, 0, number.start)) >= 0]
+    before = slots.between(max(starts, default=0), number.start)
     after = slots.between(number.end, min(marks, default=len(slots.sentence)))
+    from_to = any(one.number is number for one in passed_over(slots))
+    changed = None if from_to else _said_before(slots, before, after) or _behind_its_value(slots, number, after)
+    if changed := changed or _both_behind(slots, number, after):
+        name, sign, said = changed
+        return name, sign * number.value, said
+    return None
+
+
+def _said_before(slots: Slots, before: Sequence[Word], after: Sequence[Word]) -> tuple[str, int, Sequence[Word]] | None:
+    """`raise the rank by 4`, `fewer by one epoch`, `add 100 rows`: the setting's name on either side."""
+    places = lexicon()["changes_by"].find(before)
+    by = bool(before) and before[-1].text in words_in("by_so_much")
+    sign = _SIGNS[places[-1].name] if places else 0
+    adds = sign > 0 and not by and _adds(slots, before)
+    if not sign or not (by or adds):
+        return None
+    part = _up_to_joint(after)
+    behind = [one for one in lexicon()["fields"].find(part)[:1] if one.first == 0 or adds]
+    named = behind or ([] if adds else lexicon()["fields"].find(before)[-1:])
+    if not named or any({word.text for word in part[: one.first]} - words_in("between") for one in behind):
+        return None
+    said = [*(word for one in places for word in before[one.first : one.after]), *([before[-1]] if by else [])]
+    return named[0].name, sign, said if _is_all(part[behind[0].after :] if behind else part) else ()
+
+
+def _adds(slots: Slots, before: Sequence[Word]) -> bool:
+    """Whether `add` stands before a number, with nothing between them but other such numbers and their settings."""
+    at = next((at for at in reversed(range(len(before))) if before[at].text in words_in("adds")), len(before))
+    between = before[at + 1 :]
+    said = [between[one.first : one.after] for table in ("fields", "joints") for one in lexicon()[table].find(between)]
+    rest = [word for word in between if not any(word in words for words in said)]
+    return at < len(before) and all(any(n.start <= word.start < n.end for n in slots.numbers) for word in rest)
+
+
+def _behind_its_value(slots: Slots, number: Number, after: Sequence[Word]) -> tuple[str, int, Sequence[Word]] | None:
+    """`rank 4 less`, and not `rank 8 more epochs`."""
+    part = _up_to_joint(after)
+    by = next((one for one in lexicon()["by_how_much"].find(part) if one.first == 0), None)
+    if by is None or not (own := _own(slots, number)) or lexicon()["fields"].find(part):
+        return None
+    return own[-1], _SIGNS[by.name], part[: by.after] if _is_all(part[by.after :]) else ()
+
+
+def _both_behind(slots: Slots, number: Number, after: Sequence[Word]) -> tuple[str, int, Sequence[Word]] | None:
+    """`one epoch less`, `two more epochs`."""
     two = [one for table in ("fields", "by_how_much") for one in lexicon()[table].find(after)[:1]]
-    to_own = (slots.between(slot.end, number.start) for slot in slots.all("field") if slot.end <= number.start)
-    own = any({word.text for word in words} <= words_in("joins") for words in to_own)
-    if len(two) < 2 or own:  # `with rank 8 more epochs`
+    if len(two) < 2 or _own(slots, number):
         return None
     (field, by), (one, other) = two, sorted(two, key=lambda match: match.first)
     behind, before = after[other.after :], {word.text for word in after[: one.first]}
     if one.after != other.first or not before <= words_in("between") or lexicon()["by_how_much"].find(behind[:2]):
         return None  # `3 epochs more or less`
     certain = not everyday("before_that", behind) and {word.text for word in behind[:1]} <= empty_words()
-    value = -number.value if by.name == "less" else number.value
-    return field.name, value, after[by.first : by.after] if certain else ()
+    return field.name, _SIGNS[by.name], after[by.first : by.after] if certain else ()
+
+
+def _own(slots: Slots, number: Number) -> list[str]:
+    """The settings before a number whose value it is, as in `rank 8`, `with a rank of 8`."""
+    names = [slot for slot in slots.all("field") if slot.end <= number.start]
+    joined = ({word.text for word in slots.between(slot.end, number.start)} for slot in names)
+    return [str(slot.value) for slot, words in zip(names, joined, strict=True) if words <= words_in("joins")]
+
+
+def _up_to_joint(words: Sequence[Word]) -> Sequence[Word]:
+    return words[: next((one.first for one in lexicon()["joints"].find(words)), len(words))]
+
+
+def _is_all(behind: Sequence[Word]) -> bool:
+    return not everyday("before_that", behind) and {word.text for word in behind} <= empty_words()
 
 
 def _behind(slots: Slots, end: int, most: int) -> list[Word]:

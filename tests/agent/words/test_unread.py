@@ -261,14 +261,21 @@ def test_what_is_denied_is_no_multiple_either() -> None:
 
 MORE_OR_LESS = {
     ("one epoch less", "1 epoch less", "eine Epoche weniger", "una época menos", "une époque de moins",
-     "un'epoca in meno", "uma época a menos", "een epoch minder", "jedna epoka mniej", "one fewer epoch"): 2.0,
+     "un'epoca in meno", "uma época a menos", "een epoch minder", "jedna epoka mniej", "one fewer epoch",
+     "less by 1 epoch", "lower the epochs by one", "epochs 1 less", "verringere die Epochen um 1",
+     "reduza as épocas em 1", "1 epoch less and rank 16"): 2.0,
     ("2 epochs more", "two more epochs", "zwei Epochen mehr", "dos épocas más", "deux époques de plus",
-     "due epoche in più", "duas épocas a mais", "twee epochs meer", "dwie epoki więcej"): 5.0,
+     "due epoche in più", "duas épocas a mais", "twee epochs meer", "dwie epoki więcej",
+     "raise the epochs by 2", "add 2 epochs", "add 50 rows and 2 epochs", "epochs 2 more",
+     "augmente les epochs de 2"): 5.0,
     # The value itself: a limit, an estimate, or more of something else.
     ("2 epochs, more is overkill", "2 epochs or fewer", "2 epochs more or less", "2 Epochen mehr oder weniger",
-     "more epochs, 2", "no more than 2 epochs", "epochs 2 more rows"): 2.0,
+     "more epochs, 2", "no more than 2 epochs", "epochs 2 more rows",
+     "cut epochs to 2", "baja las epochs de 3 a 2", "rank 4 less and 2 epochs"): 2.0,
     # Nothing is guessed: of another value than the one that stands, nothing left of it, or of what is not known.
-    ("2 epochs less than before", "3 epochs less", "30% fewer epochs", "2 epochs less forgetting"): None,
+    ("2 epochs less than before", "3 epochs less", "30% fewer epochs", "2 epochs less forgetting",
+     "epochs 1 less than in r1", "epochs 1 more or less", "add 2 epochs to r1", "add 2 people to the epochs",
+     "raise the epochs by 50%"): None,
 }  # fmt: skip
 
 
