@@ -28,7 +28,7 @@ from tunesmith.agent.words.slots import Slot, slots_of
 from tunesmith.memory.arms import ARMS
 from tunesmith.tools.pipeline import catalog
 
-_SENTENCE_ENDS, _STATED, _PAUSES = "?.!;", (".", "!", ";"), ",:"
+_SENTENCE_ENDS, _PAUSES = "?.!;", ",:"
 _FEWEST_WORDS, _MOST_CUTS, _MOST_PARTS = 2, 4, 3
 """Of each cut both parts are read, some 30 ms: a paste of many sentences is no order for two things."""
 _BOTH, _QUESTIONS = 0.65, 0.75
@@ -149,8 +149,6 @@ def _likeliest(text: str, context: Context) -> tuple[Part, Part] | None:
         if one.paused and "edit" in (one.asks, two.asks):
             continue  # `and with rank 8, how long`
         if one.asks == two.asks == "question":
-            if one.text.endswith(_STATED):
-                continue  # `my buddy has a 4090. could he train a 14b on it?` asks for one thing
             # what begins to ask behind a question is one more, also where it is hardly understood, and then said so
             answered = two.reading.request is not None or two.reading.tells
             begins = one.reading.sure and two.begins_to_ask and answered

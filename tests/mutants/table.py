@@ -1060,8 +1060,6 @@ MUTANTS: tuple[Mutant, ...] = (
         ("for one in orders[:1])]", "for one in orders)]",
          "tests/agent/driver/test_said.py::"
          "test_of_two_orders_the_first_is_priced_and_the_other_is_said_to_come_after_it"),
-        ("            if one.text.endswith(_STATED):\n", "            if False:\n",
-         "tests/agent/driver/test_said.py::test_what_asks_for_one_thing_is_not_parted"),
         ('one.asks == "edit" or one.reading.label not in _AFTER]', 'True]',
          "tests/agent/driver/test_said.py::test_a_change_of_the_plan_and_a_question_are_both_heard"),
     )),

@@ -260,3 +260,20 @@ def test_whether_a_run_is_served_is_said_first(tmp_path: Path) -> None:
     state = "at least two finished runs; a model of one of them is served now, and another was served before it"
     assert in_state(tmp_path / "no", state, "served", run="r1").startswith("No: nothing of r1 is served now.")
     assert "it was made in r2" in in_state(tmp_path / "yes", state, "served", run="r2").splitlines()[0]
+
+
+@table(
+    ("model", "cards", "says"),
+    [
+        ("7b", 2, "the 2 together have 46.8 GiB, which would hold by size alone"),
+        ("70b", 2, "the 2 together have 46.8 GiB, which would hold"),
+        ("70b", 1, ""),
+        ("405b", 2, "the 2 together have 46.8 GiB, which would hold none of it either"),
+    ],
+)
+def test_of_several_cards_is_told_what_they_share_and_that_training_splits_no_model(
+    tmp_path: Path, model: str, cards: int, says: str
+) -> None:
+    shown = text(Store(tmp_path / f"{model}-{cards}"), "fits", model=model, card="24", cards=cards)
+    assert ("each holds the whole model" in shown) == (cards > 1), shown
+    assert says in shown and ("the 2 together" in shown) == bool(says), shown
