@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.commands.layout import prose
-from tunesmith.agent.driver import describing, look_ups, named_files, ordering
+from tunesmith.agent.driver import describing, look_ups, named_files, opening, ordering
 from tunesmith.agent.driver.choosing import on_the_better
 from tunesmith.agent.driver.follow_ups import follow_up
 from tunesmith.agent.driver.interview import interviewed
@@ -80,6 +80,8 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     (words, labels), deps.offered = deps.offered, ("", ())
     if label := dict(zip(NUMBERS, labels, strict=False)).get(deps.prompt.strip()):  # fewer labels than numbers
         return _picked(deps, words, label)
+    if deps.draft is None and opening.describes(deps.prompt):
+        return _wanted(deps, reader().read(opening.beside(deps.prompt)[:LONGEST], turn_context(deps), "want"))
     reading = read(deps.prompt[:LONGEST], replace(turn_context(deps), said="" if deps.most_lines else deps.said))
     if len(deps.prompt) > LONGEST and not (reading.sure and reading.kind == "want"):
         return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import Literal, get_args
 
-from tunesmith.agent.driver import describing
+from tunesmith.agent.driver import describing, opening
 from tunesmith.agent.driver.choosing import leaves_it_to_results
 from tunesmith.agent.driver.look_ups import GUESSED, turn_context
 from tunesmith.agent.driver.turn_deps import TurnDeps
@@ -106,7 +106,8 @@ def steps_of(deps: TurnDeps) -> list[str]:
     left in `deps.rest`, or in `deps.later` where it rests on what an order makes."""
     deps.most_lines, deps.rest, deps.later, deps.only_if, deps.by_result = 0, "", (), "", None
     whole = [deps.prompt]
-    if describing.open_interview(deps.store.home) or len(deps.prompt) > LONGEST:
+    describes = deps.draft is None and opening.describes(deps.prompt)
+    if describing.open_interview(deps.store.home) or describes or len(deps.prompt) > LONGEST:
         return whole
     try:
         context = turn_context(deps)

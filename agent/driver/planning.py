@@ -6,6 +6,7 @@ plan; where a change could mean two things it is asked back, and a plan that its
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tunesmith.agent.commands import run_steps
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
-from tunesmith.agent.driver import describing
+from tunesmith.agent.driver import describing, opening
 from tunesmith.agent.driver.look_ups import whether_it_fits
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.acts import Assigned, assigned
@@ -80,16 +81,18 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> object:
     """Propose a plan, or begin to ask what a new behaviour is to be."""
     if folder := describing.described_before(deps.store.home, f"{args.goal} {deps.prompt}"):
         plan, behaviour = plan_here(deps.ws, folder, args.pace), f"{folder.name}, described earlier"
-    elif any(_means_the_bundled(words) for words in (args.goal, deps.prompt)):
+    elif not opening.describes(deps.prompt) and any(_means_the_bundled(one) for one in (args.goal, deps.prompt)):
         plan = run_steps.demo_plan(fast=args.pace == "fast")
         behaviour = f"the bundled behaviour {plan.name}, by its own rows; where yours is another, drop it and say yours"
     else:
-        base, named = _wished_base(deps, deps.prompt[:LONGEST])
+        base, named = _wished_base(deps, opening.beside(deps.prompt)[:LONGEST])
         interview = describing.begin(deps.store.home, args.goal, args.pace, args.quantize, base)
-        if whenever := _always(deps.prompt):
+        interview, took = opening.filled_in(deps.store.home, interview, deps.prompt)
+        if not interview.draft.when and (whenever := _always(deps.prompt)):
             interview = describing.take(deps.store.home, interview, f"when: {whenever}")
             named += f" (It applies to every message, as you said: when: {whenever}.)"
-        return _ask_on(deps, f"That is a new behaviour, so I need to know it exactly.{named} {interview.question}")
+        exactly = f"That is a new behaviour, so I need to know it exactly.{named} "
+        return _ask_on(deps, f"{exactly}\n{took}{interview.question}" if took else f"{exactly}{interview.question}")
     draft(deps, plan, args.goal, args.quantize)
     summary = show_draft(deps)
     if not deps.agreed_before:
@@ -104,6 +107,10 @@ def _always(words: str) -> str:
     return words[said[last[-1].first].start : said[-1].end] if last else ""
 
 
+_TWO_WORDS = re.compile(r"[a-z]+/[a-z]+")
+"""`yes/no`: in a wish no model, unless one is known by it."""
+
+
 def _wished_base(deps: TurnDeps, words: str) -> tuple[str, str]:
     """The base that a wish names, for the plan once the behaviour is described, and what is said of it; both empty: it
     names none."""
@@ -116,7 +123,7 @@ def _wished_base(deps: TurnDeps, words: str) -> tuple[str, str]:
         named = model_in(slots)
         asked = named.value if named else ""
         return "", f" (I know no model “{asked}”: the plan will choose a base, or there name one, as OWNER/NAME.)"
-    if not base:
+    if not base or (_TWO_WORDS.fullmatch(base) and not hub_name(base)):
         return "", ""
     title = BUNDLED[base].title if base in BUNDLED else base
     return base, f" (Its base will be {title}, as you said. {whether_it_fits(deps, base)})".replace(". )", ".)")

@@ -6,7 +6,7 @@ import time
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.describing import open_interview
-from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.driver.turn_deps import NOT_THE_USER, TurnDeps
 from tunesmith.agent.queries.answer import cite, clip
 from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.registry import TOOLS
@@ -124,6 +124,6 @@ def prompt(store: Store, step: Step) -> str:
     following = next_stages(store, store.run(step.run))
     took = duration(step.seconds or 0.0)
     return (
-        f"(Not the user: a job has ended. {step.stage} {step.id} of {step.run}: {step.status} after {took}. "
+        f"{NOT_THE_USER} a job has ended. {step.stage} {step.id} of {step.run}: {step.status} after {took}. "
         f"Next stage: {following[0] if following else 'none'}. Say what it means, from the records, and what is next.)"
     )

@@ -30,6 +30,8 @@ from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Approver, Workspace
 
+NOT_THE_USER = "(Not the user:"
+"""How a turn begins that no user did: a job has ended, and a driver is woken with that."""
 _BEFORE_CHARACTERS = 60
 """To know the words again."""
 _FREE = (entry.name for entry in catalog.STAGES if not entry.expensive and not entry.makes)

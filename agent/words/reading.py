@@ -186,6 +186,10 @@ class Reader:
             nearest=nearest,
         )
 
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Texts in numbers, a row each."""
+        return self._encoder.embed(texts)
+
     def examples_near(self, sentence: str, label: str, count: int) -> list[str]:
         """The examples of a label that a sentence is nearest to in meaning, the nearest first."""
         slots = slots_of(sentence[:LONGEST], ())

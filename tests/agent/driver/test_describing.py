@@ -13,10 +13,11 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 from rich.console import Console
 
 from tests.agent.driver.test_conversation import APPROVE_NOW, Talk
+from tests.bench.strangers import shell_in
 from tests.fixtures.scripted_reader import by_piece, served
 from tests.fixtures.tables import table
 from tests.fixtures.terminal import Terminal, Tunesmith
-from tunesmith.agent.driver.describing import as_text, begin, edited_draft, open_interview, take
+from tunesmith.agent.driver.describing import Interview, as_text, begin, edited_draft, open_interview, take
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.reading import named
 from tunesmith.memory.errors import BadInput, StepFailed
@@ -46,6 +47,57 @@ def talk(tmp_path: Path) -> Iterator[Talk]:
 
 def tell(talk: Talk, *said: str) -> list[str]:
     return [talk.turn(words).text for words in said]
+
+
+OPENING = (
+    "Hello, I keep the lost property of a small railway. Passengers write what they have left on a train. "
+    "The answer is one line: the thing, a comma and the line it was left on. Where no line is said, it is a dash. "
+    "It must never promise that anything was found. Take HuggingFaceTB/SmolLM2-360M-Instruct for it, our PC is old."
+)
+
+
+def first_words(home: Path, words: str) -> tuple[str, Interview | None]:
+    """What the screen shows to somebody who describes a behaviour in an empty home, and what was kept."""
+    with shell_in(home, [], None) as shell:
+        shell.type(words)
+        return shell.screen.getvalue(), open_interview(home)
+
+
+def test_what_the_first_words_say_already_is_kept_letter_for_letter_and_only_the_rest_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    shown, interview = first_words(tmp_path / "home", OPENING)
+    assert interview is not None and interview.asked == "examples" and interview.base.endswith("SmolLM2-360M-Instruct")
+    said, draft = OPENING.split(". "), interview.draft
+    assert (draft.when, draft.what) == (f"{said[1]}.", f"{said[2]}. {said[3]}.") and draft.never == f"{said[4]}."
+    assert "4 of 4" in shown and "1 of 4" not in shown and f"never: {draft.never} ✓" in shown
+    assert "Not taken: “Hello, I keep the lost property" in shown, "nothing is dropped unsaid"
+
+
+def test_what_the_first_words_do_not_say_is_asked_for(tmp_path: Path) -> None:
+    shown, interview = first_words(tmp_path / "home", ". ".join(OPENING.split(". ")[1:4]) + ".")
+    assert interview is not None and interview.draft.when and interview.draft.what and interview.asked == "never"
+    assert "3 of 4" in shown
+
+
+def test_words_of_one_sentence_are_asked_about_part_by_part_also_where_marks_were_left_out(tmp_path: Path) -> None:
+    bare = OPENING.partition(". ")[2].rpartition(" Take")[0].replace(".", "").replace(":", "").lower()
+    _, interview = first_words(tmp_path / "home", bare)
+    assert interview is not None and interview.asked == "when" and interview.goal == bare
+
+
+def test_an_example_on_a_line_of_its_own_is_taken_and_one_in_prose_is_not(tmp_path: Path) -> None:
+    own = f"{OPENING}\nmy red umbrella, on the 7 to Harbour => umbrella, 7\nFor instance: a scarf → scarf, -."
+    shown, interview = first_words(tmp_path / "home", own)
+    assert interview is not None
+    [example] = interview.draft.examples
+    assert (example.prompt, example.answer) == ("my red umbrella, on the 7 to Harbour", "umbrella, 7")
+    assert "“For instance: a scarf → scarf, -.”" in shown
+
+
+def test_two_plain_words_with_a_stroke_are_no_base(tmp_path: Path) -> None:
+    shown, interview = first_words(tmp_path / "home", "make it answer whether a mail is spam, only with yes/no")
+    assert interview is not None and interview.base == "" and "yes/no, as you said" not in shown
 
 
 @pytest.mark.heavy

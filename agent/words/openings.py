@@ -1,0 +1,185 @@
+"""What each sentence of a wish tells of a behaviour: which messages it is for, what the answer is, what it never is.
+
+A small layer over the reader's embedding of a sentence and of its neighbours says it; openings.npz holds it, learned
+from the descriptions in openings/, which people of many trades might have typed: `make words`. What is kept of a
+sentence is its own letters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tunesmith.agent.words.reading import reader
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+ROLES = ("when", "what", "both", "never", "example", "else")
+"""Which messages it is for, or not for; what the answer is; both in one; what it must not be; a message with its
+answer, or one of these; none of them."""
+SENTENCES_MOST = 40
+"""Sentences of one message: each costs some milliseconds."""
+_ENDS = re.compile(r"(?<=[.!?…])[\"'”»’)\]]*\s+|\s*\n\s*|(?<=[。！？])")
+_SHORT = re.compile(r"(?:^|[\s(.])\w{1,2}\.$|(?:^|[\s(])(?:etc|resp|usw|bzw|ecc|approx)\.$", re.IGNORECASE)
+"""The end of a piece that ends no sentence: `e.g.`, `z. B.`, a number in a list."""
+_ARROWS, _QUOTES = ("=>", "⇒", "->", "→"), "\"'“„«"
+_BESIDE, _FLAG = 0.5, 0.35
+"""How much the sentences before and behind count, and what is seen without reading: where it stands, a quotation."""
+
+
+class Statement(NamedTuple):
+    """A sentence, and what it most likely tells."""
+
+    text: str
+    role: str
+    probability: float
+
+
+def sentences_of(text: str) -> list[str]:
+    """The sentences of a text, each letter for letter; a line is one at least."""
+    found: list[str] = []
+    start = 0
+    for end in (*_ENDS.finditer(text), None):
+        # quotation marks behind the stop belong to what they close
+        closing = len(end[0]) - len(end[0].lstrip("\"'”»’)]")) if end else 0
+        piece = text[start : end.start() + closing if end else None].strip()
+        if end and "\n" not in end[0] and _SHORT.search(piece):
+            continue
+        start = end.end() if end else len(text)
+        found += [piece] * bool(piece)
+    return found
+
+
+def statements(text: str) -> list[Statement]:
+    """What the sentences of a text tell. Raises NoEncoder."""
+    import numpy as np
+
+    said = sentences_of(text)[:SENTENCES_MOST]
+    if not said:
+        return []
+    weights = _weights()
+    scores = _features(said) @ weights[:, :-1].T + weights[:, -1]
+    likely = np.exp(scores - scores.max(axis=1, keepdims=True))
+    likely /= likely.sum(axis=1, keepdims=True)
+    return [Statement(one, ROLES[row.argmax()], float(row.max())) for one, row in zip(said, likely, strict=True)]
+
+
+@cache
+def _weights() -> Floats:
+    import numpy as np
+
+    with (_source("openings.npz")).open("rb") as file, np.load(file) as stored:
+        weights: Floats = stored["weights"].astype(np.float32)
+        return weights
+
+
+def _features(said: Sequence[str]) -> Floats:
+    import numpy as np
+
+    own = reader().embed(said)
+    own /= np.linalg.norm(own, axis=1, keepdims=True)
+    none = np.zeros_like(own[:1])
+    seen = [
+        (at == 0, at == len(said) - 1, any(a in one for a in _ARROWS), any(q in one for q in _QUOTES), "?" in one)
+        for at, one in enumerate(said)
+    ]
+    before, behind = np.concatenate([none, own[:-1]]), np.concatenate([own[1:], none])
+    return np.concatenate([own, _BESIDE * before, _BESIDE * behind, _FLAG * np.array(seen, np.float32)], axis=1)
+
+
+# Learned
+
+
+_LONG = 15
+"""Words of a sentence that may be a description without a mark."""
+_PENALTY = 3e-5
+"""Of the squared weights; of 1e-3 to 1e-5 the best on descriptions of other writers."""
+
+
+def descriptions() -> list[list[tuple[str, str]]]:
+    """The described behaviours of described/: each a list of roles and sentences."""
+    from tunesmith.tools.core.yaml_file import read_own
+
+    return [[(str(role), str(one)) for role, one in said["say"]] for file in _examples() for said in read_own(file)]
+
+
+def fingerprint() -> str:
+    """Of what was learned from: the examples, and what the encoder was taught."""
+    digest = hashlib.sha256()
+    for file in _examples():
+        digest.update(file.read_bytes())
+    for name, array in sorted(reader().head.added.items()):
+        digest.update(name.encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def learned_from() -> str:
+    """The fingerprint of what the layer in the package learned from."""
+    import numpy as np
+
+    with (_source("openings.npz")).open("rb") as file, np.load(file) as stored:
+        return str(stored["fingerprint"])
+
+
+def main() -> int:
+    """Learn from described/ and write openings.npz: some seconds."""
+    import numpy as np
+    from scipy.optimize import minimize
+
+    said = descriptions()
+    taught = [*said, *([("both", _without_marks(each))] for each in said), *([("else", one)] for one in _asked_for())]
+    x = np.concatenate([_features([one for _, one in each]) for each in taught])
+    y = np.array([ROLES.index(role) for each in taught for role, _ in each])
+    wanted, shape = np.eye(len(ROLES))[y], (len(ROLES), x.shape[1] + 1)
+
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weights = flat.reshape(shape)
+        scores = x @ weights[:, :-1].T + weights[:, -1]
+        likely = np.exp(scores - scores.max(axis=1, keepdims=True))
+        likely /= likely.sum(axis=1, keepdims=True)
+        wrong = (likely - wanted) / len(y)
+        slope = np.concatenate([wrong.T @ x + 2 * _PENALTY * weights[:, :-1], wrong.sum(axis=0)[:, None]], axis=1)
+        of_right = likely[np.arange(len(y)), y]
+        return float(_PENALTY * (weights[:, :-1] ** 2).sum() - np.log(of_right + 1e-12).mean()), slope.ravel()
+
+    weights = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B").x.reshape(shape)
+    out = Path(str(_source("openings.npz")))
+    np.savez_compressed(out, weights=weights.astype(np.float16), fingerprint=np.array(fingerprint()))
+    print(f"{sum(map(len, said))} sentences of {len(said)} descriptions; {out}: {out.stat().st_size / 1024:.0f} KiB")
+    return 0
+
+
+def _without_marks(described: Sequence[tuple[str, str]]) -> str:
+    """A whole description as some type it: no capitals, and nothing between its sentences."""
+    return " ".join(one.rstrip(".!?。").lower() for _, one in described)
+
+
+def _asked_for() -> list[str]:
+    """Long sentences of people who want an answer or a step, and describe nothing."""
+    from tunesmith.agent.words.training import intents
+
+    asked = (one for label, said in intents().items() if not label.startswith(("want", "describe")) for one in said)
+    return [one for one in asked if len(one.split()) >= _LONG]
+
+
+def _examples() -> list[Traversable]:
+    return sorted((file for file in _source("described").iterdir() if file.name.endswith(".yaml")), key=str)
+
+
+def _source(name: str) -> Traversable:
+    return files("tunesmith.agent.words") / name
+
+
+if __name__ == "__main__":
+    sys.exit(main())
