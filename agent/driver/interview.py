@@ -14,7 +14,7 @@ from rapidfuzz import fuzz
 from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.driver import describing, ordering
+from tunesmith.agent.driver import describing, opening, ordering
 from tunesmith.agent.driver.describing import Interview, echoed
 from tunesmith.agent.driver.look_ups import answer_to, turn_context
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
@@ -158,6 +158,9 @@ def _alike(words: str, earlier: str) -> bool:
 
 
 def _answer_recorded(home: Path, interview: Interview, words: str) -> tuple[Interview, str]:
+    if interview.draft == DescriptionDraft() and opening.tells_several_parts(words):
+        after, took = opening.filled_in(home, interview, words)
+        return after, f"{took}{after.question}"
     labels = _labels(words)
     # what each label stands for says the answer, and not when one is wanted
     after = describing.take(home, interview, f"what: {words}" if labels and interview.asked == "when" else words)

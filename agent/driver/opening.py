@@ -46,6 +46,12 @@ def beside(words: str) -> str:
     return " ".join(one.text for one in said if one.role == "else") if apart else words
 
 
+def tells_several_parts(words: str) -> bool:
+    """Whether words describe more than one part of a behaviour, each in sentences of its own."""
+    said = _statements(words)
+    return _describes(said) and len({one.role for one in said} & _PARTS.keys()) > 1
+
+
 def filled_in(home: Path, interview: Interview, words: str) -> tuple[Interview, str]:
     """The description with what its first words say, kept letter for letter, and what is said of that; as it was where
     they describe nothing."""

@@ -1,7 +1,7 @@
 """What each sentence of a wish tells of a behaviour: which messages it is for, what the answer is, what it never is.
 
 A small layer over the reader's embedding of a sentence and of its neighbours says it; openings.npz holds it, learned
-from the descriptions in openings/, which people of many trades might have typed: `make words`. What is kept of a
+from the descriptions in described/, which people of many trades might have typed: `make words`. What is kept of a
 sentence is its own letters.
 """
 
@@ -31,8 +31,8 @@ answer, or one of these; none of them."""
 SENTENCES_MOST = 40
 """Sentences of one message: each costs some milliseconds."""
 _ENDS = re.compile(r"(?<=[.!?…])[\"'”»’)\]]*\s+|\s*\n\s*|(?<=[。！？])")
-_SHORT = re.compile(r"(?:^|[\s(.])\w{1,2}\.$|(?:^|[\s(])(?:etc|resp|usw|bzw|ecc|approx)\.$", re.IGNORECASE)
-"""The end of a piece that ends no sentence: `e.g.`, `z. B.`, a number in a list."""
+_SHORT = re.compile(r"(?:\b\w\.\s?\w\.|(?:^|[\s(])(?:[a-z]|\d{1,2}|ca|nr|vs|etc|resp|usw|bzw|ecc|approx)\.)$")
+"""The end of a piece that ends no sentence: `e.g.`, `z. B.`, a number in a list; `A, B or C.` ends one."""
 _ARROWS, _QUOTES = ("=>", "⇒", "->", "→"), "\"'“„«"
 _BESIDE, _FLAG = 0.5, 0.35
 """How much the sentences before and behind count, and what is seen without reading: where it stands, a quotation."""

@@ -438,3 +438,12 @@ def test_a_base_that_the_wish_names_is_told_at_once_and_is_the_plans(talk: Talk)
     talk.deps.draft = None
     talk.turn("teach llama 3 to write haiku about rain", GOAL)
     assert "(Of its base: which llama 3? There are Llama-3.2-1B" in "\n".join(talk.deps.heard)
+
+
+def test_an_answer_that_tells_the_other_parts_too_is_sorted_as_the_first_words_are(tmp_path: Path) -> None:
+    with shell_in(tmp_path / "home", [], None) as shell:
+        shell.type("i want a model for our lost property office")
+        shell.type(". ".join(OPENING.split(". ")[1:5]) + ".")
+        interview = open_interview(tmp_path / "home")
+        assert interview is not None and interview.asked == "examples"
+        assert interview.draft.when == OPENING.split(". ")[1] + "." and "promise" in interview.draft.never

@@ -31,6 +31,8 @@ def test_the_layer_in_the_package_learned_from_the_descriptions_in_it() -> None:
         ("One. Two! Three? Four", ["One.", "Two!", "Three?", "Four"]),
         ("first line\n\n  second line \n", ["first line", "second line"]),
         ("Say e.g. the size, z. B. Größe. Then stop.", ["Say e.g. the size, z. B. Größe.", "Then stop."]),
+        ("It is A, B or C. Answer yes or no. Not more.", ["It is A, B or C.", "Answer yes or no.", "Not more."]),
+        ("1. the size 2. the day", ["1. the size 2. the day"]),
         ("It says “closed.” Nothing more.", ["It says “closed.”", "Nothing more."]),
         ("收到邮件。只回答类别！", ["收到邮件。", "只回答类别！"]),
         ("v1.5 costs 3.50 Euro", ["v1.5 costs 3.50 Euro"]),
