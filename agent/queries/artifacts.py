@@ -17,6 +17,7 @@ from tunesmith.agent.queries.cases import PAIRS, CasesQuery
 from tunesmith.agent.queries.cases import answer as answer_cases
 from tunesmith.agent.queries.described import asked_by, cases_of
 from tunesmith.agent.queries.machine import deployed_now
+from tunesmith.agent.queries.prices import quantized_sizes
 from tunesmith.agent.queries.steps import plain
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.json_values import picked
@@ -25,7 +26,6 @@ from tunesmith.memory.records import Artifact, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, size
 from tunesmith.tools.evaluation.ask import newest_tuned, run_to_ask
-from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.suites.case import PRIMARY_BLOCK
 
 ArtifactKind = Literal[
@@ -94,16 +94,6 @@ def _to_come(query: ArtifactQuery, store: Store, run: Run) -> str:
     """How large the quantized model would become, by the arithmetic of its formats; empty for anything else."""
     sizes = quantized_sizes(store, run) if query.made == "quantized" else ""
     return f" Quantized it would take {sizes}, by arithmetic; the price of `quantize` says more." if sizes else ""
-
-
-def quantized_sizes(store: Store, run: Run) -> str:
-    """How large the quantized model of a run becomes, by each of its formats; empty where its base's shape is not
-    recorded."""
-    config = next((a.meta["config"] for a in reversed(store.artifacts(run.id, "base")) if "config" in a.meta), None)
-    if not isinstance(config, Mapping):
-        return ""
-    sizes = {scheme.bits: scheme.weight_bytes(config, scheme.group_of(config)) for scheme in SCHEMES.values()}
-    return "about " + " or ".join(f"{size(weights)} at {bits} bits" for bits, weights in sorted(sizes.items()))
 
 
 def disk_use(query: DiskUseQuery, context: Context) -> Answer:

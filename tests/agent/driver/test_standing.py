@@ -83,7 +83,10 @@ STATES: list[tuple[str, list[str]]] = [
     ),
     ("r1 was released as GGUF in an earlier step", ["runs/r1/s14/release", "copy the whole folder", "ollama create"]),
     ("r2 is tested and only partly learned", ["learned takes 48 of 60, 28 more", "To try next: generate"]),
-    ("r1 is finished and its tuned model fails", ["fails 9 target cases", "31 of 33 pass, 32 with the base", "/ask"]),
+    (
+        "r1 is finished and its tuned model fails",
+        ["fails 9 of 60 target cases", "31 of 33 pass, 32 with the base", "/ask"],
+    ),
     (
         "r1 is trained and merged, not quantized",
         [

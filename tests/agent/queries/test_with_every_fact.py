@@ -260,3 +260,33 @@ def test_whether_a_run_is_served_is_said_first(tmp_path: Path) -> None:
     state = "at least two finished runs; a model of one of them is served now, and another was served before it"
     assert in_state(tmp_path / "no", state, "served", run="r1").startswith("No: nothing of r1 is served now.")
     assert "it was made in r2" in in_state(tmp_path / "yes", state, "served", run="r2").splitlines()[0]
+
+
+@table(
+    ("state", "kind", "given", "fact"),
+    [
+        (LESS, "result", {"run": "r2", "block": "target"}, "learned takes 48 of 60, 28 more"),
+        (LESS, "findings", {"run": "r2"}, "Its adapter model fails 40 of 60 target cases; "),
+        ("a run whose training step failed", "step", {"about": "failure"}, "that signal is not recorded"),
+        ("some steps were approved and at least one was declined", "approvals", {"decision": "no"}, "Approved: "),
+        ("some steps were approved and at least one was declined", "approvals", {"decision": "yes"}, "Refused: "),
+        ("r1 is trained and merged, not yet quantized", "price", {"stage": "quantize"}, "becomes about 108 MiB at 4"),
+        ("r1 is trained and merged, not yet quantized", "run", {"about": "remaining"}, "GiB free and "),
+        ("one finished run r1", "rows", {"about": "length"}, "none has more than 23 words"),
+        ("a training step is running", "step", {"about": "memory"}, "RAM: "),
+        ("a training step is running", "price", {"stage": "train"}, "no train has ended on this machine yet"),
+    ],
+)  # fmt: skip
+def test_the_fact_that_people_ask_for_next_is_there(
+    tmp_path: Path, state: str, kind: str, given: dict[str, str], fact: str
+) -> None:
+    assert fact in (said := in_state(tmp_path / "home", state, kind, **given)), said
+
+
+def test_what_failed_is_told_with_its_day_and_of_a_span_in_which_nothing_did_the_newest(tmp_path: Path) -> None:
+    with home_of_state(tmp_path / "home", "several runs or steps, at least one of which failed"):
+        store = Store(tmp_path / "home")
+        first = told(store, "steps", about="failures").lines[0]
+        assert re.search(r"^train \(s18 of r2\) failed \d{4}-\d\d-\d\d \d\d:\d\d after 12 s: ", first), first
+        none, newest = told(store, "steps", about="failures", since="2001-02-03", until="2001-02-04").lines
+        assert none.endswith(" failed or was stopped on 2001-02-03.") and "train (s18 of r2), " in newest
