@@ -75,20 +75,22 @@ _LIMITED: Mapping[str, tuple[Callable[[float], str], Callable[[Estimate], float]
 
 
 def held_to(deps: TurnDeps, slots: Slots) -> str:
-    """Whether the plan stays within each time, memory or disk that words name, and what takes the most of it."""
+    """Whether the plan stays within each time, memory or disk that words name, and what takes the most of it; what
+    takes the longest, where they ask for that."""
     from tunesmith.tools.pipeline.forecast import forecast
 
     assert deps.draft is not None
     prices = [(one.stage, one.estimate) for one in forecast(deps.ws, deps.draft) if one.estimate]
     on_disk = any(match.name == "disk" for match in everyday("asked_of", slots.words))
-    told = []
-    for what, most in amounts(slots) if prices else ():
+    told, limits = list[str](), amounts(slots) or [("time", 0.0)] * bool(everyday("longest", slots.words))
+    for what, most in limits if prices else ():
         said, of_step, in_all, lowered = _LIMITED["time" if what == "time" else "disk" if on_disk else "memory"]
         takes = in_all(of_step(one) for _, one in prices)
         largest = sorted(prices, key=lambda one: -of_step(one[1]))[:_LONGEST_STEPS]
         steps = ", ".join(f"{stage} {said(of_step(one))}" for stage, one in largest)
         stays = "stays within that" if takes <= most else f"does not stay within that: {lowered}"
-        told.append(f"{said(most)}: the plan takes about {said(takes)} and {stays}. Most of it is {steps}.")
+        limit, so = (f"{said(most)}: t", f" and {stays}") if most else ("T", "")  # `which takes longest?` sets none
+        told.append(f"{limit}he plan takes about {said(takes)}{so}. Most of it is {steps}.")
     return " ".join(told)
 
 

@@ -331,6 +331,18 @@ def test_a_time_or_a_memory_that_the_plan_is_held_to_changes_nothing_and_is_answ
     assert told in screen and steps["train"]["lora_rank"] == 16 and steps["train"]["epochs"] == 3.0, screen
 
 
+@pytest.mark.parametrize("said", ["what's the slowest part of it?", "welcher Schritt dauert am längsten?"])
+def test_which_step_of_the_plan_takes_longest_is_told_and_no_limit_is_made_of_it(tmp_path: Path, said: str) -> None:
+    screen, _ = plan_after(tmp_path, OPEN, said)
+    assert "Most of it is train" in screen and "within" not in screen and "total" not in screen, screen
+
+
+@pytest.mark.parametrize("said", ["how many hours is that all together?", "show me the plan again"])
+def test_what_the_plan_takes_is_told_step_by_step(tmp_path: Path, said: str) -> None:
+    screen, _ = plan_after(tmp_path, OPEN, said)
+    assert "total" in screen and "within" not in screen, screen
+
+
 def test_a_limit_beside_a_change_is_answered_with_it(tmp_path: Path) -> None:
     screen, steps = plan_after(tmp_path, OPEN, "rank 8, and keep it under 9 GB")
     assert steps["train"]["lora_rank"] == 8 and "9.0 GiB: the plan takes about" in screen
