@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.registry import REQUESTS
+from tunesmith.agent.queries.scores import ResultQuery
 from tunesmith.agent.words.acts import OWN_SLOTS, Order, order_of, places_of
 from tunesmith.agent.words.edits import Edits, edits_of
 from tunesmith.agent.words.encoder import Encoder, NoEncoder
@@ -178,6 +179,7 @@ class Reader:
             guesses = self._behind(guesses, sentence, slots, context)
             by_kind = kinds(guesses)
             reading = replace(self._as(by_kind[0], True, slots, context), sure=False)
+        reading = _of_its_test(reading, guesses)
         offered = [one.label for one in by_kind if one.label not in _NOT_OFFERED]
         nearest = tuple(self.head.offer(label) for label in offered[:_NEAREST])
         return replace(
@@ -255,6 +257,15 @@ def names_no_step(order: Order, slots: Slots) -> bool:
     said = slots.unread([*places_of(slots, OWN_SLOTS), *idle_places(slots)], lambda word: False)
     unread = {word.written for text in order.unread for word in words_of(text)}
     return bool(said) and all(word.written in unread for word in said)
+
+
+def _of_its_test(reading: Reading, guesses: Sequence[Guess]) -> Reading:
+    """What is asked of a model that is named: what it passes, and not whether the step was done that makes it, where
+    of all orders that for a test is the likeliest."""
+    order = next((one.label for one in guesses if one.label.startswith("do.")), "")
+    arm = reading.slots.first("arm") if reading.label == "run.status" and order == "do.evaluate" else ""
+    asked = ResultQuery.model_validate({"arm": arm, "run": reading.slots.first("run")})
+    return replace(reading, request=asked) if arm else reading
 
 
 def _of_another_run(context: Context, before: Query, slots: Slots) -> bool:
