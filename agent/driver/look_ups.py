@@ -25,13 +25,13 @@ from tunesmith.agent.queries.prices import PriceQuery, not_tested
 from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.runs import RunQuery, RunsQuery, StepsQuery
-from tunesmith.agent.queries.scores import TUNED, ResultQuery, arms_measured, passed_by
+from tunesmith.agent.queries.scores import TUNED, ResultQuery, arms_measured, how_far, passed_by
 from tunesmith.agent.queries.settings import SettingQuery, SettingsQuery
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.version import VERSION
 from tunesmith.agent.words import reading
 from tunesmith.agent.words.head import Moment
-from tunesmith.agent.words.lexicon import Names, is_known
+from tunesmith.agent.words.lexicon import Names, is_known, words_of
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import DONE, RUNNING
@@ -223,7 +223,10 @@ def answer_to(deps: TurnDeps, understood: reading.Reading) -> TurnAnswer | None:
         return looked_up(deps, of_its_base(deps, understood))
     kind, _, name = understood.label.partition(".")
     text = talk_text(deps, name, understood.slots.first("run")) if kind == "talk" else ""
-    text = meaning(understood.slots, both=name == "difference") if kind == "term" else text
+    if kind == "term":
+        text, run = meaning(understood.slots, both=name == "difference"), deps.focused_run() or deps.current_run()
+        own = how_far(deps.store, run) if run and text == _page()[2]["claim"] else []
+        text = "\n".join([text, *own])
     if kind == "term" and len(fields := understood.slots.values("field")) == 1:
         deps.last_query = SettingQuery(fields=(fields[0],), about="default")  # `would 8 do for me?`
     return TurnAnswer(text) if text else None
@@ -372,7 +375,8 @@ def meaning(slots: Slots, *, both: bool = False) -> str:
     """What the term means that a sentence names, or the two that it sets against each other; empty: it names none."""
     _, names, meanings = _page()
     stages = [_TERM_OF_STAGE.get(stage, stage) for stage in slots.values("stage")]
-    named = dict.fromkeys([*(match.name for match in names.find(slots.words)), *stages])
+    words = [*slots.words, *(word for quote in slots.values("quote") for word in words_of(quote))]
+    named = dict.fromkeys([*(match.name for match in names.find(words)), *stages])
     return "\n".join([meanings[term] for term in named if term in meanings][: 2 if both else 1])
 
 
