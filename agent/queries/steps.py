@@ -297,7 +297,7 @@ class FigureQuery(Query):
 
 
 def figure(query: FigureQuery, context: Context) -> Answer:
-    """The number of the newest step that recorded it. Raises NotFound where no step did."""
+    """The number of the newest step that recorded it, or how far the step is that may. Raises NotFound for none."""
     store = context.store
     for run in [find(store, query.run)] if query.run else context.runs():
         for step in reversed(store.steps(run.id, status=DONE)):
@@ -307,6 +307,8 @@ def figure(query: FigureQuery, context: Context) -> Answer:
                 lines = (f"{words}: {plain(query.figure, value)} ({cite(step)}).", _times(step), _outcome(step))
                 fact = {"figure": query.figure, "value": value, "step": step.id, "run": run.id}
                 return Answer(tuple(line for line in lines if line), (fact, facts_of(step)))
+        for step in store.steps(run.id, status=RUNNING):
+            return Answer((f"{at_work(step)} Its other numbers are recorded when it ends.",), (facts_of(step),))
     if computed := _by_arithmetic(query, context):
         return computed
     where = find(store, query.run).id if query.run else "any run"

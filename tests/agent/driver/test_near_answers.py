@@ -61,7 +61,7 @@ def test_who_asks_what_the_time_goes_to_hears_that_beside_how_it_stands_to_his_f
         (LESS, ("what does 'form only' mean?",), "so 28 cases more would be needed", "did not understand"),
         (LESS, ("what does 'lora rank' mean?",), "two matrices", "The claim is"),
         (MERGED, ("e l'unito ce l'abbiamo dunque",), "r1 has its merged model.", "did not understand"),
-        (MERGED, ("quantized? nope, right",), "r1 has no quantized model yet.", "did not understand"),
+        (MERGED, ("quantized? nope, right",), "r1 has no quantized model.", "did not understand"),
         (MERGED, ("quantize it to 8 bits, and how much space will that take?",), "The model becomes about 108 MiB",
          "nothing was done"),
         (MERGED, ("Quantize it, and what is running right now?",), "Nothing is running", "(quantized)"),

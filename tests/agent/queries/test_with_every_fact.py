@@ -275,6 +275,7 @@ def test_whether_a_run_is_served_is_said_first(tmp_path: Path) -> None:
         ("one finished run r1", "rows", {"about": "length"}, "none has more than 23 words"),
         ("a training step is running", "step", {"about": "memory"}, "RAM: "),
         ("a training step is running", "price", {"stage": "train"}, "no train has ended on this machine yet"),
+        ("a training step is running", "figure", {"figure": "trained_tokens"}, "step 38 of 75"),
     ],
 )  # fmt: skip
 def test_the_fact_that_people_ask_for_next_is_there(
