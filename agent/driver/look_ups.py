@@ -225,8 +225,7 @@ def answer_to(deps: TurnDeps, understood: reading.Reading) -> TurnAnswer | None:
     text = talk_text(deps, name, understood.slots.first("run")) if kind == "talk" else ""
     if kind == "term":
         text, run = meaning(understood.slots, both=name == "difference"), deps.focused_run() or deps.current_run()
-        own = how_far(deps.store, run) if run and text == _page()[2]["claim"] else []
-        text = "\n".join([text, *own])
+        text = "\n".join([text, *(how_far(deps.store, run) if run and text == _page()[2]["claim"] else ())])
     if kind == "term" and len(fields := understood.slots.values("field")) == 1:
         deps.last_query = SettingQuery(fields=(fields[0],), about="default")  # `would 8 do for me?`
     return TurnAnswer(text) if text else None
@@ -279,7 +278,8 @@ def _untested(deps: TurnDeps, slots: Slots, request: Query) -> list[str]:
     at_test = any(catalog.ENTRIES[step.stage].load().measures for step in deps.store.steps(run.id, status=RUNNING))
     measured = arms_measured(deps.store, run.id)
     newest = [arm for arm in TUNED if deps.store.artifacts(run.id, arm)][-1:]
-    told = [arm for arm in newest if measured and arm not in (*measured, *slots.values("arm"))]
+    others = {*slots.values("arm")} - {getattr(request, "arm", "")}  # which are told of for themselves
+    told = [arm for arm in newest if measured and arm not in (*measured, *others)]
     return [not_tested(deps.ws, run.id, arm) for arm in told if not at_test]
 
 

@@ -119,8 +119,7 @@ def _made_of(deps: TurnDeps, slots: Slots) -> str:
     run, arms = deps.focused_run(), [arm for arm in slots.values("arm") if arm in TUNED]
     if run is None or len(arms) != 1 or deps.draft is not None:
         return ""
-    there = deps.store.artifacts(run.id, arms[0])
-    return f"{run.id} has its {arms[0]} model." if there else f"{run.id} has no {arms[0]} model yet."
+    return f"{run.id} has {'its' if deps.store.artifacts(run.id, arms[0]) else 'no'} {arms[0]} model."
 
 
 def guessed_part(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
