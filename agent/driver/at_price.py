@@ -246,7 +246,7 @@ def _of_the_price(deps: TurnDeps, words: str, said: reading.Reading, waits: Wait
     faster = said.slots.first("pace") == "fast" or (
         said.label == "plan.what_if" and "least" in said.slots.values("order")
     )
-    if faster and said.slots.asks and not (agrees or of_another or said.slots.all("field")):
+    if faster and said.slots.asks and not (agrees or of_another or said.slots.all("field") or said.kind == "again"):
         return f"{waits.shorter} {waits.limits(said.slots) or waits.price}"
     if (agrees or said.label in _OF_A_LIMIT) and not of_another and (text := waits.limits(said.slots)):
         return f"{waits.work} {text}" if said.label in _OF_ITS_PRICE else text  # `ten minutes of what?`

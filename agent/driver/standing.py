@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 from tunesmith.agent.driver.look_ups import moment, remember
+from tunesmith.agent.driver.plan_questions import training_beside, whole_price
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries import scores, settings
 from tunesmith.agent.queries.answer import GOES_ON, cite, named, ordinary, reached, shortened
@@ -105,29 +106,17 @@ def _of_plan(deps: TurnDeps, plan: PipelinePlan) -> list[str]:
 
     steps = [spec.stage for spec in plan.steps]
     prices = forecast(deps.ws, plan)
-    known = [price.estimate for price in prices if price.estimate]
-    takes = ""
-    if known:
-        vram = max(one.peak_vram_bytes for one in known)
-        memory = (
-            f"{size(max(one.peak_ram_bytes for one in known))} of memory{f' and {size(vram)} of VRAM' * bool(vram)}"
-        )
-        takes = f"All of it takes about {duration(sum(one.seconds for one in known))}, at most {memory} and "
-        takes += (
-            f"{size(sum(one.disk_bytes for one in known))} of disk; each expensive step asks again before it starts."
-        )
+    known = [(price.stage, price.estimate) for price in prices if price.estimate]
+    takes = f"All of it takes about {whole_price(deps, known)}; each expensive step asks again before it starts."
     trains = next((price.decided for price in prices if price.stage == "train" and price.decided), {})
     values = [f"{name} {trains[name]:g}" for name in _SETTINGS if isinstance(trains.get(name), int | float)]
-    rows = [
-        f"write {spec.fields['rows']} rows and "
-        for spec in plan.steps
-        if spec.stage == "generate" and spec.fields.get("rows")
-    ]
+    written = [spec.fields.get("rows") for spec in plan.steps if spec.stage == "generate" and spec.fields.get("rows")]
+    rows = "".join(f"write {many} rows and " for many in written)
     return [
         f"The plan {plan.name} is open and not started, {count(len(steps), 'step')} ({', '.join(dict.fromkeys(steps))})"
         f": “start it” begins it, “drop it” gives it up.",
-        takes,
-        f"It would {''.join(rows)}train with {', '.join(values)}." if values else "",
+        takes if known else "",
+        f"It would {rows}train with {', '.join(values)}.{training_beside(deps, known)}" if values else "",
     ]
 
 

@@ -91,7 +91,7 @@ def did_you_mean(deps: TurnDeps) -> str:
         others = (one for one in head.labels if kind_of(one) == before.kind)
         offers = [head.offer(one) for one in others if one.partition(".")[2] != getattr(before, "about", "")]
         deps.nearest = tuple(dict.fromkeys(offers))[: len(NUMBERS)] or deps.nearest
-    kinds = [kind_of(head.label_of(question)) for question in deps.nearest]
+    kinds = [head.label_of(question).partition(".")[0] for question in deps.nearest]
     at, made = moment(deps), _made_of(deps, slots)
     near = map(kind_of, deps.unsure.likely[:_NEAR]) if deps.unsure and at == "empty" else kinds[:1]
     told = made or {*near} & {*_TOLD.get(at, _TOLD["finished"])}

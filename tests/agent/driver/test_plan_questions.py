@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -335,6 +336,14 @@ def test_a_time_or_a_memory_that_the_plan_is_held_to_changes_nothing_and_is_answ
 def test_which_step_of_the_plan_takes_longest_is_told_and_no_limit_is_made_of_it(tmp_path: Path, said: str) -> None:
     screen, _ = plan_after(tmp_path, OPEN, said)
     assert "Most of it is train" in screen and "within" not in screen and "total" not in screen, screen
+
+
+@pytest.mark.parametrize(
+    "said", ["what does the plan do differently from r1?", "blorp the double rank then, is it double?"]
+)
+def test_how_long_the_plan_trains_is_told_beside_what_the_training_before_took(tmp_path: Path, said: str) -> None:
+    screen, _ = plan_after(tmp_path, OPEN, said)
+    assert re.search(r"Its training takes about .*, that of r1 took 2 min 32 s", screen), screen
 
 
 @pytest.mark.parametrize("said", ["how many hours is that all together?", "show me the plan again"])
