@@ -144,7 +144,9 @@ def how_to_load(artifact: Artifact) -> str:
     if artifact.kind != "release" or not artifact.path.exists():
         return ""
     whole = f"{release_in_short(artifact)}; for another computer copy the whole folder."
-    ollama = " In it `ollama create NAME -f Modelfile` and then `ollama run NAME` load it."
+    ollama = (
+        " Its tokenizer is in the GGUF. There `ollama create NAME -f Modelfile` and then `ollama run NAME` load it."
+    )
     return f"{whole}{ollama if artifact.meta.get('format') == 'gguf' else ''}"
 
 
