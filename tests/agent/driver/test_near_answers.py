@@ -53,6 +53,8 @@ def test_who_asks_what_the_time_goes_to_hears_that_beside_how_it_stands_to_his_f
         (UNTESTED, ("did anybody evaluate the merged one?",), "no results of the merged arm; measured are: arms base",
          "Yes: "),
         (UNTESTED, ("has it been merged already?",), "Yes: merge (s9)", "no results"),
+        (UNTESTED, ("ist das gemergte Modell schon fertig?",), "Yes: merge (s9)", "no results"),
+        (ONE, ("has the quantized model been evaluated?",), "quantized passes 57 of 60", "Yes: "),
         (UNTESTED, ("was the adapter tested?",), "adapter passes 59 of 60", "Yes: "),
         (RUNNING, ("what is running?", "and the memory?"), "RAM: ", "Nothing is begun"),
         (ONE, ("what would training again cost?", "and the memory?"), "train needs at most", "Peak memory"),
