@@ -359,7 +359,7 @@ def _unasked(context: Context, decided: Sequence[Row], run: str) -> Answer:
     return Answer((
         f"No: each of the {len(ran)} expensive steps that ran had a yes before it began.",
         "Given by " + ", ".join(f"{name} ({n})" for name, n in by.most_common(4)) + ".",
-        "None starts without a yes to its price, given there or beforehand; one at work goes on without its terminal.",
+        "Nothing expensive starts without a yes, at its price or beforehand; what runs goes on without its terminal.",
     ))  # fmt: skip
 
 

@@ -275,7 +275,7 @@ def test_whether_a_run_is_served_is_said_first(tmp_path: Path) -> None:
         ("one finished run r1", "rows", {"about": "length"}, "none has more than 23 words"),
         ("a training step is running", "step", {"about": "memory"}, "RAM: "),
         ("r1 was released", "artifact", {"made": "release"}, "Its tokenizer is in the GGUF."),
-        ("one finished run r1", "approvals", {"decision": "unasked"}, "None starts without a yes to its price"),
+        ("one finished run r1", "approvals", {"decision": "unasked"}, "Nothing expensive starts without a yes"),
         ("a training step is running", "price", {"stage": "train"}, "no train has ended on this machine yet"),
         ("a training step is running", "figure", {"figure": "trained_tokens"}, "step 38 of 75"),
     ],
