@@ -246,10 +246,10 @@ def _of_the_price(deps: TurnDeps, words: str, said: reading.Reading, waits: Wait
     faster = said.slots.first("pace") == "fast" or (
         said.label == "plan.what_if" and "least" in said.slots.values("order")
     )
-    if faster and said.slots.asks and not (agrees or of_another or said.slots.all("field")):
+    if faster and said.slots.asks and not (agrees or of_another or said.slots.all("field") or said.kind == "again"):
         return f"{waits.shorter} {waits.limits(said.slots) or waits.price}"
     if (agrees or said.label in _OF_A_LIMIT) and not of_another and (text := waits.limits(said.slots)):
-        return text
+        return f"{waits.work} {text}" if said.label in _OF_ITS_PRICE else text  # `ten minutes of what?`
     if certain and not (of_another or why_not) and (text := waits.told(said.label)):
         return text
     if said.label in _SETS and not said.slots.asks and (text := _to_what(said, waits)):
@@ -267,7 +267,8 @@ def _of_the_price(deps: TurnDeps, words: str, said: reading.Reading, waits: Wait
 _SETS = ("plan.set", "plan.undo", "plan.what_if", "plan.as_before", "remark")
 _REASONS = ("remark", "plan.drop", "no")
 """What a value behind a no is only spoken of in."""
-_OF_A_LIMIT = ("plan.wait", "plan.start", "plan.set", "plan.what_if", "plan.cost", "price", "remark")
+_OF_ITS_PRICE = ("price", "plan.cost")
+_OF_A_LIMIT = (*_OF_ITS_PRICE, "plan.wait", "plan.start", "plan.set", "plan.what_if", "remark")
 
 
 def _to_what(said: reading.Reading, waits: Waits) -> str:

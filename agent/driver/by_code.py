@@ -12,7 +12,7 @@ from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, look_ups, named_files, opening, ordering
 from tunesmith.agent.driver.choosing import on_the_better
-from tunesmith.agent.driver.follow_ups import follow_up
+from tunesmith.agent.driver.follow_ups import YES, follow_up
 from tunesmith.agent.driver.interview import interviewed
 from tunesmith.agent.driver.look_ups import answer_to, looked_up, remember_call, remember_setting, turn_context, why
 from tunesmith.agent.driver.parts import Part, is_part
@@ -42,8 +42,8 @@ _TOO_LONG = (
     "That is {:,} characters at once; I read sentences of up to {}. Say in one what you want; rows of your own come "
     "with `/import FILE`."
 )
-_ACTS = ("go_on", "accept")
-"""Kinds of words that come to a step and name none."""
+_ACTS, _FEW = ("go_on", "accept"), 5
+"""Kinds of words that come to a step and name none; words of a yes."""
 _NOTHING = "I did not catch that. Ask about a run, or say what a model should learn."
 
 
@@ -108,12 +108,15 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
 
 
 def _agrees_to_a_proposal(deps: TurnDeps, reading: Reading) -> bool:
-    """Whether words say yes to a step that was told with its price, or proposed and nothing else is read in them: its
-    price is asked about then."""
+    """Whether words say yes to a step that was told with its price, or proposed and nothing else is read in them, or
+    few that nobody is sure of most likely do: its price is asked about then."""
     if deps.draft is not None or not deps.proposals or (reading.sure and not isinstance(deps.last_query, PriceQuery)):
         return False
     answer = read_answer(deps.prompt, by="terminal", stage=deps.proposals[0].stage)
-    return answer is not None and answer.yes and not answer.reason
+    also = {*YES, "do.approve", *(f"do.{one.stage}" for one in deps.proposals)}
+    likely = len(reading.likely) > 1 and reading.likely[0] in YES and reading.likely[1] in also
+    few = not reading.sure and len(reading.slots.words) <= _FEW and not reading.slots.all("not")
+    return (answer is not None and answer.yes and not answer.reason) or (few and likely)
 
 
 def _with_what_is_left(deps: TurnDeps, outcome: TurnAnswer | Call | None, *, acts: bool) -> TurnAnswer | Call | None:

@@ -44,11 +44,12 @@ _MOST_WORDS = 10
 _LOOSE = frozenset({"pronoun", "unspoken", "not", "only", "again", "order", "figure", "until"})
 """Kinds of slot that name nothing by themselves."""
 _CLOSE, _NEAR, _FEW = 2, 5, 5
-"""Readings among which one counts as nearly as likely as the first, and as likely; words of a yes."""
-_YES, _DOUBTFUL = ("yes", "accept", "go_on"), 0.6
+"""Readings among which one counts as nearly as likely as the first, and as likely; those that ask for a reason."""
+YES, _DOUBTFUL = ("yes", "accept", "go_on"), 0.6
 """Below which probability words rather ask the same kind of question once more than what they are read as."""
 _ITEMS = {"step": "step", "stage": "price", "artifact": "artifact", "case": "case", "run": "run"}
 """What tells a thing that an answer listed, the most telling first → the kind of question that is asked of it."""
+_IN_A_LIST = ("which_run", "run", "field", "pace", "choice.rollback")
 _CARRIED = (*_ITEMS, "arm", "block", "made")
 _AGAIN = {"result": "enough", "compare": "where", "compare_runs": "results"}
 """Kind of a question → what is wanted of its answer by who asks the same again."""
@@ -61,8 +62,6 @@ def follow_up(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
         return None
     if deps.draft is not None:
         return _in_the_plan(deps, deps.draft, before, reading) if before is not None else None
-    if _agrees(deps, reading):
-        return ordering.accepted(deps, slots)
     if before is None:
         return None
     rules = (_at_a_place, _of_the_one_before, *_RULES.get(before.kind, ()), _vague, _reason, _of_the_same, _another)
@@ -75,16 +74,6 @@ def follow_up(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
     told = reading.probability >= _DOUBTFUL and (reading.sure or reading.label == "follow")
     note = "" if told or deps.most_lines else f"\n(I take that to be about “{deps.said}”.)"
     return replace(answer, text=f"{answer.text}{note}")
-
-
-def _agrees(deps: TurnDeps, reading: Reading) -> bool:
-    """Whether words that nobody is sure of most likely say yes to the step that an answer proposed: it is priced and
-    asked about."""
-    likely, words = reading.likely, reading.slots.words
-    if reading.sure or not deps.proposals or len(words) > _FEW or reading.slots.all("not"):
-        return False
-    also = (*_YES, "do.approve", *(f"do.{one.stage}" for one in deps.proposals))
-    return len(likely) > 1 and likely[0] in _YES and likely[1] in also
 
 
 def _bare(slots: Slots, *also: str) -> bool:
@@ -104,7 +93,7 @@ def _open(reading: Reading, *kinds: str) -> bool:
 
 def _acts(reading: Reading) -> bool:
     """Whether words are most likely an order, or an answer to a question."""
-    return reading.kind in (*_YES, "no", "page", "again", "why", "want") or reading.label.startswith("do.")
+    return reading.kind in (*YES, "no", "page", "again", "why", "want") or reading.label.startswith("do.")
 
 
 # What was told, and one thing of it
@@ -124,6 +113,9 @@ def _asked_of(
     """What words ask as that label where all that they leave unnamed is what the last answer was about; `item`: of
     that thing in it. None where the question takes nothing of it and `needs` to."""
     kind, _, choice = label.partition(".")
+    part, step = _says(slots, "asked_of"), str((item or {}).get("step", ""))
+    if kind == "price" and step and part in ("time", "memory"):  # of a step that was told of its own, and no new one's
+        return StepQuery.model_validate({"about": part, "step": step})
     if kind not in REQUESTS:
         return None
     about = {name: (item or {}).get(name) or getattr(deps.last_query, name, "") for name in _CARRIED}
@@ -138,12 +130,16 @@ _Outcome = Query | TurnAnswer | Call | None
 
 
 def _at_a_place(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
-    """`the second one`, `show the first in full`, of what was listed: what the words ask else, of that thing."""
+    """`the second one`, `show the first in full`, of what was listed: what the words ask else, of that thing; of what
+    failed, the newest first, `and the one before that?` is the second."""
     slots, (key, items) = reading.slots, _items(deps)
-    ordinals, runs = lexicon()["ordinals"].find(slots.words), len(slots.all("run")) - len(slots.all("which_run"))
-    if len(ordinals) != 1 or runs > 0 or not _bare(slots, "which_run", "run", "field", "pace"):
+    places, runs = lexicon()["ordinals"].find(slots.words), len(slots.all("run")) - len(slots.all("which_run"))
+    failed = getattr(before, "about", "") == "failures" and _open(reading, "steps", "step")
+    earlier = not places and failed and bool(_says(slots, "before_that"))
+    if len(places) + earlier != 1 or runs > 0 or not _bare(slots, *_IN_A_LIST):
         return None
-    place = 0 if reading.label.startswith(("do.", "go_on", "plan.")) else int(ordinals[0].name)
+    ordered = reading.label.startswith(("do.", "go_on", "plan."))
+    place = 0 if ordered else 2 if earlier else int(places[0].name)
     if place and before.kind == "cases" and deps.until:
         return before.model_copy(update={"number": place, "skip": 0, "as_table": False})
     if not place or not -len(items) <= place <= len(items) or len(items) < 2:
@@ -151,7 +147,7 @@ def _at_a_place(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     newest = place == -1 and key in ("step", "artifact", "run")  # `the last one`, however they were listed
     item = max(items, key=lambda one: (len(str(one[key])), str(one[key]))) if newest else items[place - (place > 0)]
     slots = replace(slots, named=tuple(slot for slot in slots.named if slot.kind in _LOOSE))
-    of_its_kind = [label for label in reading.likely[:_NEAR] if kind_of(label) == _ITEMS[key]]
+    of_its_kind = [label for label in reading.likely[:_NEAR] if kind_of(label) == _ITEMS[key] and not earlier]
     return _asked_of(deps, (*of_its_kind, _ITEMS[key])[0], slots, item, needs=key != "run")
 
 

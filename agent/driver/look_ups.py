@@ -25,13 +25,13 @@ from tunesmith.agent.queries.prices import PriceQuery, not_tested
 from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.runs import RunQuery, RunsQuery, StepsQuery
-from tunesmith.agent.queries.scores import TUNED, ResultQuery, arms_measured, passed_by
+from tunesmith.agent.queries.scores import TUNED, ResultQuery, arms_measured, how_far, passed_by
 from tunesmith.agent.queries.settings import SettingQuery, SettingsQuery
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.version import VERSION
 from tunesmith.agent.words import reading
 from tunesmith.agent.words.head import Moment
-from tunesmith.agent.words.lexicon import Names, is_known
+from tunesmith.agent.words.lexicon import Names, is_known, words_of
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import DONE, RUNNING
@@ -223,7 +223,9 @@ def answer_to(deps: TurnDeps, understood: reading.Reading) -> TurnAnswer | None:
         return looked_up(deps, of_its_base(deps, understood))
     kind, _, name = understood.label.partition(".")
     text = talk_text(deps, name, understood.slots.first("run")) if kind == "talk" else ""
-    text = meaning(understood.slots, both=name == "difference") if kind == "term" else text
+    if kind == "term":
+        text, run = meaning(understood.slots, both=name == "difference"), deps.focused_run() or deps.current_run()
+        text = "\n".join([text, *(how_far(deps.store, run) if run and text == _page()[2]["claim"] else ())])
     if kind == "term" and len(fields := understood.slots.values("field")) == 1:
         deps.last_query = SettingQuery(fields=(fields[0],), about="default")  # `would 8 do for me?`
     return TurnAnswer(text) if text else None
@@ -276,7 +278,8 @@ def _untested(deps: TurnDeps, slots: Slots, request: Query) -> list[str]:
     at_test = any(catalog.ENTRIES[step.stage].load().measures for step in deps.store.steps(run.id, status=RUNNING))
     measured = arms_measured(deps.store, run.id)
     newest = [arm for arm in TUNED if deps.store.artifacts(run.id, arm)][-1:]
-    told = [arm for arm in newest if measured and arm not in (*measured, *slots.values("arm"))]
+    others = {*slots.values("arm")} - {getattr(request, "arm", "")}  # which are told of for themselves
+    told = [arm for arm in newest if measured and arm not in (*measured, *others)]
     return [not_tested(deps.ws, run.id, arm) for arm in told if not at_test]
 
 
@@ -372,7 +375,8 @@ def meaning(slots: Slots, *, both: bool = False) -> str:
     """What the term means that a sentence names, or the two that it sets against each other; empty: it names none."""
     _, names, meanings = _page()
     stages = [_TERM_OF_STAGE.get(stage, stage) for stage in slots.values("stage")]
-    named = dict.fromkeys([*(match.name for match in names.find(slots.words)), *stages])
+    words = [*slots.words, *(word for quote in slots.values("quote") for word in words_of(quote))]
+    named = dict.fromkeys([*(match.name for match in names.find(words)), *stages])
     return "\n".join([meanings[term] for term in named if term in meanings][: 2 if both else 1])
 
 

@@ -267,7 +267,8 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
         case "plan.drop" | "no":
             return _confirm(deps, "drop")
         case "plan.show" | "plan.cost":
-            return _plan_again(deps)
+            longest = plan_questions.held_to(deps, reading.slots)
+            return TurnAnswer(f"{longest} It is unchanged.") if longest else _plan_again(deps)
         case "plan.wait" | "remark" | "plan.start":
             about = plan_questions.value_and_reason(deps, reading.slots)  # `3 epochs feels a lot`
             return TurnAnswer(f"{about}\nT{_waits(deps.draft)[1:]}".lstrip())

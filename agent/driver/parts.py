@@ -183,7 +183,8 @@ def _in_turn(deps: TurnDeps, parts: Sequence[Part]) -> list[str]:
         edit = next(one for one in now if one.asks == "edit")
         texts = [changed if one is edit else one.text for one in now if one is edit or one.asks != "edit"]
     else:
-        texts = [one.text for one in now]
+        makes = catalog.BY_NAME[first.stage].makes if first is not None else ""
+        texts = [_of_what_is_made(deps, one, makes) if makes in ARMS else one.text for one in now]
     deps.most_lines = _LINES_OF_ALL // (len(texts) + len(orders[:1])) if len(texts) + len(orders[:1]) > 1 else 0
     request = now[0].reading.request if now else None
     if first is not None and request is not None and getattr(request, "path", None) == "":
@@ -199,7 +200,8 @@ def _rests_on(part: Part, order: Order | None) -> bool:
     entry, arms = catalog.BY_NAME[order.stage], {*part.reading.slots.values("arm")}
     arms -= {"base"} if part.reading.kind == "compare" else set()  # `quantize it and set it against the base`
     makes_it = entry.makes in ARMS and arms <= {entry.makes}
-    of_results = part.reading.kind in _OF_RESULTS and (makes_it or bool(entry.load().measures))
+    tests_it = bool(entry.load().measures) and not (arms and order.fields.get("arm", "") not in ("", *arms))
+    of_results = part.reading.kind in _OF_RESULTS and (makes_it or tests_it)
     return of_results or (part.reading.kind in _OF_ROWS and entry.makes in _MAKES_ROWS)
 
 
@@ -221,6 +223,15 @@ def _in_run(part: Part, run: str, arm: str = "") -> str:
     named = [run] if run and part.asks == "order" and not part.reading.slots.all("run") else []
     named += [arm] if arm else []
     return f"{part.text.rstrip('.!')} ({', '.join(named)})" if named else part.text
+
+
+def _of_what_is_made(deps: TurnDeps, part: Part, arm: str) -> str:
+    """The words of a question beside an order, with the model that is made where they name nothing and ask something
+    of that: `quantize it, and how big will that be?`."""
+    told, slots = _in_run(part, "", arm), part.reading.slots
+    named = part.reading.sure or any(slots.all(kind) for kind in ("run", "arm", "stage", "made", "block", "model"))
+    so = part if named else Part(told, read(told, turn_context(deps)))
+    return told if so.text == told and so.asks == "question" and so.reading.probability >= GUESSED else part.text
 
 
 def _made_before(part: Part, parts: Sequence[Part]) -> str:
@@ -250,7 +261,8 @@ def _beside_a_certain_part(deps: TurnDeps, context: Context) -> list[str]:
         orders, slots = act is not None and act.asks == "order", other.reading.slots
         if one.paused or _holds_back(other) or (orders and deps.draft is not None):
             continue
-        if act is not None and not (answers or whole.whole):
+        asks_beside = two.begins_to_ask and whole.reading.order is not None and whole.reading.order.beside
+        if act is not None and not (answers or (whole.whole and not asks_beside)):
             if not (slots.asks or other.begins_to_ask or (orders and slots.all("stage"))):
                 continue
             if other.asks == "question" and other.reading.probability >= GUESSED and deps.by_result is None:

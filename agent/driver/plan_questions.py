@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from tunesmith.agent.driver import planning
 from tunesmith.agent.driver.look_ups import meaning
@@ -74,21 +74,28 @@ _LIMITED: Mapping[str, tuple[Callable[[float], str], Callable[[Estimate], float]
 """What a plan is held to → how it is said, what a step takes of it, how that adds up, and what lowers it."""
 
 
-def held_to(deps: TurnDeps, slots: Slots) -> str:
-    """Whether the plan stays within each time, memory or disk that words name, and what takes the most of it."""
+def _priced(deps: TurnDeps, plan: PipelinePlan) -> list[tuple[str, Estimate]]:
+    """The steps of a plan that have a price, each with what it takes."""
     from tunesmith.tools.pipeline.forecast import forecast
 
+    return [(one.stage, one.estimate) for one in forecast(deps.ws, plan) if one.estimate]
+
+
+def held_to(deps: TurnDeps, slots: Slots) -> str:
+    """Whether the plan stays within each time, memory or disk that words name, and what takes the most of it; what
+    takes the longest, where they ask for that."""
     assert deps.draft is not None
-    prices = [(one.stage, one.estimate) for one in forecast(deps.ws, deps.draft) if one.estimate]
+    prices = _priced(deps, deps.draft)
     on_disk = any(match.name == "disk" for match in everyday("asked_of", slots.words))
-    told = []
-    for what, most in amounts(slots) if prices else ():
+    told, limits = list[str](), amounts(slots) or [("time", 0.0)] * bool(everyday("longest", slots.words))
+    for what, most in limits if prices else ():
         said, of_step, in_all, lowered = _LIMITED["time" if what == "time" else "disk" if on_disk else "memory"]
         takes = in_all(of_step(one) for _, one in prices)
         largest = sorted(prices, key=lambda one: -of_step(one[1]))[:_LONGEST_STEPS]
         steps = ", ".join(f"{stage} {said(of_step(one))}" for stage, one in largest)
         stays = "stays within that" if takes <= most else f"does not stay within that: {lowered}"
-        told.append(f"{said(most)}: the plan takes about {said(takes)} and {stays}. Most of it is {steps}.")
+        limit, so = (f"{said(most)}: t", f" and {stays}") if most else ("T", "")  # `which takes longest?` sets none
+        told.append(f"{limit}he plan takes about {said(takes)}{so}. Most of it is {steps}.")
     return " ".join(told)
 
 
@@ -130,7 +137,7 @@ def imagined(deps: TurnDeps, slots: Slots, edits: Edits) -> TurnAnswer | None:
         return None
     if not edits.changes or not (edited := planning.edited_plan(deps, deps.draft, edits))[1]:
         return last_change(deps) if deps.draft_before is not None else None  # `and what does that do to the time?`
-    now, then = (_takes(deps, plan) for plan in (deps.draft, edited[0]))
+    now, then = (whole_price(deps, _priced(deps, plan)) for plan in (deps.draft, edited[0]))
     if edited[0].steps == deps.draft.steps:
         return TurnAnswer(f"The plan has that already ({', '.join(edited[1])}). All of it takes about {now}.")
     return TurnAnswer(
@@ -139,11 +146,8 @@ def imagined(deps: TurnDeps, slots: Slots, edits: Edits) -> TurnAnswer | None:
     )
 
 
-def _takes(deps: TurnDeps, plan: PipelinePlan) -> str:
+def whole_price(deps: TurnDeps, prices: Sequence[tuple[str, Estimate]]) -> str:
     """Time, the most memory with its step and what is free, and disk, of a whole plan."""
-    from tunesmith.tools.pipeline.forecast import forecast
-
-    prices = [(one.stage, one.estimate) for one in forecast(deps.ws, plan) if one.estimate]
     if not prices:
         return "what shows when each step is due"
     stage, most = max(prices, key=lambda one: (one[1].peak_vram_bytes, one[1].peak_ram_bytes))
@@ -199,7 +203,7 @@ def last_change(deps: TurnDeps) -> TurnAnswer:
     ]  # fmt: skip
     differ += [f"{task} was not in it" for task in new if task not in old]
     differ += [f"{task} was in it" for task in old if task not in new]
-    then, now = (_takes(deps, plan) for plan in (deps.draft_before, deps.draft))
+    then, now = (whole_price(deps, _priced(deps, plan)) for plan in (deps.draft_before, deps.draft))
     return TurnAnswer(
         # 8: a line or two
         f"Before the last change of the plan: {listed(differ, 8) or 'no value was another one'}. All of it took about "
@@ -226,8 +230,17 @@ def compared(deps: TurnDeps, run_id: str) -> TurnAnswer:
         f"steps that only the plan has: {listed(new, 8)}" if (new := [t for t in plan if t not in did]) else "",
         f"steps that only the run has: {listed(old, 8)}" if (old := [t for t in did if t not in plan]) else "",
     ]
-    text = "; ".join(part for part in differences if part)
-    return TurnAnswer(f"Against {named(run)}: {text}. The plan is unchanged; “as in {run.id}” takes its training over.")
+    text = f"{'; '.join(filter(None, differences))}.{training_beside(deps, _priced(deps, deps.draft), run.id)}"
+    return TurnAnswer(f"Against {named(run)}: {text} The plan is unchanged; “as in {run.id}” takes its training over.")
+
+
+def training_beside(deps: TurnDeps, prices: Sequence[tuple[str, Estimate]], run: str = "") -> str:
+    """How long a plan trains beside the newest training, or that of a run, with a space before it; empty where one of
+    them is not known."""
+    takes = [one.seconds for stage, one in prices if stage == "train"]
+    done = [step for step in deps.store.steps(run or None, status=DONE) if step.stage == "train" and step.seconds]
+    each = [f"{duration(one)}, that of {step.run} took {duration(step.seconds)}" for one in takes for step in done[-1:]]
+    return f" Its training takes about {each[0]}: such a time grows with the rows and the epochs." if each else ""
 
 
 def with_rows_of(deps: TurnDeps, run_id: str) -> TurnAnswer:

@@ -9,18 +9,20 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 from tunesmith.agent.driver.look_ups import moment, remember
+from tunesmith.agent.driver.plan_questions import training_beside, whole_price
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries import scores, settings
 from tunesmith.agent.queries.answer import GOES_ON, cite, named, ordinary, reached, shortened
-from tunesmith.agent.queries.artifacts import how_to_load, quantized_sizes
+from tunesmith.agent.queries.artifacts import how_to_load
 from tunesmith.agent.queries.curves import loss_so_far
-from tunesmith.agent.queries.findings import FindingsQuery
+from tunesmith.agent.queries.findings import FEW, FindingsQuery
 from tunesmith.agent.queries.following import Ahead, chain_ahead, forecast_of, needed_by
 from tunesmith.agent.queries.machine import ServedQuery, at_work
-from tunesmith.agent.queries.prices import how_it_goes_on, inherited
+from tunesmith.agent.queries.prices import how_it_goes_on, inherited, quantized_sizes
 from tunesmith.agent.queries.registry import answer
+from tunesmith.agent.queries.runs import done_since
 from tunesmith.memory.errors import TunesmithError
-from tunesmith.memory.records import DONE, RUNNING, Run, Step
+from tunesmith.memory.records import RUNNING, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, listed, size
 from tunesmith.tools.evaluation.evidence import evidence_of
@@ -31,8 +33,6 @@ _MOST = 5
 """Lines: a person who was not understood reads few."""
 _RUNS = 3
 """The newest finished runs, a line each."""
-_FEW = 0.1
-"""Share of the target cases up to which a failure is no pattern."""
 _SETTINGS = ("lora_rank", "epochs", "batch_size", "learning_rate")
 """Of a training, what people ask of a plan."""
 _WHAT_FOR: Mapping[str, str] = {
@@ -106,29 +106,17 @@ def _of_plan(deps: TurnDeps, plan: PipelinePlan) -> list[str]:
 
     steps = [spec.stage for spec in plan.steps]
     prices = forecast(deps.ws, plan)
-    known = [price.estimate for price in prices if price.estimate]
-    takes = ""
-    if known:
-        vram = max(one.peak_vram_bytes for one in known)
-        memory = (
-            f"{size(max(one.peak_ram_bytes for one in known))} of memory{f' and {size(vram)} of VRAM' * bool(vram)}"
-        )
-        takes = f"All of it takes about {duration(sum(one.seconds for one in known))}, at most {memory} and "
-        takes += (
-            f"{size(sum(one.disk_bytes for one in known))} of disk; each expensive step asks again before it starts."
-        )
+    known = [(price.stage, price.estimate) for price in prices if price.estimate]
+    takes = f"All of it takes about {whole_price(deps, known)}; each expensive step asks again before it starts."
     trains = next((price.decided for price in prices if price.stage == "train" and price.decided), {})
     values = [f"{name} {trains[name]:g}" for name in _SETTINGS if isinstance(trains.get(name), int | float)]
-    rows = [
-        f"write {spec.fields['rows']} rows and "
-        for spec in plan.steps
-        if spec.stage == "generate" and spec.fields.get("rows")
-    ]
+    written = [spec.fields.get("rows") for spec in plan.steps if spec.stage == "generate" and spec.fields.get("rows")]
+    rows = "".join(f"write {many} rows and " for many in written)
     return [
         f"The plan {plan.name} is open and not started, {count(len(steps), 'step')} ({', '.join(dict.fromkeys(steps))})"
         f": “start it” begins it, “drop it” gives it up.",
-        takes,
-        f"It would {''.join(rows)}train with {', '.join(values)}." if values else "",
+        takes if known else "",
+        f"It would {rows}train with {', '.join(values)}.{training_beside(deps, known)}" if values else "",
     ]
 
 
@@ -138,7 +126,8 @@ def _of_run(deps: TurnDeps, run: Run) -> list[str]:
     if len(tested) > 1 and run in tested:
         own = [*_finished(store), *_proposal(deps, run)]
     else:
-        own = [*scores.verdict_lines(store, run)[:1], _takes(store, run), _failing(store, run), *_proposal(deps, run)]
+        fails = scores.failing(store, run, FEW)
+        own = [*scores.verdict_lines(store, run)[:1], _takes(store, run), fails, *_proposal(deps, run)]
     return [*_declined(store, run), *own, *_released(store), _next(deps, run)]
 
 
@@ -191,15 +180,6 @@ def _takes(store: Store, run: Run) -> str:
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
-def _failing(store: Store, run: Run) -> str:
-    """How many target cases the last tested model fails, and how they are seen; empty where it fails few."""
-    target = [s for s in scores.of_run(store, run.id) if s.block == "target" and s.arm in scores.TUNED]
-    if not target or target[-1].rate >= 1 - _FEW:
-        return ""
-    failed = target[-1].judged - target[-1].passed
-    return f"Its {target[-1].arm} model fails {failed} target cases: “which cases fail?” shows the open ones."
-
-
 def _proposal(deps: TurnDeps, run: Run) -> list[str]:
     """What the findings propose where not all was learned."""
     if any(f": {LEARNED};" in line for line in scores.verdict_lines(deps.store, run)[:1]):
@@ -221,16 +201,10 @@ def _declined(store: Store, run: Run) -> list[str]:
     )
     steps = store.priced_steps(run.id)
     refused = [store.step(str(row["step"])) for row in rows]
-    left = [step for step in refused if not _since(steps, step)]
+    left = [step for step in refused if not done_since(steps, step)]
     what_for = [f"{step.stage} ({cite(step)}), which {_WHAT_FOR.get(step.stage, 'is a step')}" for step in left]
     each = listed(what_for[-_RUNS:], _RUNS)
     return [f"You said no to {each}: “{left[-1].stage}” shows its price again."] if left else []
-
-
-def _since(steps: Sequence[Step], refused: Step) -> bool:
-    """Whether the same step was done after it was refused."""
-    later = steps[[step.id for step in steps].index(refused.id) + 1 :] if refused in steps else steps
-    return any((one.stage, one.arm, one.status) == (refused.stage, refused.arm, DONE) for one in later)
 
 
 def _released(store: Store) -> list[str]:

@@ -7,23 +7,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tunesmith.agent.driver import ordering
+from tunesmith.agent.driver import look_ups, ordering
 from tunesmith.agent.driver.follow_ups import follow_up
-from tunesmith.agent.driver.look_ups import (
-    CAN_ANSWER,
-    GUESSED,
-    answer_to,
-    moment,
-    not_measured,
-    remember_standing,
-    turn_context,
-    with_what_is_next,
-)
+from tunesmith.agent.driver.look_ups import GUESSED, answer_to, moment, turn_context, with_what_is_next
 from tunesmith.agent.driver.parts import parted
 from tunesmith.agent.driver.standing import standing, while_it_runs
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import find, ordinary
 from tunesmith.agent.queries.following import forecast_of, next_stages
+from tunesmith.agent.queries.scores import TUNED
 from tunesmith.agent.words.head import kind_of
 from tunesmith.agent.words.reading import Reading, read, reader
 from tunesmith.agent.words.slots import Slots, slots_of
@@ -36,6 +28,8 @@ _CHANGES_NOTHING = (
 )  # fmt: skip
 _BESIDE = 2
 """The first lines of where somebody stands, and the last, are behind a general text that was only guessed."""
+_NEAR = 5
+"""Readings that words in an empty home may be: what is asked of records has the same answer there."""
 _PERHAPS = 0.3
 """From which probability a question is answered beside where things stand: of strangers' sentences between it and
 GUESSED half are read rightly."""
@@ -97,15 +91,16 @@ def did_you_mean(deps: TurnDeps) -> str:
         others = (one for one in head.labels if kind_of(one) == before.kind)
         offers = [head.offer(one) for one in others if one.partition(".")[2] != getattr(before, "about", "")]
         deps.nearest = tuple(dict.fromkeys(offers))[: len(NUMBERS)] or deps.nearest
-    kinds = [kind_of(head.label_of(question)) for question in deps.nearest]
-    told = _TOLD.get(moment(deps), _TOLD["finished"])
-    begins = _PERHAPS_THIS if {*kinds[:1]} & {*told} else _NOT_UNDERSTOOD
-    begins = _ABOUT_THE_LAST.format(deps.said) if follows else begins
-    first = _no_such_run(deps, slots) or (not_measured(slots) if {*kinds} & {*_OF_RESULTS} else "")
-    stands = f"{first}\n{begins}\n{standing(deps)}".strip() + "\n"
-    remember_standing(deps, slots)
+    kinds = [head.label_of(question).partition(".")[0] for question in deps.nearest]
+    at, made = moment(deps), _made_of(deps, slots)
+    near = map(kind_of, deps.unsure.likely[:_NEAR]) if deps.unsure and at == "empty" else kinds[:1]
+    told = made or {*near} & {*_TOLD.get(at, _TOLD["finished"])}
+    begins = _ABOUT_THE_LAST.format(deps.said) if follows else _PERHAPS_THIS if told else _NOT_UNDERSTOOD
+    first = _no_such_run(deps, slots) or (look_ups.not_measured(slots) if {*kinds} & {*_OF_RESULTS} else "")
+    stands = "\n".join(filter(None, (first, begins, made, standing(deps)))) + "\n"
+    look_ups.remember_standing(deps, slots)
     if not deps.nearest:
-        return f"{stands}{CAN_ANSWER}"
+        return f"{stands}{look_ups.CAN_ANSWER}"
     return f"{stands}Did you mean: {_numbered(deps, deps.nearest)}? Type its number, or say it in other words."
 
 
@@ -117,6 +112,14 @@ def _no_such_run(deps: TurnDeps, slots: Slots) -> str:
         except NotFound as error:
             return str(error)
     return ""
+
+
+def _made_of(deps: TurnDeps, slots: Slots) -> str:
+    """Whether the run has the tuned model that words name; empty where they name none or several, or a plan is open."""
+    run, arms = deps.focused_run(), [arm for arm in slots.values("arm") if arm in TUNED]
+    if run is None or len(arms) != 1 or deps.draft is not None:
+        return ""
+    return f"{run.id} has {'its' if deps.store.artifacts(run.id, arms[0]) else 'no'} {arms[0]} model."
 
 
 def guessed_part(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:

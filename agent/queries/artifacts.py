@@ -17,6 +17,7 @@ from tunesmith.agent.queries.cases import PAIRS, CasesQuery
 from tunesmith.agent.queries.cases import answer as answer_cases
 from tunesmith.agent.queries.described import asked_by, cases_of
 from tunesmith.agent.queries.machine import deployed_now
+from tunesmith.agent.queries.prices import quantized_sizes
 from tunesmith.agent.queries.steps import plain
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.json_values import picked
@@ -25,7 +26,6 @@ from tunesmith.memory.records import Artifact, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, size
 from tunesmith.tools.evaluation.ask import newest_tuned, run_to_ask
-from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.suites.case import PRIMARY_BLOCK
 
 ArtifactKind = Literal[
@@ -96,16 +96,6 @@ def _to_come(query: ArtifactQuery, store: Store, run: Run) -> str:
     return f" Quantized it would take {sizes}, by arithmetic; the price of `quantize` says more." if sizes else ""
 
 
-def quantized_sizes(store: Store, run: Run) -> str:
-    """How large the quantized model of a run becomes, by each of its formats; empty where its base's shape is not
-    recorded."""
-    config = next((a.meta["config"] for a in reversed(store.artifacts(run.id, "base")) if "config" in a.meta), None)
-    if not isinstance(config, Mapping):
-        return ""
-    sizes = {scheme.bits: scheme.weight_bytes(config, scheme.group_of(config)) for scheme in SCHEMES.values()}
-    return "about " + " or ".join(f"{size(weights)} at {bits} bits" for bits, weights in sorted(sizes.items()))
-
-
 def disk_use(query: DiskUseQuery, context: Context) -> Answer:
     """What takes the disk: the sum of the files of a run, or of all, and the largest of them. Raises NotFound."""
     store = context.store
@@ -154,7 +144,9 @@ def how_to_load(artifact: Artifact) -> str:
     if artifact.kind != "release" or not artifact.path.exists():
         return ""
     whole = f"{release_in_short(artifact)}; for another computer copy the whole folder."
-    ollama = " In it `ollama create NAME -f Modelfile` and then `ollama run NAME` load it."
+    ollama = (
+        " Its tokenizer is in the GGUF. There `ollama create NAME -f Modelfile` and then `ollama run NAME` load it."
+    )
     return f"{whole}{ollama if artifact.meta.get('format') == 'gguf' else ''}"
 
 

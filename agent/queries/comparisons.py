@@ -105,6 +105,8 @@ def compare(query: CompareQuery, context: Context) -> Answer:
     if not compared.comparable:
         lines.append(f"not comparable: {clip(compared.refused or ', '.join(compared.differs_in), 200)}")
     of_block = {name: counts for name, counts in compared.blocks.items() if query.block in ("", name)}
+    if compared.comparable and not of_block:
+        return scores.not_measured(run, scores.of_run(store, run.id), "", query.block)
     for block, counts in of_block.items():
         n, passed = counts.judged, counts.passed
         lines.append(f"  {block}: {a} {passed[a]} of {n}, {b} {passed[b]} of {n}: {scores.verdict_of(counts)}")

@@ -22,6 +22,8 @@ from tunesmith.tools.evaluation.findings import Finding, Proposal, findings
 from tunesmith.tools.evaluation.gate import gate_of
 
 _VERDICTS = ("learned", "partly learned", "form only", "not learned", "no decision")
+FEW = 0.1
+"""Share of the target cases up to which a failure is no pattern."""
 _WEIGHT = (
     "not measured", "not trained", "not learned", "form only", "base too weak", "over-triggers", "forgot",
     "partly learned", "no decision", "over-trained", "lost in quantization", "rows mislabelled", "rows narrow",
@@ -129,7 +131,7 @@ def _all(asked: _Asked) -> list[str]:
     lines = _says(asked.findings, 300) or [f"The records of {asked.run.id} say nothing yet: no arm was measured."]
     proposal = next((line for one in asked.weighty if (line := asked.proposed(one))), [])
     # The rest is on the page: what weighs most comes first.
-    return [f"{named(asked.run, 30)}: {lines[0]}", *lines[1:5], *proposal]
+    return [f"{named(asked.run, 30)}: {lines[0]}", scores.failing(asked.store, asked.run, FEW), *lines[1:5], *proposal]
 
 
 def _next(asked: _Asked) -> list[str]:
@@ -224,17 +226,8 @@ def _why(asked: _Asked) -> list[str]:
     one = chosen[0]
     cases = f"The cases: {listed([clip(case, 40) for case in one.cases], 6)}." if one.cases else ""
     # an answer stays on a screen
-    by_block = _by_block(asked) if one.kind in _VERDICTS else ""
+    by_block = scores.failing(asked.store, run) if one.kind in _VERDICTS else ""
     return [f"{run.id}: {shortened(one.says, 300)}", by_block, cases, *asked.proposed(one), *_says(chosen[1:3], 200)]
-
-
-def _by_block(asked: _Asked) -> str:
-    """What the last tuned arm fails of each block; empty where it fails nothing."""
-    measured = scores.of_run(asked.store, asked.run.id)
-    tuned = [s for s in measured if s.arm in scores.TUNED][-1:]
-    of_arm = [s for s in measured if tuned and s.arm == tuned[0].arm and s.passed < s.judged]
-    each = "; ".join(f"{s.judged - s.passed} of {s.judged} {s.block} cases" for s in of_arm)
-    return f"Its {tuned[0].arm} model fails {each}; “which cases fail?” shows the open ones." if each else ""
 
 
 def _deploy(asked: _Asked) -> list[str]:

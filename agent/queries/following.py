@@ -172,13 +172,13 @@ _TIGHT = 0.8
 
 
 def needed_by(ahead: Sequence[Ahead]) -> str:
-    """What steps need at most, which of them most memory, and what of it is tight beside what is free, with a space
+    """What steps need at most, which of them most memory, beside what is free, and what of it is tight, with a space
     before it; empty where nothing is known."""
     most, disk = max(ahead, key=lambda one: one.memory_bytes), sum(one.disk_bytes for one in ahead)
     if not most.memory_bytes:
         return ""
     needs = ((f"memory ({most.stage})", most.memory_bytes), ("disk", disk))
-    each = [f"{size(n)} of {what}{f', tight with {size(free)} free' * (n > _TIGHT * free)}"
+    each = [f"{size(n)} of {what}, {'tight with ' * (n > _TIGHT * free)}{size(free)} free"
             for (what, n), free in zip(needs, most.free, strict=True)]  # fmt: skip
     known = "At most" if all(one.seconds is not None for one in ahead) else "Of what is known at most"
     return f" {known} {' and '.join(each)}{'' if ', tight' in ''.join(each) else '; neither is tight here'}."

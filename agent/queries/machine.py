@@ -12,7 +12,7 @@ from tunesmith.agent.queries.arguments import Query, RunName, Since, Until
 from tunesmith.agent.queries.curves import loss_so_far
 from tunesmith.agent.queries.scores import in_short
 from tunesmith.agent.queries.steps import at_work as at_work
-from tunesmith.agent.queries.steps import facts_of, memory_of
+from tunesmith.agent.queries.steps import facts_of, free_memory, memory_of
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.questions import provenance_of
 from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, Artifact
@@ -53,7 +53,7 @@ def answer(query: MachineQuery, context: Context) -> Answer:
     here = Here(machine, vllm, "cpu" if not machine.gpus or serves_on_cpu(vllm or None) else "gpu")
     line_of = {
         "gpu": _gpu(machine),
-        "ram": _ram(machine),
+        "ram": free_memory(machine),
         "disk": f"Disk: {size(machine.disk_free_bytes)} free where tunesmith keeps its models and runs ({home}).",
         "cpu": f"Processor: {machine.cpu}, {cores_text(machine.cores, machine.cores_allowed)}.",
     }
@@ -69,11 +69,6 @@ def _gpu(machine: Machine) -> str:
         return "No GPU was found here: there is no VRAM, and everything is computed on the processor."
     cards = [f"{g.name}: {size(g.free_bytes)} of {size(g.total_bytes)} VRAM free" for g in machine.gpus]
     return f"{count(len(machine.gpus), 'GPU')}: {'; '.join(cards)}."
-
-
-def _ram(machine: Machine) -> str:
-    swap = f", {size(machine.swap_free_bytes)} of swap free" if machine.swap_free_bytes else ", no swap"
-    return f"RAM: {size(machine.ram_free_bytes)} free of {size(machine.ram_total_bytes)}{swap}."
 
 
 CARDS_GIB = (8, 12, 16, 24, 32, 48, 80, 141, 192, 640)

@@ -30,9 +30,10 @@ from tunesmith.agent.queries.answer import (
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, StepName, Until
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.json_values import as_object
-from tunesmith.memory.records import DONE, Step
+from tunesmith.memory.records import DONE, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, listed, size
+from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import parse_fields
 from tunesmith.tools.pipeline.run_step import price
@@ -70,11 +71,13 @@ def answer(query: PriceQuery, context: Context) -> Answer:
         line = f"{does} {part.get(query.only, f'at most {memory}')} here. Nothing is begun."
         return Answer((line,), proposals=_meant(run, stage, asked, fields))
     vram = f" and {size(cost.peak_vram_bytes)} of VRAM" if cost.peak_vram_bytes else ""
+    sizes = quantized_sizes(context.store, find(context.store, run)) if run and stage == "quantize" else ""
     lines = [
         f"About {duration(cost.seconds)} for {stage}{f' with {given}' if given else ''} here, peak memory "
         f"{size(cost.peak_ram_bytes)}{vram}, disk {size(cost.disk_bytes)}.",
         f"By {cost.basis}." if cost.basis else "",
         f"Before, {stage} took {duration(before.seconds)} ({cite(before)})." if before else "",
+        f"The model becomes {sizes}." if sizes else "",
         _training_on(context, asked.get("rows"), run) if stage == "generate" else "",
         f"Nothing is begun; “{stage}{f' {given}' if given else ''}” shows the same price and asks.",
     ]
@@ -99,6 +102,16 @@ def _training_on(context: Context, rows: object, run: str) -> str:
         return ""
     seconds = trained.seconds * rows / before
     return f"Training on {rows:,} rows at the pace of {cite(trained)} ({before} rows): about {duration(seconds)}."
+
+
+def quantized_sizes(store: Store, run: Run) -> str:
+    """How large the quantized model of a run becomes, by each of its formats; empty where its base's shape is not
+    recorded."""
+    config = next((a.meta["config"] for a in reversed(store.artifacts(run.id, "base")) if "config" in a.meta), None)
+    if not isinstance(config, Mapping):
+        return ""
+    sizes = {scheme.bits: scheme.weight_bytes(config, scheme.group_of(config)) for scheme in SCHEMES.values()}
+    return "about " + " or ".join(f"{size(weights)} at {bits} bits" for bits, weights in sorted(sizes.items()))
 
 
 def cost_of(ws: Workspace, stage: str, run: str, fields: Mapping[str, object]) -> str:
@@ -259,14 +272,9 @@ def approvals(query: ApprovalsQuery, context: Context) -> Answer:
     """The decisions that are asked about, the newest first."""
     store, run = context.store, find(context.store, query.run).id if query.run else ""
     rows = store.read(_DECIDED)
-    chosen = [
-        row
-        for row in rows
-        if run in ("", row["run"])
-        and query.stage in ("", row["stage"])
-        and query.step in ("", row["step"])
-        and within(row["decided_at"], query.since, query.until)
-    ]
+    of_it = {"run": run, "stage": query.stage, "step": query.step}
+    chosen = [row for row in rows if within(row["decided_at"], query.since, query.until)
+              and all(asked in ("", row[name]) for name, asked in of_it.items())]  # fmt: skip
     if query.decision == "unasked":
         return _unasked(context, chosen, run)
     if query.decision == "asked":
@@ -276,24 +284,24 @@ def approvals(query: ApprovalsQuery, context: Context) -> Answer:
         f"{f' in {run}' if run else ''}{span(query.since, query.until)}",
         f" of {query.stage}" * bool(query.stage),
     )
+    what = _DECISIONS.get(query.decision, "decided")
     if not of_kind:
-        what = {"no": "refused", "yes": "approved", "any": "decided"}[query.decision]
         first = f"Nothing{of} was {what}{where}; {len(rows)} plans were decided on in all"
         return Answer(
             (f"{first}{', the newest:' if rows else '.'}", *(_line(_fact(row)) for row in rows[:_MOST_DECISIONS]))
         )
     counts = Counter(row["decision"] for row in chosen)
+    head = f"{_plans(len(of_kind), of)} {what}{where}:"
     if query.decision == "any":
         head = f"{_plans(counts['yes'], of)} approved and {counts['no']} refused{where}."
-    else:
-        head = f"{_plans(len(of_kind), of)} {'approved' if query.decision == 'yes' else 'refused'}{where}:"
     facts = [_fact(row) for row in of_kind]
     # nearly all of them: at a terminal, in a script, by another agent
     by = Counter(one.by for one in facts).most_common(4)
     lines = [head, "Decided by " + ", ".join(f"{name} ({n})" for name, n in by) + ".",
              *(_line(one) for one in facts[:_MOST_DECISIONS])]  # fmt: skip
     lines += [f"{len(facts) - _MOST_DECISIONS} more before those."] if len(facts) > _MOST_DECISIONS else []
-    lines += [_refused_too([_fact(row) for row in chosen if row["decision"] == "no"])] * (query.decision == "yes")
+    others = {"yes": "no", "no": "yes"}.get(query.decision, "")
+    lines += [_also(others, [_fact(row) for row in chosen if row["decision"] == others])] if others else []
     table = [
         [row["approval"], one.run, one.stage, one.decision, one.by, clip(one.reason, 80), day(one.decided_at)]
         for row, one in zip(of_kind, facts, strict=True)
@@ -302,10 +310,14 @@ def approvals(query: ApprovalsQuery, context: Context) -> Answer:
     return Answer(tuple(lines), tuple(facts), lambda: render.rows_table(columns, table, exact=True))
 
 
-def _refused_too(refused: Sequence[Approval]) -> str:
-    """What was refused, beside what was agreed to."""
-    each = listed([f"{one.stage} ({one.step} of {one.run})" for one in refused], _MOST_DECISIONS)
-    return f"Refused: {each}." if refused else "None of these was refused."
+_DECISIONS = {"no": "refused", "yes": "approved"}
+
+
+def _also(decision: str, facts: Sequence[Approval]) -> str:
+    """What was refused, beside what was agreed to; and the other way round."""
+    each = listed([f"{one.stage} ({one.step} of {one.run})" for one in facts], _MOST_DECISIONS)
+    what = _DECISIONS[decision]
+    return f"{what[0].upper()}{what[1:]}: {each}." if facts else f"None of these was {what}."
 
 
 def _questions(store: Store, query: ApprovalsQuery, run: str) -> Answer:
@@ -347,6 +359,7 @@ def _unasked(context: Context, decided: Sequence[Row], run: str) -> Answer:
     return Answer((
         f"No: each of the {len(ran)} expensive steps that ran had a yes before it began.",
         "Given by " + ", ".join(f"{name} ({n})" for name, n in by.most_common(4)) + ".",
+        "Nothing expensive starts without a yes, at its price or beforehand; what runs goes on without its terminal.",
     ))  # fmt: skip
 
 
@@ -367,7 +380,7 @@ def _fact(row: Row) -> Approval:
 
 
 def _line(one: Approval) -> str:
-    verb = "approved" if one.decision == "yes" else "refused"
+    verb = _DECISIONS["yes" if one.decision == "yes" else "no"]
     price = "no price" if one.priced_seconds is None else duration(one.priced_seconds)
     reason = f": {clip(one.reason, 100)}" if one.reason else ""
     return f"  {one.stage} ({one.step} of {one.run}) {verb} by {one.by} {day(one.decided_at)}, priced {price}{reason}"

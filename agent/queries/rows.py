@@ -67,7 +67,7 @@ class RowCounts:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Characters of message and answer together."""
+    """Characters of message and answer together, and at most how many words."""
 
     run: str
     rows: int
@@ -75,6 +75,7 @@ class Lengths:
     median: int
     shortest: int
     longest: int
+    most_words: int
 
 
 def answer(query: RowsQuery, context: Context) -> Answer:
@@ -192,11 +193,12 @@ def _by_length(query: RowsQuery, run: Run, wanted: Sequence[TrainingRow]) -> Ans
     long = {row.row_id: len(_message(row)) + len(_answer(row)) for row in wanted}
     among = sorted(long.values())
     middle = among[len(among) // 2]
-    facts = Lengths(run.id, len(among), sum(among) / len(among), middle, among[0], among[-1])
+    words = max(len(f"{_message(row)} {_answer(row)}".split()) for row in wanted)
+    facts = Lengths(run.id, len(among), sum(among) / len(among), middle, among[0], among[-1], words)
     if query.about == "length":
         return Answer((
             f"A row of {run.id} has {facts.mean:.0f} characters on average, message and answer together; the median is "
-            f"{facts.median}, the longest {facts.longest}, of {facts.rows} rows.",
+            f"{facts.median}, the longest {facts.longest}, of {facts.rows} rows; none has more than {words} words.",
         ), (facts,))  # fmt: skip
     ranked = sorted(wanted, key=lambda row: long[row.row_id], reverse=query.about == "longest")
     first = f"The {query.about} row of {run.id} is {ranked[0].row_id}: {long[ranked[0].row_id]} characters."

@@ -203,9 +203,8 @@ def one_run(query: RunQuery, context: Context) -> Answer:
         yes = {DONE: "Yes", RUNNING: "Not yet"}.get(begun[-1].status if begun else "", "No")
         lines.insert(0, f"{yes}: {query.stage} {stands}{'; “do that” prices it' if lacks else ''}.")
         lines[1:1] = [untested] if untested else []
-    proposed = (
-        {query.stage: {}} if lacks else {"evaluate": {"arm": catalog.ENTRIES[query.stage].makes}} if untested else {}
-    )
+    test = {"evaluate": {"arm": catalog.ENTRIES[query.stage].makes}} if untested else {}
+    proposed = {query.stage: {}} if lacks else test
     return Answer(
         tuple(lines[:6]),
         (known, *scores.of_run(store, run.id)),  # an answer stays on a screen
@@ -262,6 +261,9 @@ class StepsQuery(Query):
     about: Literal["time", "longest", "memory", "estimates", "late", "failures", "out_of_memory"] = "time"
     run: RunName = ""
     stage: StageName = ""
+    since: Since = None
+    """Of failures alone, as until."""
+    until: Until = None
 
 
 def answer(query: StepsQuery, context: Context) -> Answer:
@@ -320,13 +322,15 @@ def _failures(query: StepsQuery, context: Context) -> Answer:
     """What failed or stopped, the newest first."""
     store = context.store
     runs = [find(store, query.run)] if query.run else store.runs()
-    ended = [
+    ever = [
         step for run in runs for step in reversed(store.steps(run.id))
         if step.status in (FAILED, STOPPED) and query.stage in ("", step.stage)
     ]  # fmt: skip
+    ended = [step for step in ever if within(step.finished_at or step.created_at, query.since, query.until)]
     if not ended:
         where, of = f"of {named(runs[0])}" if query.run else "of any run", f"{query.stage} " if query.stage else ""
-        lines = [f"No {of}step {where} failed or was stopped."]
+        lines = [f"No {of}step {where} failed or was stopped{span(query.since, query.until)}."]
+        lines += [f"The newest that did: {name_of(s)} ({cite(s)}), {day(s.finished_at)}." for s in ever[:1]]
         for run in runs[:1] if query.run else ():
             took = duration(sum(step.seconds or 0.0 for step in store.steps(run.id)))
             lines.append(
@@ -334,8 +338,9 @@ def _failures(query: StepsQuery, context: Context) -> Answer:
             )
         return Answer(tuple(lines))
     lines = [
-        f"{name_of(s)} ({cite(s)}) {s.status} after {duration(s.seconds)}: {clip(s.error or 'no reason', 300)}"
-        f"{_done_since(store, s)}"
+        f"{name_of(s)} ({cite(s)}) {s.status} {day(s.finished_at)} after {duration(s.seconds)}: "
+        f"{clip(s.error or 'no reason', 300)}"
+        f"{f' ({did} did it since)' if (did := done_since(store.steps(s.run), s)) else ''}"
         for s in ended[:4]  # an answer stays on a screen
     ]
     lines += [f"{len(ended) - 4} more failed before."] if len(ended) > 4 else []
@@ -355,12 +360,11 @@ def _errors_alike(ended: Sequence[Step]) -> str:
     return f"{alike}." if most > 1 else "Their errors all differ: the records show no cause that two of them share."
 
 
-def _done_since(store: Store, failed: Step) -> str:
-    """Where the same step of a run was done after all."""
-    steps = store.steps(failed.run)
-    later = steps[[one.id for one in steps].index(failed.id) + 1 :]
-    same = [one.id for one in later if (one.stage, one.arm, one.status) == (failed.stage, failed.arm, DONE)]
-    return f" ({same[0]} did it since)" if same else ""
+def done_since(steps: Sequence[Step], one: Step) -> str:
+    """Which later step of a run did after all what one did not; empty: none."""
+    later = steps[[step.id for step in steps].index(one.id) + 1 :] if one in steps else steps
+    done = (step.id for step in later if (step.stage, step.arm, step.status) == (one.stage, one.arm, DONE))
+    return next(done, "")
 
 
 def _out_of_memory(query: StepsQuery, context: Context) -> Answer:

@@ -191,14 +191,12 @@ def answer(query: ResultQuery, context: Context) -> Answer:
     measured = of_run(store, run.id)
     chosen = [s for s in measured if query.arm in ("", s.arm) and query.block in ("", s.block)]
     if not chosen:
-        return _not_measured(run, measured, query.arm, query.block)
+        return not_measured(run, measured, query.arm, query.block)
     if query.arm:
         each = "; ".join(f"{s} {s.block} cases" for s in chosen)
         others = "; ".join(f"{s.arm} {s}" for s in measured if s.block == query.block and s.arm != query.arm)
-        lines = [
-            f"{query.arm} passes {each} in {named(run)} ({chosen[0].step}).",
-            others and f"The other arms: {others}.",
-        ]
+        lines = [f"{query.arm} passes {each} in {named(run)} ({chosen[0].step})."]
+        lines += [f"The other arms: {others}."] if others else []
         lines += [_against_base(store, run.id, query.arm, query.block)] if query.arm != "base" else []
     else:
         lines = [] if query.block else verdict_lines(store, run)[:2]
@@ -206,6 +204,7 @@ def answer(query: ResultQuery, context: Context) -> Answer:
             lines.append(f"{block} in {run.id}: " + "; ".join(f"{s.arm} {s}" for s in chosen if s.block == block))
         tuned = [s.arm for s in chosen if s.arm != "base"]
         lines += [_against_base(store, run.id, tuned[-1], query.block)] if query.block and tuned else []
+        lines += verdict_lines(store, run)[1:2] if query.block == PRIMARY_BLOCK else []  # what *learned* takes of it
     return Answer(tuple(line for line in lines if line), tuple(chosen), lambda: summary_view(summarise(store, run.id)))
 
 
@@ -300,7 +299,19 @@ def in_short(store: Store, run: Run, arm: str = "") -> str:
     return f"{arms[-1]}{weighs}, {verdict.word}: {each}{takes}"
 
 
-def _not_measured(run: Run, measured: Sequence[Score], arm: str, block: str) -> Answer:
+def failing(store: Store, run: Run, few: float = 0.0) -> str:
+    """What the last tuned arm fails of each block; empty where it fails nothing, or few of the target cases: at most
+    such a share."""
+    measured = of_run(store, run.id)
+    tuned = [s for s in measured if s.arm in TUNED and s.block == PRIMARY_BLOCK][-1:]
+    of_arm = [s for s in measured if tuned and s.arm == tuned[0].arm and s.passed < s.judged]
+    each = "; ".join(f"{s.judged - s.passed} of {s.judged} {s.block} cases" for s in of_arm)
+    told = each and tuned[0].rate < 1 - few
+    return f"Its {tuned[0].arm} model fails {each}; “which cases fail?” shows the open ones." if told else ""
+
+
+def not_measured(run: Run, measured: Sequence[Score], arm: str, block: str) -> Answer:
+    """That a run has no results of an arm on a block, and those that it has."""
     arms = listed(list(dict.fromkeys(s.arm for s in measured)), 8) or "none"  # a line; all there are
     blocks = listed(list(dict.fromkeys(s.block for s in measured)), 8) or "none"
     of, on = f" of the {arm} arm" if arm else "", f" on the {block} block" if block else ""

@@ -20,6 +20,8 @@ from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import ABANDONED, DECLINED, DONE, FAILED, PLANNED, RUNNING, STOPPED, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration, size
+from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.progress import is_current
@@ -27,6 +29,7 @@ from tunesmith.tools.pipeline.progress import is_current
 _LOG_LINES = 6
 """The end tells why; the file, which is named, has the rest."""
 BEGUN = (DONE, RUNNING, FAILED, STOPPED)
+_NOT_KNOWN_BY_WHOM = " Who or what sent that signal is not recorded; the system itself does where memory runs out."
 _NEVER_RAN = {PLANNED: "waits for a yes", DECLINED: "was declined", ABANDONED: "got no answer to its price"}
 
 
@@ -65,15 +68,16 @@ def answer(query: StepQuery, context: Context) -> Answer:
     if query.about == "log":
         return _log(store, step)
     share = _share(store, step, query.about == "share") if query.about in ("time", "share") and not query.arm else ""
-    lines = _lead(query, step)
+    lines = _lead(query, step, store.home)
     if step.error:
-        lines.append(f"Why: {clip(step.error, 400).rstrip('.')}.{reached(step)}")
+        sent = _NOT_KNOWN_BY_WHOM if query.about == "failure" and "(signal 9)" in step.error else ""
+        lines.append(f"Why: {clip(step.error, 400).rstrip('.')}.{sent}{reached(step)}")
         lines.append(how_it_goes_on(context.ws, step))
     elif query.about == "failure" and step.status == DONE:
         lines.insert(0, f"{name_of(step)} ({cite(step)}) did not fail: it is done.")
     lines.insert(0 if query.about == "share" else 1, share)
     if query.about == "dates" and not (query.run or query.step) and (later := _later(store, step)):
-        lines.insert(1, f"The newest: {_lead(query, later)[0]}")
+        lines.insert(1, f"The newest: {_lead(query, later, store.home)[0]}")
     lines += [
         "" if query.about == "estimate" else _times(step),
         "" if query.about == "memory" else memory_of(step),
@@ -151,13 +155,19 @@ def name_of(step: Step) -> str:
     return f"{step.stage} of the {step.arm} arm" if step.stage == "evaluate" else step.stage
 
 
-def _lead(query: StepQuery, step: Step) -> list[str]:
+def free_memory(machine: Machine) -> str:
+    """How much RAM and swap is free."""
+    swap = f", {size(machine.swap_free_bytes)} of swap free" if machine.swap_free_bytes else ", no swap"
+    return f"RAM: {size(machine.ram_free_bytes)} free of {size(machine.ram_total_bytes)}{swap}."
+
+
+def _lead(query: StepQuery, step: Step, home: Path) -> list[str]:
     """The line that holds what was asked."""
     where = f"{name_of(step)} ({cite(step)})"
     if step.status == RUNNING:
         share = f", {step.done / step.total:.0%} done" if step.total else ""
-        memory = memory_of(step) if query.about == "memory" else ""
-        return [f"{where} is running{share}; it was begun {day(step.started_at)}.", memory]
+        running = f"{where} is running{share}; it was begun {day(step.started_at)}."
+        return [running] if query.about != "memory" else [running, memory_of(step), free_memory(measure_machine(home))]
     if step.status in _NEVER_RAN:
         return [f"{where} {_NEVER_RAN[step.status]} and never ran; estimated {duration(step.estimated_seconds)}."]
     if query.about == "memory":
@@ -287,7 +297,7 @@ class FigureQuery(Query):
 
 
 def figure(query: FigureQuery, context: Context) -> Answer:
-    """The number of the newest step that recorded it. Raises NotFound where no step did."""
+    """The number of the newest step that recorded it, or how far the step is that may. Raises NotFound for none."""
     store = context.store
     for run in [find(store, query.run)] if query.run else context.runs():
         for step in reversed(store.steps(run.id, status=DONE)):
@@ -297,6 +307,8 @@ def figure(query: FigureQuery, context: Context) -> Answer:
                 lines = (f"{words}: {plain(query.figure, value)} ({cite(step)}).", _times(step), _outcome(step))
                 fact = {"figure": query.figure, "value": value, "step": step.id, "run": run.id}
                 return Answer(tuple(line for line in lines if line), (fact, facts_of(step)))
+        for step in store.steps(run.id, status=RUNNING):
+            return Answer((f"{at_work(step)} Its other numbers are recorded when it ends.",), (facts_of(step),))
     if computed := _by_arithmetic(query, context):
         return computed
     where = find(store, query.run).id if query.run else "any run"

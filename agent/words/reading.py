@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.registry import REQUESTS
+from tunesmith.agent.queries.scores import ResultQuery
 from tunesmith.agent.words.acts import OWN_SLOTS, Order, order_of, places_of
 from tunesmith.agent.words.edits import Edits, edits_of
 from tunesmith.agent.words.encoder import Encoder, NoEncoder
@@ -50,6 +51,9 @@ _STOP, _MAY_STOP = "do.stop", 0.2
 """What may be an order to stop is never answered as a question, and no other order: to say what runs does no harm."""
 _DESTROYS = ("do.delete", "plan.drop")
 """What takes something away and asks nothing more needs the certainty of an answer."""
+_BY_FAR = 20.0
+"""How many times likelier than any other order; in six languages it is 50 times and more where a test is meant, and 7
+at most where somebody asks whether a model is done."""
 _ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if", "plan.start", "plan.drop", "plan.as_before", "plan.rows")
 _SAYS_NOTHING = ("remark", "code", "out_of_scope", "follow", "again", "yes", "no", "accept", "page", NOTHING)
 _SMALL_TALK = tuple(f"talk.{name}" for name in (
@@ -161,7 +165,7 @@ class Reader:
         known = _MEANS_OF_A_DRAFT.get(known, known) if context.describing else known
         if known in {guess.label for guess in guesses}:
             guesses = sorted(guesses, key=lambda guess: guess.label != known)  # what is known to be meant goes first
-            guesses = [Guess(known, 1.0), *(replace(guess, probability=0.0) for guess in guesses[1:])]
+            guesses = [Guess(known, 1.0), *(replace(one, probability=one.probability * 1e-9) for one in guesses[1:])]
         by_kind = kinds(guesses)
         by_kind[0] = replace(by_kind[0], label=_of_rows(by_kind[0].label, slots, by_kind[:2]))
         stop = next((one for one in by_kind if one.label == _STOP), None)
@@ -178,6 +182,7 @@ class Reader:
             guesses = self._behind(guesses, sentence, slots, context)
             by_kind = kinds(guesses)
             reading = replace(self._as(by_kind[0], True, slots, context), sure=False)
+        reading = _of_its_test(reading, guesses)
         offered = [one.label for one in by_kind if one.label not in _NOT_OFFERED]
         nearest = tuple(self.head.offer(label) for label in offered[:_NEAREST])
         return replace(
@@ -259,6 +264,17 @@ def names_no_step(order: Order, slots: Slots) -> bool:
     said = slots.unread([*places_of(slots, OWN_SLOTS), *idle_places(slots)], lambda word: False)
     unread = {word.written for text in order.unread for word in words_of(text)}
     return bool(said) and all(word.written in unread for word in said)
+
+
+def _of_its_test(reading: Reading, guesses: Sequence[Guess]) -> Reading:
+    """What is asked of a model that is named: what it passes, and not whether the step was done that makes it, where a
+    test is named, or of all orders that for one is by far the likeliest."""
+    orders = {one.label: one.probability for one in guesses if one.label.startswith("do.")}
+    test, named = orders.pop("do.evaluate", 0.0), "evaluate" in reading.slots.values("stage")
+    tested = named or test > _BY_FAR * max(orders.values(), default=0.0)
+    arm = reading.slots.first("arm") if tested and reading.label == "run.status" else ""
+    asked = ResultQuery.model_validate({"arm": arm, "run": reading.slots.first("run")})
+    return replace(reading, request=asked) if arm else reading
 
 
 def _of_another_run(context: Context, before: Query, slots: Slots) -> bool:

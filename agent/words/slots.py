@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from itertools import pairwise
 
 from tunesmith.agent.words import paths
 from tunesmith.agent.words.lexicon import Match, Word, field_names, lexicon, near_name, words_in, words_of
@@ -117,11 +118,11 @@ class Slots:
 def amounts(slots: Slots) -> list[tuple[str, float]]:
     """The times, in seconds, and the sizes, in bytes, that are named; `an hour` is one, `half an hour` a half."""
     found = [_IN_ONE[number.unit] + (number.value,) for number in slots.numbers if number.unit in _IN_ONE]
-    units, halves = lexicon()["units"].single_words(), words_in("halves")
-    for at, word in enumerate(slots.words):
+    units, halves, articles = lexicon()["units"].single_words(), words_in("halves"), words_in("indefinite")
+    for before, word in pairwise(slots.words):  # `how long is that in hours?` names none
         alone = len(word.text) > 1 and not any(one.start <= word.start < one.end for one in slots.numbers)
         if alone and (one := _IN_ONE.get(units.get(word.text, ""))) and one[0] == "time":
-            found.append((*one, 0.5 if at and slots.words[at - 1].written in halves else 1.0))
+            found += [(*one, 0.5 if before.written in halves else 1.0)] * (before.written in halves | articles)
     return [(what, one * value) for what, one, value in found]
 
 

@@ -1015,7 +1015,7 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_FACTS}test_a_diagnosis_begins_with_what_falls_short_and_is_not_cut_within_a_clause"),
     )),
     *rows(APPROVALS, "agent/driver/standing.py", (
-        ("left = [step for step in refused if not _since(steps, step)]", "left = refused",
+        ("left = [step for step in refused if not done_since(steps, step)]", "left = refused",
          "tests/agent/driver/test_standing.py::test_what_was_refused_and_done_since_is_not_told_as_refused"),
     )),
     *rows(PRICES, "agent/driver/look_ups.py", (
@@ -1086,7 +1086,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_parts.py::test_what_was_wanted_after_a_step_is_asked_about_once_that_has_ended"),
     )),
     *rows(APPROVALS, "agent/driver/by_code.py", (
-        ("return answer is not None and answer.yes and not answer.reason", "return answer is not None",
+        ("return (answer is not None and answer.yes and not answer.reason) or", "return answer is not None or",
          "tests/agent/driver/test_at_price.py::test_no_other_words_ask_about_a_price_that_was_only_told"),
     )),
     *rows(PEOPLE, "agent/driver/by_code.py", (

@@ -76,7 +76,7 @@ def _basis(step: Past, past: Sequence[Past], rates: Rates | None) -> str:
     if same := sum(one.stage == step.stage and one.like == step.like for one in past):
         runs = "1 past run" if same == 1 else f"{same} past runs"
         return f"{runs} of {what} on this machine" + (f"; and what {named} of this run took" if named else "")
-    unseen = f"{what} has not run on this machine yet"
+    unseen = f"no {what} has ended on this machine yet"
     if named:
         return f"what this run's {named} took; {unseen}"
     if past:

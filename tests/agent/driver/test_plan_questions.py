@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -329,6 +330,26 @@ def test_a_time_or_a_memory_that_the_plan_is_held_to_changes_nothing_and_is_answ
 ) -> None:
     screen, steps = plan_after(tmp_path, OPEN, said)
     assert told in screen and steps["train"]["lora_rank"] == 16 and steps["train"]["epochs"] == 3.0, screen
+
+
+@pytest.mark.parametrize("said", ["what's the slowest part of it?", "welcher Schritt dauert am längsten?"])
+def test_which_step_of_the_plan_takes_longest_is_told_and_no_limit_is_made_of_it(tmp_path: Path, said: str) -> None:
+    screen, _ = plan_after(tmp_path, OPEN, said)
+    assert "Most of it is train" in screen and "within" not in screen and "total" not in screen, screen
+
+
+@pytest.mark.parametrize(
+    "said", ["what does the plan do differently from r1?", "blorp the double rank then, is it double?"]
+)
+def test_how_long_the_plan_trains_is_told_beside_what_the_training_before_took(tmp_path: Path, said: str) -> None:
+    screen, _ = plan_after(tmp_path, OPEN, said)
+    assert re.search(r"Its training takes about .*, that of r1 took 2 min 32 s", screen), screen
+
+
+@pytest.mark.parametrize("said", ["how many hours is that all together?", "show me the plan again"])
+def test_what_the_plan_takes_is_told_step_by_step(tmp_path: Path, said: str) -> None:
+    screen, _ = plan_after(tmp_path, OPEN, said)
+    assert "total" in screen and "within" not in screen, screen
 
 
 def test_a_limit_beside_a_change_is_answered_with_it(tmp_path: Path) -> None:

@@ -83,7 +83,10 @@ STATES: list[tuple[str, list[str]]] = [
     ),
     ("r1 was released as GGUF in an earlier step", ["runs/r1/s14/release", "copy the whole folder", "ollama create"]),
     ("r2 is tested and only partly learned", ["learned takes 48 of 60, 28 more", "To try next: generate"]),
-    ("r1 is finished and its tuned model fails", ["fails 9 target cases", "31 of 33 pass, 32 with the base", "/ask"]),
+    (
+        "r1 is finished and its tuned model fails",
+        ["fails 9 of 60 target cases", "31 of 33 pass, 32 with the base", "/ask"],
+    ),
     (
         "r1 is trained and merged, not quantized",
         [
@@ -127,7 +130,7 @@ def test_an_open_plan_is_told_with_its_price_and_its_training(tmp_path: Path) ->
         talk.deps.draft = demo_plan(fast=False)
     said = standing(talk.deps)
     assert "“start it” begins it, “drop it” gives it up" in said and "All of it takes about " in said, said
-    assert "of memory" in said and "of disk; each expensive step asks again" in said
+    assert ", at most " in said and "of disk; each expensive step asks again" in said
     assert "train with lora_rank " in said and "batch_size " in said and "learning_rate " in said
     talk.chat.close()
 

@@ -18,7 +18,7 @@ from tunesmith.agent.queries.runs import RunQuery
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline.workspace import Workspace
-from tunesmith.tools.suites.case import Suite
+from tunesmith.tools.suites.case import BLOCKS, Suite
 
 
 @pytest.fixture(scope="module")
@@ -310,3 +310,11 @@ def test_texts_have_no_order(tmp_path: Path) -> None:
         with store.write() as conn:
             conn.execute("UPDATE steps SET request = json_set(request, '$.writer', ?) WHERE run = ?", (value, run))
     assert told(store, "across", figure="setting", field="writer").lines[0] == "The 2 runs differ in writer:"
+
+
+def test_a_block_that_nobody_was_asked_is_said_to_have_no_results_and_no_answer_is_a_mere_header(store: Store) -> None:
+    for block in BLOCKS:
+        for arm in ("adapter", "merged", "quantized"):
+            lines = told(store, "compare", run="r1", arm=arm, block=block).lines
+            measured = any(line.startswith(f"  {block}: ") for line in lines)
+            assert not lines[-1].endswith(":") and measured != ("no results" in lines[0]), lines

@@ -140,9 +140,9 @@ def test_what_could_follow_without_a_plan_has_its_time_or_says_that_it_is_not_kn
 
 @table(
     ("memory", "disk", "says"),
-    [(3, 1, r" At most 4\.0 GiB of memory \(train\) and 2\.0 GiB of disk; neither is tight here\.$"),
-     (7, 1, r"8\.0 GiB of memory \(train\), tight with 9\.0 GiB free and 2\.0 GiB of disk\.$"),
-     (3, 45, r"4\.0 GiB of memory \(train\) and 46\.0 GiB of disk, tight with 50\.0 GiB free\.$")],
+    [(3, 1, r" At most 4\.0 GiB of memory \(train\), 9\.0 GiB free and 2\.0 GiB of disk, 50\.0 GiB free; neither is"),
+     (7, 1, r"8\.0 GiB of memory \(train\), tight with 9\.0 GiB free and 2\.0 GiB of disk, 50\.0 GiB free\.$"),
+     (3, 45, r"4\.0 GiB of memory \(train\), 9\.0 GiB free and 46\.0 GiB of disk, tight with 50\.0 GiB free\.$")],
 )  # fmt: skip
 def test_of_steps_ahead_it_is_told_what_is_tight_beside_what_is_free(memory: int, disk: int, says: str) -> None:
     free = (9 * GIB, 50 * GIB)

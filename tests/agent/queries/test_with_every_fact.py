@@ -277,3 +277,35 @@ def test_of_several_cards_is_told_what_they_share_and_that_training_splits_no_mo
     shown = text(Store(tmp_path / f"{model}-{cards}"), "fits", model=model, card="24", cards=cards)
     assert ("each holds the whole model" in shown) == (cards > 1), shown
     assert says in shown and ("the 2 together" in shown) == bool(says), shown
+
+
+    ("state", "kind", "given", "fact"),
+    [
+        (LESS, "result", {"run": "r2", "block": "target"}, "learned takes 48 of 60, 28 more"),
+        (LESS, "findings", {"run": "r2"}, "Its adapter model fails 40 of 60 target cases; "),
+        ("a run whose training step failed", "step", {"about": "failure"}, "that signal is not recorded"),
+        ("some steps were approved and at least one was declined", "approvals", {"decision": "no"}, "Approved: "),
+        ("some steps were approved and at least one was declined", "approvals", {"decision": "yes"}, "Refused: "),
+        ("r1 is trained and merged, not yet quantized", "price", {"stage": "quantize"}, "becomes about 108 MiB at 4"),
+        ("r1 is trained and merged, not yet quantized", "run", {"about": "remaining"}, "GiB free and "),
+        ("one finished run r1", "rows", {"about": "length"}, "none has more than 23 words"),
+        ("a training step is running", "step", {"about": "memory"}, "RAM: "),
+        ("r1 was released", "artifact", {"made": "release"}, "Its tokenizer is in the GGUF."),
+        ("one finished run r1", "approvals", {"decision": "unasked"}, "Nothing expensive starts without a yes"),
+        ("a training step is running", "price", {"stage": "train"}, "no train has ended on this machine yet"),
+        ("a training step is running", "figure", {"figure": "trained_tokens"}, "step 38 of 75"),
+    ],
+)  # fmt: skip
+def test_the_fact_that_people_ask_for_next_is_there(
+    tmp_path: Path, state: str, kind: str, given: dict[str, str], fact: str
+) -> None:
+    assert fact in (said := in_state(tmp_path / "home", state, kind, **given)), said
+
+
+def test_what_failed_is_told_with_its_day_and_of_a_span_in_which_nothing_did_the_newest(tmp_path: Path) -> None:
+    with home_of_state(tmp_path / "home", "several runs or steps, at least one of which failed"):
+        store = Store(tmp_path / "home")
+        first = told(store, "steps", about="failures").lines[0]
+        assert re.search(r"^train \(s18 of r2\) failed \d{4}-\d\d-\d\d \d\d:\d\d after 12 s: ", first), first
+        none, newest = told(store, "steps", about="failures", since="2001-02-03", until="2001-02-04").lines
+        assert none.endswith(" failed or was stopped on 2001-02-03.") and "train (s18 of r2), " in newest

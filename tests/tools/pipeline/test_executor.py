@@ -124,7 +124,7 @@ def done(stage: str, taken: float, run: str = "r0", *, like: str = "", device: s
 
 def test_an_estimate_follows_this_machine_and_says_so() -> None:
     fresh = estimate("train", facts(), seconds=Seconds(train=100))
-    assert fresh.seconds == 100 and "has not run on this machine" in fresh.basis
+    assert fresh.seconds == 100 and "no train has ended on this machine" in fresh.basis
     slow = tuple(done("train", taken, train=100) for taken in (200, 200, 1000, 200))
     prices = [estimate("train", facts(past=slow[:count]), seconds=Seconds(train=100)) for count in range(5)]
     seconds = [price.seconds for price in prices]
@@ -144,8 +144,8 @@ def test_the_first_steps_of_a_run_correct_the_prices_of_other_stages_and_weigh_m
     now, before = (replace(one, run="r9") for one in (mine, others))
     price, weaker = (estimate("generate", one, seconds=work) for one in (now, before))
     assert price.seconds > weaker.seconds > 1.2 * work.total
-    assert price.basis == "what this run's baseline took; generate has not run on this machine yet"
-    assert weaker.basis == "1 past step of other kinds on this machine; generate has not run on this machine yet"
+    assert price.basis == "what this run's baseline took; no generate has ended on this machine yet"
+    assert weaker.basis == "1 past step of other kinds on this machine; no generate has ended on this machine yet"
     idle = done("preflight", 10, "r9", start=10)
     both = estimate("generate", replace(before, past=(*before.past, idle)), seconds=work)
     assert both.seconds < weaker.seconds, "its own steps say otherwise"
