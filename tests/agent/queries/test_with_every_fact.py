@@ -279,6 +279,7 @@ def test_of_several_cards_is_told_what_they_share_and_that_training_splits_no_mo
     assert says in shown and ("the 2 together" in shown) == bool(says), shown
 
 
+@table(
     ("state", "kind", "given", "fact"),
     [
         (LESS, "result", {"run": "r2", "block": "target"}, "learned takes 48 of 60, 28 more"),
