@@ -43,7 +43,10 @@ class Statement(NamedTuple):
 
     text: str
     role: str
-    probability: float
+    describes: float
+    """The probability that it tells any of the first four."""
+    answer: float
+    """That it tells what the answer is, by itself or beside the messages that it is for."""
 
 
 def sentences_of(text: str) -> list[str]:
@@ -72,7 +75,11 @@ def statements(text: str) -> list[Statement]:
     scores = _features(said) @ weights[:, :-1].T + weights[:, -1]
     likely = np.exp(scores - scores.max(axis=1, keepdims=True))
     likely /= likely.sum(axis=1, keepdims=True)
-    return [Statement(one, ROLES[row.argmax()], float(row.max())) for one, row in zip(said, likely, strict=True)]
+    told = (dict(zip(ROLES, map(float, row), strict=True)) for row in likely)
+    return [
+        Statement(one, max(role, key=role.__getitem__), 1 - role["example"] - role["else"], role["what"] + role["both"])
+        for one, role in zip(said, told, strict=True)
+    ]
 
 
 @cache
