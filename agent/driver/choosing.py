@@ -13,12 +13,13 @@ from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import find, ordinary
 from tunesmith.agent.queries.comparisons import CompareRunsQuery, better_run
 from tunesmith.agent.queries.scores import arms_measured
-from tunesmith.agent.words.acts import Assigned, Order, factors, order_of, places_of
+from tunesmith.agent.words.acts import Assigned, Order, order_of, places_of
 from tunesmith.agent.words.edits import Edits, as_it_was, settled_in, with_harmless_told
 from tunesmith.agent.words.held import end_of_part, on_condition
 from tunesmith.agent.words.lexicon import Word, everyday, lexicon
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slot, Slots
+from tunesmith.agent.words.unmeant import factors
 from tunesmith.agent.words.unread import MARKS, found_as_written
 from tunesmith.agent.words.values import numbers_in
 from tunesmith.tools.pipeline import catalog

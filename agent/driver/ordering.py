@@ -21,10 +21,11 @@ from tunesmith.agent.queries.following import chain_ahead, lacking_before, next_
 from tunesmith.agent.queries.machine import MachineQuery, ServedQuery, at_work
 from tunesmith.agent.queries.prices import inherited
 from tunesmith.agent.words.acts import OWN_SLOTS, Assigned, Order, places_of, settled
-from tunesmith.agent.words.edits import Edits, without_rows
+from tunesmith.agent.words.edits import Edits, beside_steps, without_rows
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slots, amounts, slots_of
+from tunesmith.agent.words.values import numbers_in
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DECLINED, RUNNING, Step
 from tunesmith.tools.core.format import duration, listed
@@ -257,7 +258,8 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     edits = reading.edits and edits_in(deps, reading, reading.edits)
     if about := plan_questions.judged(deps, reading, edits):
         return TurnAnswer(about)
-    match reading.label:
+    new = [one for one in (edits.stages if edits else ()) if one not in {spec.stage for spec in deps.draft.steps}]
+    match "plan.add" if new and reading.label == "plan.set" and "plan.add" in reading.likely[:2] else reading.label:
         case "plan.start" | "plan.drop" | "yes" | "no" | "accept" if edits is not None and edits.changes:
             return changed(deps, edits)
         case "plan.start" | "yes" | "accept" if edits is not None and edits.unread and not is_yes(deps.prompt):
@@ -292,12 +294,11 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
             return changed(deps, had) if had else TurnAnswer(_NOTHING_BEFORE)
         case "plan.rows":
             answer = plan_questions.with_rows_of(deps, reading.slots.first("run"))
-            more = changed(deps, others) if edits and (others := without_rows(edits)).values else None
-            return replace(answer, text=f"{answer.text}\n{more.text}") if more else answer
+            return _with_others(deps, answer, without_rows(edits) if edits else Edits())
         case "plan.compare":
             return plan_questions.compared(deps, reading.slots.first("run"))
-        case "plan.add":
-            return plan_questions.added(deps, reading.slots)
+        case "plan.add" if (added := plan_questions.added(deps, reading.slots)) is not None:
+            return _with_others(deps, added, beside_steps(edits or Edits(), reading.slots))
     if reading.order is not None and edits is not None:
         if edits.changes:
             return changed(deps, edits)
@@ -306,6 +307,18 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
             f"gives it up; a single step is ordered after that."
         )
     return None
+
+
+def _with_others(deps: TurnDeps, answer: TurnAnswer, others: Edits) -> TurnAnswer:
+    """An answer about steps or rows of the plan, with what else was changed by the words, and what was not."""
+    before = deps.draft
+    text = changed(deps, replace(others, unread=())).text if others.changes else ""
+    done = deps.draft != before or answer.tool
+    stays = "" if done else "The plan is unchanged."
+    # beside what was done a word alone that names nothing is mostly how that is said: `après la fusion`
+    unread = [one for one in others.unread if not done or " " in one or numbers_in(one) or slots_of(one).named]
+    left = f"About {listed([f'“{one}”' for one in unread], 4)} nothing was done." if unread else ""
+    return replace(answer, text="\n".join(filter(None, (answer.text, text or stays, left))))
 
 
 _NEAR = 3

@@ -315,7 +315,10 @@ def added(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
     have = [_task(one.stage, one.fields) for one in steps]
     if _task(stage, fields) in have:
         like = listed(list(dict.fromkeys(one for one in have if one.split()[0] == stage)), 6)  # a line of them
-        return TurnAnswer(f"The plan has that already ({like}), so it is unchanged.")
+        where = (
+            "" if catalog.BY_NAME[stage].load().measures else ", in its place: it works on what those before it make"
+        )
+        return TurnAnswer(f"The plan has that already ({like}){where}.")
     at = _place(spec, steps)
     plan = deps.draft.with_steps((*steps[:at], spec, *steps[at:]))
     if refused := _refusal(plan):

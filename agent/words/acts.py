@@ -17,6 +17,7 @@ from tunesmith.agent.words.unmeant import (
     denial_before,
     denied,
     denied_values,
+    factors,
     lowered,
     not_enough,
     passed_over,
@@ -128,16 +129,6 @@ def _owner(name: str) -> str:
 def places_of(slots: Slots, kinds: Sequence[str]) -> list[Place]:
     """Where slots of some kinds stand."""
     return [(slot.start, slot.end) for slot in slots.named if slot.kind in kinds]
-
-
-def factors(slots: Slots) -> dict[str, tuple[float, Place]]:
-    """Fields that are to be a multiple of what they were, `twice the rank`, `half as many rows`, and where that is."""
-    multiples = {}
-    for factor in (one for one in slots.all("factor") if denial_before(slots, one.start) is None):
-        behind = [slot for slot in slots.all("field") if slot.start >= factor.end]
-        if behind and len(slots.between(factor.end, behind[0].start)) <= 4:  # “twice as much of the rank”
-            multiples[str(behind[0].value)] = (float(str(factor.value)), (factor.start, behind[0].end))
-    return multiples
 
 
 def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tuple[str, bool, list[Place]]:

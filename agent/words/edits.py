@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tunesmith.agent.words import acts
-from tunesmith.agent.words.acts import Assigned, assigned, factors, info_of, settled
+from tunesmith.agent.words.acts import Assigned, assigned, info_of, settled
 from tunesmith.agent.words.held import end_of_part, held_back, taken_back
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words, slots_of
-from tunesmith.agent.words.unmeant import denied, denied_values, not_enough
+from tunesmith.agent.words.unmeant import denied, denied_values, factors, not_enough
 from tunesmith.agent.words.unread import MARKS, NEAR, Place, loose_clauses, own_nouns, unread_of
 from tunesmith.agent.words.values import numbers_alone, numbers_in
+from tunesmith.tools.pipeline import catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     model = model_in(slots)
     pace = next(iter(slots.all("pace")), None)
     multiples = {name: one for name, one in factors(slots).items() if info_of(name, tuple(planned))}
-    if not multiples and len(assignments) == 1 and len(times := slots.all("factor")) == 1:  # `4 epochs? cut it in half`
+    times, given = slots.all("factor"), len(assignments)
+    if not multiples and given == len(slots.values("field")) == len(times) == 1:  # `4 epochs? cut it in half`
         multiples = {assignments[0].field: (float(str(times[0].value)), (times[0].start, times[0].end))}
     places = [*(place for one in assignments for place in one.places), *(place for _, place in multiples.values())]
     by_place = "figure" if stages and not slots.all("stage") else ""  # `the last step`
@@ -64,7 +66,8 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     places += [(slot.start, slot.end) for slot in (model, pace) if slot is not None]
     places += _unwanted(slots, places) if assignments else []
     places += own_nouns(slots, [str(slot.value) for slot in stages])
-    names = list(dict.fromkeys(str(slot.value) for slot in stages if slot not in negated))
+    others = [slot for slot in slots.all("stage") if slot.value in catalog.BY_NAME and not slots.negated(slot)]
+    names = list(dict.fromkeys(str(slot.value) for slot in (*stages, *others) if slot not in negated))
     denied = [*denied_values(slots), *not_enough(slots), *taken_back(slots)]
     unread = unread_of(slots, places, known, denied, by_part=True)
     edits = Edits(
@@ -106,8 +109,8 @@ def with_harmless_told(edits: Edits) -> Edits:
 
 def settled_in(now: Mapping[str, object], edits: Edits) -> Edits:
     """The edits, a number that only names what the plan has `now` already taken as that."""
-    multiplied = [(name, value * by) for name, by in edits.factors.items()
-                  if isinstance(value := now.get(name), int | float)]  # fmt: skip
+    multiplied = [(name, round(value * by) if isinstance(value, int) else value * by)
+                  for name, by in edits.factors.items() if isinstance(value := now.get(name), int | float)]  # fmt: skip
     named = {one.field: one.value for one in edits.values}
     multiplied = [(name, value) for name, value in multiplied if named.get(name, value) in (value, now[name])]
     own = [one for one in edits.values if one.field not in dict(multiplied)]
@@ -131,6 +134,16 @@ def as_it_was(edits: Edits, now: Mapping[str, object], before: Mapping[str, obje
 def without_rows(edits: Edits) -> Edits:
     """The values that are set beside rows that are taken from elsewhere, and nothing else."""
     return replace(edits, values=tuple(one for one in edits.values if one.field != "rows"), without=(), unread=())
+
+
+def beside_steps(edits: Edits, slots: Slots) -> Edits:
+    """What is said beside steps that are to be added: values of other ones, and what nothing took."""
+    added = [one for one in slots.all("stage") if not slots.negated(one)]
+    own = {one.field for stage in added for one in assigned(slots, (str(stage.value),)) if _is_set(slots, stage)}
+    of_those = {name for name, stages in acts.known_fields().items() if {*stages} <= {one.value for one in added}}
+    values = tuple(one for one in edits.values if one.field not in own | of_those)
+    unread = [one for one in edits.unread if one.split()[-1].lower() not in slots.values("arm")]
+    return Edits(values, unread=(*unread, *edits.beside))
 
 
 def model_in(slots: Slots) -> Slot | None:
@@ -169,6 +182,7 @@ def _left_out(slots: Slots, stages: Sequence[Slot], until: Sequence[Slot]) -> li
 
 
 def _is_set(slots: Slots, stage: Slot) -> bool:
-    """Whether a setting of a stage stands behind it, with no mark between: it is to be carried out."""
-    begins = [start for one in assigned(slots, (str(stage.value),)) for start, _ in one.places]
-    return any(at >= stage.end and not set(MARKS) & set(slots.sentence[stage.end : at]) for at in begins)
+    """Whether a setting of a stage stands behind it, with no mark and no joint between: it is to be carried out."""
+    begins = [start for one in assigned(slots, (str(stage.value),)) for start, _ in one.places if start >= stage.end]
+    joined = (at for at in begins if not lexicon()["joints"].find(slots.between(stage.end, at)))
+    return any(not set(MARKS) & set(slots.sentence[stage.end : at]) for at in joined)

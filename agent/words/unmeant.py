@@ -72,10 +72,9 @@ _SIGNS = {"more": 1, "less": -1}
 def _by_how_much(slots: Slots, number: Number) -> tuple[str, float, Sequence[Word]] | None:
     """The setting that is to change by a number, by how much, and the words that say more or less; none of these where
     words behind, such as `than before`, may have to do with it."""
-    marks = [at for mark in MARKS if (at := slots.sentence.find(mark, number.end)) >= 0]
     starts = [at + 1 for mark in MARKS if (at := slots.sentence.rfind(mark, 0, number.start)) >= 0]
     before = slots.between(max(starts, default=0), number.start)
-    after = slots.between(number.end, min(marks, default=len(slots.sentence)))
+    after = _part_behind(slots, number.end)
     from_to = any(one.number is number for one in passed_over(slots))
     changed = None if from_to else _said_before(slots, before, after) or _behind_its_value(slots, number, after)
     if changed := changed or _both_behind(slots, number, after):
@@ -130,6 +129,40 @@ def _both_behind(slots: Slots, number: Number, after: Sequence[Word]) -> tuple[s
         return None  # `3 epochs more or less`
     certain = not everyday("before_that", behind) and {word.text for word in behind[:1]} <= empty_words()
     return field.name, _SIGNS[by.name], after[by.first : by.after] if certain else ()
+
+
+def factors(slots: Slots) -> dict[str, tuple[float, Place]]:
+    """Fields that are to be a multiple of what they were, `twice the rank`, `half as many rows`, `the rank four times
+    smaller`, and where that is. Of two as near it is the one behind; one before has nothing else behind it."""
+    multiples = {}
+    said = [(one.start, one.end, float(str(one.value))) for one in slots.all("factor")]
+    said += [(one.start, one.end, one.value) for one in slots.numbers if one.unit == "x" and one.value > 0]
+    for start, end, by in (one for one in said if denial_before(slots, one[0]) is None):
+        if size := [one for one in lexicon()["as_much"].find(_part_behind(slots, end))[:1] if one.first == 0]:
+            end = _part_behind(slots, end)[size[0].after - 1].end
+            by = 1 / by if size[0].name == "less" and by > 1 else by
+        places = [((end, one.start) if one.start >= end else (one.end, start), one) for one in slots.all("field")]
+        near = [(len(slots.between(*at)), at[0] != end, one) for at, one in places if _together(slots, *at, end)]
+        for _, _, one in sorted(near, key=lambda found: found[:2])[:1]:
+            multiples[str(one.value)] = by, (min(start, one.start), max(end, one.end))
+    return multiples
+
+
+_MULTIPLE = 4
+"""Words at most between a multiple and its setting: `twice as much of the rank`."""
+
+
+def _together(slots: Slots, since: int, until: int, end: int) -> bool:
+    """Whether a setting behind the multiple that ends at `end`, with no joint between, or before it is its own."""
+    words = slots.between(since, until)
+    alone = not lexicon()["joints"].find(words) if since == end else _is_all(_up_to_joint(_part_behind(slots, end)))
+    values = any(since <= one.start < until for one in slots.numbers)
+    return alone and not values and len(words) <= _MULTIPLE and not set(MARKS) & set(slots.sentence[since:until])
+
+
+def _part_behind(slots: Slots, end: int) -> Sequence[Word]:
+    marks = (at for mark in MARKS if (at := slots.sentence.find(mark, end)) >= 0)
+    return slots.between(end, min(marks, default=len(slots.sentence)))
 
 
 def _own(slots: Slots, number: Number) -> list[str]:

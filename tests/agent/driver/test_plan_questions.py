@@ -291,6 +291,32 @@ def test_what_is_not_to_become_of_the_last_step_leaves_it_in(tmp_path: Path) -> 
     assert "deploy" in plan_after(tmp_path, OPEN, "I don't want the last step to break")[1]
 
 
+@pytest.mark.parametrize(
+    ("said", "rank", "told", "not_told"),
+    [
+        (
+            "add a smoke test and make the rank four times smaller",
+            4,
+            "The plan has that already (preflight)",
+            "About “",
+        ),
+        ("put an export as gguf at the end, and rank 8", 8, "release gguf", "is unchanged"),
+        (
+            "put the quantizing in before the merge, on my grandmother's laptop",
+            16,
+            "The plan is unchanged. About “",
+            "is changed",
+        ),
+        ("add a gguf at the end, for my grandmother", 16, "release gguf", "is unchanged"),
+    ],
+)
+def test_what_is_said_beside_a_step_that_is_added_is_done_or_told(
+    tmp_path: Path, said: str, rank: int, told: str, not_told: str
+) -> None:
+    screen, steps = plan_after(tmp_path, OPEN, said)
+    assert steps["train"]["lora_rank"] == rank and told in screen and not_told not in screen, screen
+
+
 @pytest.mark.parametrize("said", ["400 seems meagre. Take 900 rows", "400 ist knausrig. Nimm 900 Zeilen"])
 def test_a_judgement_on_what_the_plan_has_keeps_no_change_of_it_back(tmp_path: Path, said: str) -> None:
     screen, steps = plan_after(tmp_path, WRITES, said)
