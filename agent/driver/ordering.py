@@ -11,7 +11,7 @@ from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.approvals import is_yes, no_clear_yes
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, named_files, plan_questions, planning
-from tunesmith.agent.driver.choosing import edits_in, of_other_run, settings_before
+from tunesmith.agent.driver.choosing import edits_in, of_other_run, of_the_plan, settings_before
 from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.look_ups import GUESSED, looked_up, turn_context
 from tunesmith.agent.driver.step_facts import brief, step_facts
@@ -258,8 +258,7 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     edits = reading.edits and edits_in(deps, reading, reading.edits)
     if about := plan_questions.judged(deps, reading, edits):
         return TurnAnswer(about)
-    new = [one for one in (edits.stages if edits else ()) if one not in {spec.stage for spec in deps.draft.steps}]
-    match "plan.add" if new and reading.label == "plan.set" and "plan.add" in reading.likely[:2] else reading.label:
+    match of_the_plan(reading, edits or Edits(), [spec.stage for spec in deps.draft.steps]):
         case "plan.start" | "plan.drop" | "yes" | "no" | "accept" if edits is not None and edits.changes:
             return changed(deps, edits)
         case "plan.start" | "yes" | "accept" if edits is not None and edits.unread and not is_yes(deps.prompt):
@@ -372,9 +371,10 @@ def changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
         return TurnAnswer("I see no value and no step of the plan in that, so it is unchanged. Say such as “rank 8” or "
                       "“without quantizing”.")  # fmt: skip
     if plan.steps == deps.draft.steps:
-        return TurnAnswer(f"The plan has that already ({', '.join(changes)}), so it is unchanged.")
-    takes = planning.takes_now(deps, plan)
-    text = f"The plan is changed: {', '.join(changes)}. It takes about {takes} now. Start it, or change more?"
+        text = f"The plan has that already ({', '.join(changes)}), so it is unchanged."
+    else:
+        takes = planning.takes_now(deps, plan)
+        text = f"The plan is changed: {', '.join(changes)}. It takes about {takes} now. Start it, or change more?"
     beside = " and ".join(f"“{one}”" for one in edits.beside)
     text += f"\n(About {beside} nothing was done.)" if beside else ""
     unused = [stage for stage in edits.stages if not any(stage in change.split() for change in changes)]

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from tunesmith.agent.words import acts
 from tunesmith.agent.words.acts import Assigned, assigned, info_of, settled
 from tunesmith.agent.words.held import end_of_part, held_back, taken_back
-from tunesmith.agent.words.lexicon import lexicon
+from tunesmith.agent.words.lexicon import everyday, lexicon, words_of
 from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words, slots_of
-from tunesmith.agent.words.unmeant import denied, denied_values, factors, not_enough
+from tunesmith.agent.words.unmeant import denial_before, denied, denied_values, factors, not_enough
 from tunesmith.agent.words.unread import MARKS, NEAR, Place, loose_clauses, own_nouns, unread_of
 from tunesmith.agent.words.values import numbers_alone, numbers_in
 from tunesmith.tools.pipeline import catalog
@@ -70,21 +70,29 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     names = list(dict.fromkeys(str(slot.value) for slot in (*stages, *others) if slot not in negated))
     denied = [*denied_values(slots), *not_enough(slots), *taken_back(slots)]
     unread = unread_of(slots, places, known, denied, by_part=True)
+    # what is said of steps that are left out is no argument: `no deploy, nothing on any port`
+    moot = [one for one in slots.all("field") if {*acts.known_fields().get(str(one.value), ("",))} <= {*without}]
     edits = Edits(
         tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,
         str(model.value) if model else "", str(pace.value) if pace else "",
         {name: one[0] for name, one in multiples.items()}, unread,
-        denied=bool(denied or held_back(slots, places) or _governs(slots, unread, places)),
+        _not_done(slots, {*multiples, *(one.field for one in assignments), *(str(one.value) for one in moot)}),
+        bool(denied or held_back(slots, places) or _governs(slots, unread, places)),
     )  # fmt: skip
     own = (*edits.without, *edits.stages, *(one.field for one in assignments))
-    # what is said of steps that are left out is no argument: `no deploy, nothing on any port`
-    moot = [one for one in slots.all("field") if {*acts.known_fields().get(str(one.value), ("",))} <= {*edits.without}]
     spoken = [one for one in slots.named if one not in moot and not (one.kind == "work" and edits.without)]
     clauses = [] if denied else loose_clauses(replace(slots, named=(*spoken, *stages)), places, known, own)
     if (edits.changes or slots.numbers) and clauses:  # of two numbers the plan tells which is the new one
-        beside = tuple(slots.sentence[start:end].strip() for start, end in clauses)
+        beside = (*edits.beside, *(slots.sentence[start:end].strip() for start, end in clauses))
         return replace(edits, unread=unread_of(slots, [*places, *clauses], known, by_part=True), beside=beside)
     return edits
+
+
+def _not_done(slots: Slots, given: set[str]) -> tuple[str, ...]:
+    """The settings that are denied and given no value, as that was typed: `no new rows, 4 epochs`."""
+    named = ((denial_before(slots, one.start), one) for one in slots.all("field") if one.value not in given)
+    said = (slots.sentence[start : one.end] for start, one in named if start is not None)
+    return tuple(one for one in said if not everyday("stays", words_of(one)))
 
 
 def _governs(slots: Slots, unread: Sequence[str], places: Sequence[Place]) -> bool:
@@ -103,8 +111,9 @@ def _governs(slots: Slots, unread: Sequence[str], places: Sequence[Place]) -> bo
 def with_harmless_told(edits: Edits) -> Edits:
     """The edits, each word that nobody knows told beside them: none that is a number or names a thing of the trade."""
     known = [one for one in edits.unread if numbers_in(one) or slots_of(one).named]
-    harmless = [] if edits.denied or known or not edits.changes else [*edits.unread]
-    return replace(edits, unread=(), beside=(*edits.beside, *harmless)) if harmless else edits
+    own = () if edits.denied or known or not edits.changes else edits.unread
+    harmless = [one for one in own if one not in " ".join(edits.beside)]
+    return replace(edits, unread=(), beside=(*edits.beside, *harmless)) if own else edits
 
 
 def settled_in(now: Mapping[str, object], edits: Edits) -> Edits:
@@ -133,7 +142,9 @@ def as_it_was(edits: Edits, now: Mapping[str, object], before: Mapping[str, obje
 
 def without_rows(edits: Edits) -> Edits:
     """The values that are set beside rows that are taken from elsewhere, and nothing else."""
-    return replace(edits, values=tuple(one for one in edits.values if one.field != "rows"), without=(), unread=())
+    beside = tuple(one for one in edits.beside if "rows" not in slots_of(one).values("field"))
+    values = tuple(one for one in edits.values if one.field != "rows")
+    return replace(edits, values=values, without=(), unread=(), beside=beside)
 
 
 def beside_steps(edits: Edits, slots: Slots) -> Edits:

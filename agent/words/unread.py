@@ -136,13 +136,13 @@ def unread_of(
             groups[-1] = (groups[-1][0], max(end, groups[-1][1]))
         else:
             groups.append((start, end))
-    return tuple(" ".join(_with_article(slots.sentence, start, end).split()) for start, end in groups)
+    return tuple(" ".join(with_article(slots.sentence, start, end).split()) for start, end in groups)
 
 
 _HARD = ("path", "model", "card", "quote", "commit", "case", "row", "artifact", "step", "pair", "span")
 
 
-def _with_article(sentence: str, start: int, end: int) -> str:
+def with_article(sentence: str, start: int, end: int) -> str:
     """The words with the `my` or the `the` before them, so that they are told as they were said."""
     before = sentence[:start].rstrip().rsplit(" ", 1)[-1]
     return sentence[start - len(before) - 1 if before.lower() in ("my", "the", "our", "meine", "mis") else start : end]

@@ -260,6 +260,12 @@ WRITES = "r1 has rows; a plan for a new run is open: generate 400 rows, train wi
         (("give it r1's rank but 5 epochs",), 8, 5.0),
         (("use r1's epochs, the rest is fine",), 16, 2.0),
         (("just copy r1's config please",), 8, 2.0),
+        (("use r1's epochs but keep the larger rank",), 16, 2.0),
+        (("same epochs as r1, leave the rank alone",), 16, 2.0),
+        (("all as in r1 but keep the rank",), 16, 2.0),
+        (("keep the rank and epochs of r1",), 8, 2.0),
+        (("the rank as in r1, otherwise 64",), 8, 3.0),
+        (("the rank of r1 if that is lower than 12",), 16, 3.0),
         (("rank 64", "hm, back to 16"), 16, 3.0),
         (("rank 8, old bean",), 8, 3.0),
         (("set lora_rnk to 4",), 4, 3.0),
@@ -285,6 +291,23 @@ def test_words_change_of_the_plan_what_they_order_and_nothing_by_a_judgement(
 ) -> None:
     screen, steps = plan_after(tmp_path, OPEN, *said)
     assert (steps["train"]["lora_rank"], steps["train"]["epochs"]) == (rank, epochs), screen
+
+
+@pytest.mark.parametrize(
+    ("said", "rows", "told"),
+    [
+        ("don't write any new rows, those that r1 has will do, and 5 epochs", 0, "rows that r1 kept"),
+        ("no new rows at all, and 5 epochs", 400, "(About “no new rows” nothing was done.)"),
+        ("don't use the rows of r1, and 5 epochs", 400, "nothing was done"),
+        ("change nothing about the rows but make it 5 epochs", 400, "The plan is"),
+    ],
+)
+def test_rows_that_are_not_to_be_written_are_those_of_the_run_that_is_named_or_it_is_told(
+    tmp_path: Path, said: str, rows: int, told: str
+) -> None:
+    screen, steps = plan_after(tmp_path, WRITES, said)
+    assert (steps["generate"]["rows"], steps["train"]["lora_rank"]) == (rows, 16) and told in screen, screen
+    assert (steps["train"]["epochs"] == 5.0) is ("could not place" not in screen), screen
 
 
 def test_what_is_not_to_become_of_the_last_step_leaves_it_in(tmp_path: Path) -> None:

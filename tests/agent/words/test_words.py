@@ -178,7 +178,7 @@ LEFT_OUT = {
     "Quantisierung brauche ich nicht, Deployment auch nicht": ({"quantize", "deploy"}, ()),
     "das Mergen bitte nicht": ({"merge"}, ()),
     "train it without the merge": ({"merge"}, ()),
-    "quantize it without calibration": (set(), ()),
+    "quantize it without calibration": (set(), ("without calibration",)),
     "no, the merge stays": (set(), ()),
 }  # fmt: skip
 """What is said of a plan → the steps that are left out, and the parts of the sentence that are no argument of one."""
