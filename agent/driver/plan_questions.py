@@ -88,6 +88,8 @@ def held_to(deps: TurnDeps, slots: Slots) -> str:
         largest = sorted(prices, key=lambda one: -of_step(one[1]))[:_LONGEST_STEPS]
         steps = ", ".join(f"{stage} {said(of_step(one))}" for stage, one in largest)
         stays = "stays within that" if takes <= most else f"does not stay within that: {lowered}"
+        left = machine_for_a_step(deps.store.home).disk_free_bytes - takes
+        stays += f"; of the disk it leaves {size(left)} free" if on_disk and what != "time" else ""
         told.append(f"{said(most)}: the plan takes about {said(takes)} and {stays}. Most of it is {steps}.")
     return " ".join(told)
 
