@@ -120,6 +120,11 @@ class Waits:
         return ""
 
     def limits(self, slots: Slots) -> str:
+        """The same with what a yes would do; empty where no words hold it to anything."""
+        told = self.held_to(slots)
+        return told and f"{told} Yes starts it now; nothing starts by the clock, or before a yes. {self.price}"
+
+    def held_to(self, slots: Slots) -> str:
         """How the price stands to the time, memory or disk that words name, be that the most that it may need or the
         least that it is to leave; empty where they name none of it."""
         if self.plan is None:
@@ -133,8 +138,7 @@ class Waits:
             needs, free = self._needs(name)
             told += [f"It needs {'no more' if needs <= cap else 'more'} than {size(cap)} and leaves "
                      f"{'no less' if free - needs >= cap else 'less'}." for cap in most]  # fmt: skip
-        closing = f"Yes starts it now; nothing starts by the clock, or before a yes. {self.price}"
-        return " ".join([*told, closing]) if told else ""
+        return " ".join(told)
 
     def _needs(self, name: str) -> tuple[int, int]:
         """What it needs of the disk or the memory, of the card's where it uses one, and how much of that is free."""
