@@ -66,6 +66,10 @@ def parted(one: Alone, said: str) -> tuple[list[str], tuple[str, ...]]:
         ("show me what failed, then deploy the quantized one and export a gguf",
          ["show me what failed", "deploy the quantized one"], ("export a gguf",)),
         ("enséñame los fallos y haz más filas sobre eso", ["enséñame los fallos", "haz más filas sobre eso"], ()),
+        ("hoe goed is r1, serveer daarna het samengevoegde model",
+         ["hoe goed is r1", "serveer daarna het samengevoegde model"], ()),
+        ("hoe goed is r1 en serveer vervolgens het samengevoegde model",
+         ["hoe goed is r1 en", "serveer vervolgens het samengevoegde model"], ()),
     ],
 )  # fmt: skip
 def test_a_sentence_is_parted_into_what_each_part_says_by_itself(
