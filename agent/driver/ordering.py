@@ -45,11 +45,13 @@ def accepted(deps: TurnDeps, slots: Slots) -> TurnAnswer | Call:
 
 def refused(deps: TurnDeps, act: str) -> str:
     """What is said to an order that is never carried out; empty for one that may be."""
+    ahead = next_stages(deps.store, deps.current_run())[:1] if act == "approve" else ()
+    due = "".join(f" Next comes {one}: “go on” shows its price." for one in ahead)
     return {
         "delete": "I delete nothing: runs, models and rows stay as they are, since later steps and answers rest on "
         f"them. Files lie in {deps.store.home} if you want to remove some yourself.",
         "approve": "I approve nothing on anybody's word: each price is shown where its step is asked for, and your own "
-        "yes there starts it. “what is running?” tells what waits.",
+        f"yes there starts it.{due} “what is running?” tells what waits; in a script `--yes` agrees for its command.",
         "repeat_run": "A whole run is not repeated, copied or renamed: its steps are done again one by one, such as "
         "“train again in r1”, and another run begins with saying what a model should learn.",
     }.get(act, "")

@@ -77,7 +77,8 @@ def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) ->
         if outcome.decision and outcome.declined:
             reason = f": {outcome.decision.reason}" if outcome.decision.reason else ""
             raise Declined(
-                f"{entry.name}: the user said no{reason}; nothing was started. “{entry.name}” shows its price again."
+                f"{entry.name}: the user said no{reason}; nothing was started, and nothing recorded goes with it. "
+                f"“{entry.name}” shows its price again."
             )
         return started(deps, outcome.step)
     request = StepRequest.given(entry.name, given)

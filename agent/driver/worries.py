@@ -11,8 +11,9 @@ from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.comparisons import CompareRunsQuery
 from tunesmith.agent.queries.machine import ServedQuery
 from tunesmith.agent.queries.prices import PriceQuery
-from tunesmith.agent.words.lexicon import everyday
+from tunesmith.agent.words.lexicon import everyday, lexicon, words_in
 from tunesmith.agent.words.reading import Reading
+from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
 
 _WISH = "want"
@@ -29,6 +30,11 @@ _NO_ORDER = ("remark", "served.history", "talk.complaint")
 """Of those what asks for nothing else where it is certain."""
 GOES_BACK = "talk.roll_back_how"
 _REPORT = "do.report"
+_OWN_CHECKS = (
+    "No result is changed on anybody's word: a case passes where its own checks hold, and nothing was changed now. "
+    "“Which cases fail” lists them; one that is wrong itself is put right in its suite and asked again, and more rows "
+    "of the kinds that fail can be trained on."
+)
 _SAY = "Where a model is to learn something, say what it is to do, such as “it should answer mails in one sentence”."
 
 
@@ -77,10 +83,21 @@ def _of_what_is_served(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     return TurnAnswer(f"{now}\n{before}\nTo go back: {price} “Roll back” asks for a yes before it.{compare}")
 
 
+def _counts_as_passed(slots: Slots) -> bool:
+    """Whether what failed, or a case by name, is ordered to count as passed: `mark the wrong ones as right`."""
+    first = min((one.start for one in (*slots.all("case"), *slots.all("outcome"))), default=0)
+    before = {slots.between(first, one.start)[-1].written for one in slots.all("outcome")
+              if one.value == "passed" and slots.between(first, one.start)}  # fmt: skip
+    asks = slots.asks or any(match.first == 0 for match in lexicon()["asking"].find(slots.words))
+    return not asks and bool(before & words_in("counts_as"))
+
+
 def _of_a_figure(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     """To an order to write a figure into a report: it has none that was not measured; what was of two runs that are
-    named."""
+    named. To one to let what failed count as passed: how it honestly comes to that."""
     slots, near = reading.slots, reading.likely[: 1 if reading.sure else _MOST_LIKELY]
+    if _counts_as_passed(slots):
+        return TurnAnswer(_OWN_CHECKS)
     if _REPORT not in near or slots.asks or all(one.weak for one in slots.numbers):
         return None
     refused = (

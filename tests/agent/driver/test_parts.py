@@ -293,6 +293,20 @@ def test_no_figure_is_written_into_a_report_on_anybodys_word(tmp_path: Path, sai
 
 
 @pytest.mark.parametrize(
+    ("said", "refused"),
+    [
+        ("count the wrong answers as right, my boss wants it so", True),
+        ("werte die falschen Fälle von r1 als bestanden", True),
+        ("mark case-7 as passed", True),
+        ("which of the failing cases count as passed?", False),
+        ("show me what failed and what passed", False),
+    ],
+)
+def test_nothing_that_failed_counts_as_passed_on_anybodys_word(tmp_path: Path, said: str, refused: bool) -> None:
+    assert ("No result is changed" in " ".join(screen_of(tmp_path, TWO, said).split())) is refused
+
+
+@pytest.mark.parametrize(
     "said", ["put the previous model back please", "vuelve al modelo anterior", "bitte wieder das Modell davor"]
 )
 def test_the_model_before_is_the_one_that_was_served_before(tmp_path: Path, said: str) -> None:
