@@ -21,13 +21,13 @@ from tunesmith.agent.words.lexicon import Word, everyday, lexicon, words_in
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slot, Slots
 from tunesmith.agent.words.unmeant import denied, factors
-from tunesmith.agent.words.unread import MARKS, found_as_written, with_article
+from tunesmith.agent.words.unread import MARKS, found_as_written, part_of, with_article
 from tunesmith.agent.words.values import numbers_in
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.suites.case import PRIMARY_BLOCK
 
-_NEAR = 3
-"""Labels among which words that are taken for another one have that, the likeliest first."""
+_SETS, _NEAR = ("plan.set", "plan.without"), 3
+"""What words are read as that may be meant for another change, and among how many labels that is then."""
 _TUNED = 2
 """Arms that were measured where something beside the base was."""
 
@@ -92,7 +92,9 @@ def settings_before(deps: TurnDeps, slots: Slots, edits: Edits) -> Edits | None:
     own = {one.field for one in edits.values} - set(times) | {*stay}
     fields = [one for one in slots.all("field") if one.value not in own]
     lenders = {str(one.value): _nearest_run(slots, one) for one in fields}
-    runs, other = slots.values("run"), _or_else(slots)
+    runs, last = slots.values("run"), max((one.end for one in slots.all("field")), default=0)
+    either = (slots.words[one.first].start for one in lexicon()["or_else"].find(slots.words))
+    other = next((slots.sentence[at:] for at in either if any(last < at < one.start for one in slots.numbers)), "")
     others = next((run for run in runs if run not in lenders.values()), "")
     named_fields = {name: had[name] for name, run in lenders.items() if name in (had := trained_with(deps, run))}
     rest = not (lenders or other) or (not other and found_as_written("the_rest", slots.words))
@@ -108,15 +110,6 @@ def settings_before(deps: TurnDeps, slots: Slots, edits: Edits) -> Edits | None:
     beside = (*(one for one in edits.beside if one not in other), *filter(None, [other]))
     told = with_harmless_told(replace(edits, values=values, stages=("train",), unread=unread, beside=beside))
     return told if lenders else replace(told, beside=beside)  # `take its config`: all of it was taken
-
-
-def _or_else(slots: Slots) -> str:
-    """A value for where a run lends none, `or 8 if that is not known`, and what it stands with; empty: none is said."""
-    fields = [one.start for one in slots.all("field")]
-    for at in (slots.words[one.first].start for one in lexicon()["or_else"].find(slots.words)):
-        if any(one.start > at for one in slots.numbers) and fields and max(fields) < at:
-            return slots.sentence[at:]
-    return ""
 
 
 def _nearest_run(slots: Slots, field: Slot) -> str:
@@ -171,8 +164,7 @@ def of_the_plan(reading: Reading, edits: Edits, planned: Sequence[str]) -> str:
     runs, rows = slots.all("run"), [one for one in slots.all("field") if one.value == "rows" and denied(slots, one)]
     joined = {slots.sentence[row.end : run.start].strip().lower() for row in rows for run in runs}  # `no rows from r1`
     theirs = not (joined & (words_in("attaches") | words_in("joins")) or any(denied(slots, run) for run in runs))
-    nearly = rows and runs and label in ("plan.set", "plan.without") and "plan.rows" in near and not edits.unread
-    if nearly and theirs:
+    if theirs and rows and runs and label in _SETS and "plan.rows" in near and not edits.unread:
         return "plan.rows"
     return "plan.set" if label == "plan.rows" and not theirs else label
 
@@ -180,9 +172,8 @@ def of_the_plan(reading: Reading, edits: Edits, planned: Sequence[str]) -> str:
 def _keeps(slots: Slots, field: Slot) -> tuple[Literal["", "now", "before"], int, int]:
     """Whether a part of the sentence keeps a setting as the plan has it, `keep the bigger rank`, or as it was, `keep
     the rank we had before`, and where it says so; neither where it denies that, or names a run."""
-    begins = max(slots.sentence.rfind(mark, 0, field.start) for mark in MARKS) + 1
-    ends = (at for mark in MARKS if (at := slots.sentence.find(mark, field.end)) >= 0)
-    part = slots.between(begins, end := min(ends, default=len(slots.sentence)))
+    begins, end = part_of(slots, field.start, field.end)
+    part = slots.between(begins, end)
     keeps = everyday("stays", part)
     others = [word for at, word in enumerate(part) if not any(one.first <= at < one.after for one in keeps)]
     if not keeps or everyday("negation", others) or everyday("denies", others):

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.approvals import is_yes, no_clear_yes
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, named_files, plan_questions, planning
+from tunesmith.agent.driver.at_price import Waits
 from tunesmith.agent.driver.choosing import edits_in, of_other_run, of_the_plan, settings_before
 from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.look_ups import GUESSED, looked_up, turn_context
-from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
+from tunesmith.agent.driver.step_facts import brief, step_facts
+from tunesmith.agent.driver.turn_deps import Call, Declined, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import GOES_ON, Context, Proposed, cite, clip, find, reached, taken_up
 from tunesmith.agent.queries.following import chain_ahead, lacking_before, next_stages
 from tunesmith.agent.queries.machine import MachineQuery, ServedQuery, at_work
@@ -25,9 +28,14 @@ from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slots, amounts, slots_of
 from tunesmith.agent.words.values import numbers_in
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.records import DECLINED, RUNNING
-from tunesmith.tools.core.format import listed
+from tunesmith.memory.records import DECLINED, RUNNING, Step
+from tunesmith.tools.core.format import duration, listed
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, parse_fields
+from tunesmith.tools.pipeline.run_step import Outcome, run_step
+from tunesmith.tools.pipeline.runs import place
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest
 
 
 def accepted(deps: TurnDeps, slots: Slots) -> TurnAnswer | Call:
@@ -41,20 +49,6 @@ def accepted(deps: TurnDeps, slots: Slots) -> TurnAnswer | Call:
     one, deps.proposals = deps.proposals[at], ()
     fields = {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in one.fields.items()}
     return call_of(deps, Order(one.stage, fields, one.run))
-
-
-def refused(deps: TurnDeps, act: str) -> str:
-    """What is said to an order that is never carried out; empty for one that may be."""
-    ahead = next_stages(deps.store, deps.current_run())[:1] if act == "approve" else ()
-    due = "".join(f" Next comes {one}: “go on” shows its price." for one in ahead)
-    return {
-        "delete": "I delete nothing: runs, models and rows stay as they are, since later steps and answers rest on "
-        f"them. Files lie in {deps.store.home} if you want to remove some yourself.",
-        "approve": "I approve nothing on anybody's word: each price is shown where its step is asked for, and your own "
-        f"yes there starts it.{due} “what is running?” tells what waits; in a script `--yes` agrees for its command.",
-        "repeat_run": "A whole run is not repeated, copied or renamed: its steps are done again one by one, such as "
-        "“train again in r1”, and another run begins with saying what a model should learn.",
-    }.get(act, "")
 
 
 def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
@@ -194,6 +188,64 @@ def stop(deps: TurnDeps, reading: Reading) -> TurnAnswer:
     return TurnAnswer(f"{at_work(step)} {alone}`/stop {step.id}` ends it, after one more question.{later}")
 
 
+# A step that was ordered
+
+
+def checked(deps: TurnDeps, entry: catalog.Entry, fields: dict[str, object]) -> StepRequest:
+    """The request of a stage that costs something. Raises BadInput for a free path, and for one that is at work."""
+    deps.check_grounded(fields)
+    request = StepRequest.given(entry.name, fields)
+    _refuse_a_second(deps, request)
+    return request
+
+
+def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) -> object:
+    """Carry out one stage that code has read: what is expensive asks the user first, beside each time, memory or disk
+    that the words name, and starts nothing without a yes."""
+
+    def asked(plan: Plan, step: str) -> Decision:
+        if told := Waits.of(plan).held_to(slots_of(deps.prompt)):
+            deps.show(prose(told))
+        return deps.approver(plan, step)
+
+    if entry.asks(given):
+        outcome = run_step(deps.ws, checked(deps, entry, given), asked, follow=deps.follow)
+        if outcome.decision and outcome.declined:
+            reason = f": {outcome.decision.reason}" if outcome.decision.reason else ""
+            raise Declined(
+                f"{entry.name}: the user said no{reason}; nothing was started, and nothing recorded goes with it. "
+                f"“{entry.name}” shows its price again."
+            )
+        return started(deps, outcome.step)
+    request = StepRequest.given(entry.name, given)
+    if entry.only_looks:
+        seen = run_steps.look(deps.ws, request)["result"]
+        deps.show(render.result_table(seen))
+        return {"stage": entry.name, **brief(seen)}
+    ended = run_step(deps.ws, request, deps.approver).done()
+    deps.show(render.result_table(ended.report))
+    return step_facts(ended)
+
+
+def started(deps: TurnDeps, step: Step) -> object:
+    """What is told of a step that was agreed to and started. Raises StepFailed where it was followed and failed."""
+    deps.focused_run_id = ""
+    ran = {"ran_with": dict(StepRequest.of(step).fields)}
+    if deps.follow:
+        return {**step_facts(Outcome(step).done()), **ran}
+    deps.say(f"{step.stage} runs in the background; you are told when it ends, and we can go on talking.")
+    told = {"started": step.stage, "step": step.id, "run": step.run, "estimated": duration(step.estimated_seconds)}
+    return {**told, **ran, "note": "it runs in the background; the user is told when it ends"}
+
+
+def _refuse_a_second(deps: TurnDeps, request: StepRequest) -> None:
+    """Raises BadInput where the stage is at work in the run already: the driver would only start it twice."""
+    run = place(deps.store, request).run
+    running = [step for step in deps.store.steps(run, status=RUNNING) if step.stage == request.stage]
+    if running:
+        raise BadInput(f"{request.stage} ({running[0].id}) runs already; wait for it to end")
+
+
 # The proposed plan
 
 
@@ -258,11 +310,11 @@ def _with_others(deps: TurnDeps, answer: TurnAnswer, others: Edits) -> TurnAnswe
     before = deps.draft
     text = changed(deps, replace(others, unread=())).text if others.changes else ""
     done = deps.draft != before or answer.tool
-    stays = "" if done else "The plan is unchanged."
     # beside what was done a word alone that names nothing is mostly how that is said: `après la fusion`
     unread = [one for one in others.unread if not done or " " in one or numbers_in(one) or slots_of(one).named]
     left = f"About {listed([f'“{one}”' for one in unread], 4)} nothing was done." if unread else ""
-    return replace(answer, text="\n".join(filter(None, (answer.text, text or stays, left))))
+    lines = (answer.text, text if text or done else "The plan is unchanged.", left)
+    return replace(answer, text="\n".join(filter(None, lines)))
 
 
 _NEAR = 3
@@ -300,10 +352,8 @@ def changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
     limits = " ".join(one for one in edits.unread if amounts(slots_of(one))) if changes else ""
     edits = replace(edits, unread=tuple(one for one in edits.unread if one not in limits))
     slots = slots_of(deps.prompt)
-    to_what = "" if slots.numbers or edits.changes else plan_questions.to_what(deps, slots)
-    if to_what or (
-        edits.unread and plan.steps == deps.draft.steps and (to_what := plan_questions.to_what(deps, slots))
-    ):
+    asks = not (slots.numbers or edits.changes) or (edits.unread and plan.steps == deps.draft.steps)
+    if asks and (to_what := plan_questions.to_what(deps, slots)):
         return TurnAnswer(to_what)
     if edits.unread or edits.pace:
         notice = unread_notice((*edits.unread, *([edits.pace] if edits.pace else ())), "the plan is unchanged")

@@ -16,7 +16,7 @@ from tunesmith.agent.commands import run_steps
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.driver import describing
-from tunesmith.agent.driver.look_ups import whether_it_fits
+from tunesmith.agent.driver.look_ups import talk_text, whether_it_fits
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.acts import Assigned, assigned
 from tunesmith.agent.words.edits import Edits, edits_of, model_in
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 STAGES = tuple(entry.name for entry in catalog.STAGES)
 _BUNDLED = "want.bundled"
 """The label of a wish for the behaviour that comes with tunesmith."""
-_WRITES = "A model only writes: text, or the call of a tool, which a program of yours carries out."
-"""What is said of each wish, since of many a part is done by no model: `and restart it then`, `and read it to me`."""
 _NOT_HERE = ("role", "rollback", "fresh")
 FIELDS = tuple(dict.fromkeys(name for entry in catalog.STAGES for name in entry.load().settable))
 
@@ -91,9 +89,7 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> object:
         if whenever := _always(deps.prompt):
             interview = describing.take(deps.store.home, interview, f"when: {whenever}")
             named += f" (It applies to every message, as you said: when: {whenever}.)"
-        return _ask_on(
-            deps, f"That is a new behaviour, so I need to know it exactly. {_WRITES}{named} {interview.question}"
-        )
+        return _ask_on(deps, f"{talk_text(deps, 'new_wish')}{named} {interview.question}")
     draft(deps, plan, args.goal, args.quantize)
     summary = show_draft(deps)
     if not deps.agreed_before:

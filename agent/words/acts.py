@@ -312,7 +312,7 @@ def _by_its_value(left: Sequence[str], now: Mapping[str, object]) -> Assigned | 
     """The field that two numbers are about, of which one is what it is now and no other one: `400 is a lot, make it a
     hundred and fifty`."""
     numbers = [one for text in left for one in numbers_in(text)]
-    if len(numbers) != 2 or any(not _is_one_number(text) for text in left):
+    if len(numbers) != 2 or len(numbers_alone(left)) != len(left):
         return None
     for old, new in (numbers, numbers[::-1]):
         numeric = {name: info for name in now if (info := info_of(name)) is not None and _is_number(info)}
@@ -320,10 +320,6 @@ def _by_its_value(left: Sequence[str], now: Mapping[str, object]) -> Assigned | 
         if len(fields) == 1:
             return Assigned(fields[0], fitting(new, numeric[fields[0]]), ())
     return None
-
-
-def _is_one_number(text: str) -> bool:
-    return [(one.start, one.end) for one in numbers_in(text)] == [(0, len(text))]
 
 
 def _choices(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:

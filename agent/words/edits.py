@@ -57,8 +57,7 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     model = model_in(slots)
     pace = next(iter(slots.all("pace")), None)
     multiples = {name: one for name, one in factors(slots).items() if info_of(name, tuple(planned))}
-    times, given = slots.all("factor"), len(assignments)
-    if not multiples and given == len(slots.values("field")) == len(times) == 1:  # `4 epochs? cut it in half`
+    if not multiples and len(assignments) == 1 and len(times := slots.all("factor")) == 1:  # `4 epochs? cut it in half`
         multiples = {assignments[0].field: (float(str(times[0].value)), (times[0].start, times[0].end))}
     places = [*(place for one in assignments for place in one.places), *(place for _, place in multiples.values())]
     by_place = "figure" if stages and not slots.all("stage") else ""  # `the last step`
@@ -90,8 +89,8 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
 
 def _not_done(slots: Slots, given: set[str]) -> tuple[str, ...]:
     """The settings that are denied and given no value, as that was typed: `no new rows, 4 epochs`."""
-    named = ((denial_before(slots, one.start), one) for one in slots.all("field") if one.value not in given)
-    said = (slots.sentence[start : one.end] for start, one in named if start is not None)
+    fields = (one for one in slots.all("field") if one.value not in given)
+    said = (slots.sentence[at : one.end] for one in fields if (at := denial_before(slots, one.start)) is not None)
     return tuple(one for one in said if not everyday("stays", words_of(one)))
 
 
@@ -111,9 +110,8 @@ def _governs(slots: Slots, unread: Sequence[str], places: Sequence[Place]) -> bo
 def with_harmless_told(edits: Edits) -> Edits:
     """The edits, each word that nobody knows told beside them: none that is a number or names a thing of the trade."""
     known = [one for one in edits.unread if numbers_in(one) or slots_of(one).named]
-    own = () if edits.denied or known or not edits.changes else edits.unread
-    harmless = [one for one in own if one not in " ".join(edits.beside)]
-    return replace(edits, unread=(), beside=(*edits.beside, *harmless)) if own else edits
+    harmless = [] if edits.denied or known or not edits.changes else [*edits.unread]
+    return replace(edits, unread=(), beside=(*edits.beside, *harmless)) if harmless else edits
 
 
 def settled_in(now: Mapping[str, object], edits: Edits) -> Edits:
@@ -150,9 +148,9 @@ def without_rows(edits: Edits) -> Edits:
 def beside_steps(edits: Edits, slots: Slots) -> Edits:
     """What is said beside steps that are to be added: values of other ones, and what nothing took."""
     added = [one for one in slots.all("stage") if not slots.negated(one)]
-    own = {one.field for stage in added for one in assigned(slots, (str(stage.value),)) if _is_set(slots, stage)}
-    of_those = {name for name, stages in acts.known_fields().items() if {*stages} <= {one.value for one in added}}
-    values = tuple(one for one in edits.values if one.field not in own | of_those)
+    own = {one.field for stage in added for one in assigned(slots, (str(stage.value),))
+           if _is_set(slots, stage) or len(acts.known_fields()[one.field]) == 1}  # fmt: skip
+    values = tuple(one for one in edits.values if one.field not in own)
     unread = [one for one in edits.unread if one.split()[-1].lower() not in slots.values("arm")]
     return Edits(values, unread=(*unread, *edits.beside))
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from tunesmith.agent.words.lexicon import Word, everyday, lexicon, words_in
 from tunesmith.agent.words.slots import Slot, Slots, empty_words
-from tunesmith.agent.words.unread import MARKS, NEAR, Place
+from tunesmith.agent.words.unread import MARKS, NEAR, Place, part_of
 from tunesmith.agent.words.values import Number
 
 
@@ -72,8 +72,7 @@ _SIGNS = {"more": 1, "less": -1}
 def _by_how_much(slots: Slots, number: Number) -> tuple[str, float, Sequence[Word]] | None:
     """The setting that is to change by a number, by how much, and the words that say more or less; none of these where
     words behind, such as `than before`, may have to do with it."""
-    starts = [at + 1 for mark in MARKS if (at := slots.sentence.rfind(mark, 0, number.start)) >= 0]
-    before = slots.between(max(starts, default=0), number.start)
+    before = slots.between(part_of(slots, number.start, number.end)[0], number.start)
     after = _part_behind(slots, number.end)
     from_to = any(one.number is number for one in passed_over(slots))
     changed = None if from_to else _said_before(slots, before, after) or _behind_its_value(slots, number, after)
@@ -161,8 +160,7 @@ def _together(slots: Slots, since: int, until: int, end: int) -> bool:
 
 
 def _part_behind(slots: Slots, end: int) -> Sequence[Word]:
-    marks = (at for mark in MARKS if (at := slots.sentence.find(mark, end)) >= 0)
-    return slots.between(end, min(marks, default=len(slots.sentence)))
+    return slots.between(end, part_of(slots, end, end)[1])
 
 
 def _own(slots: Slots, number: Number) -> list[str]:
@@ -215,8 +213,7 @@ def denied(slots: Slots, slot: Slot, since: int = 0) -> bool:
     none = _places("no_denial", slots.words)
     for no in (one for one in slots.all("not") if one.start >= since and not any(a <= one.start < b for a, b in none)):
         start, end = min(no.end, slot.end), max(no.start, slot.start)
-        ends = (at for mark in MARKS if (at := slots.sentence.find(mark, no.end)) >= 0)
-        last = all(word.text in empty_words() for word in slots.between(no.end, min(ends, default=len(slots.sentence))))
+        last = all(word.text in empty_words() for word in _part_behind(slots, no.end))
         near = len(slots.between(start, end)) <= NEAR and not set(MARKS) & set(slots.sentence[start:end])
         if near and (no.end <= slot.start or last):
             return True
@@ -230,10 +227,9 @@ def lowered(slots: Slots, field: Slot, number: Number) -> bool:
 
 def not_enough(slots: Slots) -> Iterator[Place]:
     """Words that a value is enough, behind a negation: `rank 8 is not enough`; and that it is too much."""
-    marks = [-1, *(at for at, sign in enumerate(slots.sentence) if sign in MARKS), len(slots.sentence)]
     for start, end in _places("too_much", slots.words):
-        part = max(at for at in marks if at < start), min(at for at in marks if at >= end)
-        if all(part[0] < one.start < part[1] for one in slots.numbers if not one.weak):  # `16 is too much, make it 8`
+        begins, ends = part_of(slots, start, end)
+        if all(begins <= one.start < ends for one in slots.numbers if not one.weak):  # `16 is too much, make it 8`
             yield start, end
     for start, end in _places("suffices", slots.words):
         before = [

@@ -101,6 +101,13 @@ def _named(slots: Slots, part: _Part, own: Sequence[str]) -> bool:
     return bool(numbers) or any(slot.kind not in orders_nothing and not again(slot) for slot in inside)
 
 
+def part_of(slots: Slots, start: int, end: int) -> Place:
+    """From the mark before a place to the one behind it."""
+    before = (at + 1 for mark in MARKS if (at := slots.sentence.rfind(mark, 0, start)) >= 0)
+    behind = (at for mark in MARKS if (at := slots.sentence.find(mark, end)) >= 0)
+    return max(before, default=0), min(behind, default=len(slots.sentence))
+
+
 def _within(one: Slot | Number, part: _Part) -> bool:
     return one.start < part.end and part.start < one.end
 
