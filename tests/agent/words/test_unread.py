@@ -279,6 +279,17 @@ def test_a_multiple_is_of_the_setting_next_to_it_and_goes_the_way_that_is_said(s
     }
 
 
+def test_once_more_is_no_multiple_and_nothing_unread() -> None:
+    for said in (
+        "entraîne encore une fois",
+        "noch ein mal trainieren",
+        "treina mais uma vez",
+        "allena ancora una volta",
+    ):
+        order = order_of("train", slots_of(said), reader().known("do.train"))
+        assert not (order.factors or order.unread), said
+
+
 def test_a_multiple_of_what_is_counted_is_a_whole_number() -> None:
     edits = edits_of(slots_of("three times fewer rows"), PLANNED, unknown, leaves_out=False)
     assert [one.value for one in settled_in({"rows": 400}, edits).values] == [133]
@@ -338,7 +349,8 @@ NUMBERS: Mapping[str, list[float]] = {
     "ventitre epoche": [23], "duemila righe": [2000], "trinta e dois": [32], "tweeëndertig": [32],
     "driehonderd rijen": [300], "trois cents lignes": [300], "dwadzieścia": [20], "anderthalb Epochen": [1.5],
     "eine halbe Million": [1, 5e5], "un millón de filas": [1e6], "two million": [2e6], "fortune": [],
-    "twee en een half": [2.5], "two and three": [2, 3], "millions of rows": [],
+    "encore une fois": [1], "deux fois": [2], "twee en een half": [2.5], "two and three": [2, 3],
+    "millions of rows": [],
 }  # fmt: skip
 
 
