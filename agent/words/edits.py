@@ -75,7 +75,7 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
         tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,
         str(model.value) if model else "", str(pace.value) if pace else "",
         {name: one[0] for name, one in multiples.items()}, unread,
-        _not_done(slots, {*multiples, *(one.field for one in assignments), *(str(one.value) for one in moot)}),
+        _not_done(slots, {*multiples, *(one.field for one in assignments)}, without),
         bool(denied or held_back(slots, places) or _governs(slots, unread, places)),
     )  # fmt: skip
     own = (*edits.without, *edits.stages, *(one.field for one in assignments))
@@ -87,9 +87,11 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     return edits
 
 
-def _not_done(slots: Slots, given: set[str]) -> tuple[str, ...]:
-    """The settings that are denied and given no value, as that was typed: `no new rows, 4 epochs`."""
-    fields = (one for one in slots.all("field") if one.value not in given)
+def _not_done(slots: Slots, given: set[str], without: Sequence[str]) -> tuple[str, ...]:
+    """The settings that are denied and given no value, as that was typed: `no new rows, 4 epochs`; none of a step that
+    is left out."""
+    of_those = {name for name, stages in acts.known_fields().items() if {*stages} & {*without}}
+    fields = (one for one in slots.all("field") if one.value not in given | of_those)
     said = (slots.sentence[at : one.end] for one in fields if (at := denial_before(slots, one.start)) is not None)
     return tuple(one for one in said if not everyday("stays", words_of(one)))
 
