@@ -179,7 +179,7 @@ LEFT_OUT = {
     "das Mergen bitte nicht": ({"merge"}, ()),
     "train it without the merge": ({"merge"}, ()),
     "quantize it without calibration": (set(), ("without calibration",)),
-    "no generating, I want no new rows": ({"generate"}, ("I want no new rows",)),
+    "no generating, I want no new rows": ({"generate"}, ()),
     "no, the merge stays": (set(), ()),
 }  # fmt: skip
 """What is said of a plan → the steps that are left out, and the parts of the sentence that are no argument of one."""
