@@ -97,7 +97,7 @@ def settings_before(deps: TurnDeps, slots: Slots, edits: Edits) -> Edits | None:
     other = next((slots.sentence[at:] for at in either if any(last < at < one.start for one in slots.numbers)), "")
     others = next((run for run in runs if run not in lenders.values()), "")
     named_fields = {name: had[name] for name, run in lenders.items() if name in (had := trained_with(deps, run))}
-    rest = not (lenders or other) or (not other and found_as_written("the_rest", slots.words))
+    rest = not other and (not lenders or found_as_written("the_rest", slots.words))
     all_of_them = {**(trained_with(deps, others) if rest and (others or not runs) else {}), **named_fields}
     names = (name for name in catalog.BY_NAME["train"].load().settable if name not in own and name in all_of_them)
     taken = {name: all_of_them[name] for name in names}
