@@ -89,7 +89,7 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> object:
         if whenever := _always(deps.prompt):
             interview = describing.take(deps.store.home, interview, f"when: {whenever}")
             named += f" (It applies to every message, as you said: when: {whenever}.)"
-        return _ask_on(deps, f"{talk_text(deps, 'new_wish')}{named} {interview.question}")
+        return _ask_on(deps, f"{talk_text(deps, 'new_wish')}{named}\n{interview.question}")
     draft(deps, plan, args.goal, args.quantize)
     summary = show_draft(deps)
     if not deps.agreed_before:
