@@ -191,7 +191,8 @@ def _parts(words: str) -> list[str]:
     """The words as the lexicon has them: without accents, parted at an apostrophe or a hyphen."""
     from tunesmith.agent.words.lexicon import folded
 
-    return folded(words).translate(dict.fromkeys(map(ord, "'’`-"), " ")).split()
+    parted = folded(words).translate(dict.fromkeys(map(ord, "'’`-"), " "))
+    return re.sub(r"\b(it|that|let)s\b", r"\1 s", parted).split()  # as fast fingers type `it's fine`
 
 
 @cache

@@ -120,7 +120,13 @@ class Waits:
         return ""
 
     def limits(self, slots: Slots) -> str:
-        """How the price stands to the time, memory or disk that words name; empty where they name none of it."""
+        """The same with what a yes would do; empty where no words hold it to anything."""
+        told = self.held_to(slots)
+        return told and f"{told} Yes starts it now; nothing starts by the clock, or before a yes. {self.price}"
+
+    def held_to(self, slots: Slots) -> str:
+        """How the price stands to the time, memory or disk that words name, be that the most that it may need or the
+        least that it is to leave; empty where they name none of it."""
         if self.plan is None:
             return ""
         found = amounts(slots)
@@ -129,9 +135,10 @@ class Waits:
         named = [match.name for match in lexicon()["asked_of"].find(slots.words) if match.name in _IN_BYTES]
         for name in dict.fromkeys(named or (_IN_BYTES if most else ())):
             told += [self._left(name)]
-            told += [f"That is {'within' if self._needs(name)[0] <= cap else 'over'} {size(cap)}." for cap in most]
-        closing = f"Yes starts it now; nothing starts by the clock, or before a yes. {self.price}"
-        return " ".join([*told, closing]) if told else ""
+            needs, free = self._needs(name)
+            told += [f"It needs {'no more' if needs <= cap else 'more'} than {size(cap)} and leaves "
+                     f"{'no less' if free - needs >= cap else 'less'}." for cap in most]  # fmt: skip
+        return " ".join(told)
 
     def _needs(self, name: str) -> tuple[int, int]:
         """What it needs of the disk or the memory, of the card's where it uses one, and how much of that is free."""
@@ -305,13 +312,16 @@ def _settable(waits: Waits) -> list[str]:
 
 def as_answer(words: str, waits: Waits) -> str:
     """What words that the gate itself cannot read come to: `field=value …` of those that set fields of the step, such
-    as `yes but with rank 8`, or behind a no; and a no with them where they are certainly read as one.
+    as `yes but with rank 8`, or behind a no; a no with them where they are certainly read as one; and a yes where that
+    alone stands behind such as `no wait`, which takes back what was only asked or remarked.
 
     Empty for every other answer, for one that only speaks of a value, and for one with a word that no field took.
     """
     stage = waits.stage
     decided = read_answer(words, by="terminal", stage=stage)
     rest = after_no(words) if decided and not decided.yes and decided.reason else ""
+    if stage and decided is None and _ends_with_yes(words, stage):
+        return "yes"
     if "=" in words or "?" in words or len(words) > reading.LONGEST or (decided and not rest) or not stage:
         return ""
     try:
@@ -326,6 +336,18 @@ def as_answer(words: str, waits: Waits) -> str:
         return ""
     certain = refused.sure and refused.probability >= _A_NO and refused.label in ("plan.drop", "no")
     return f"no, {words.strip()}" if certain and not refused.slots.numbers else ""
+
+
+def _ends_with_yes(words: str, stage: str) -> bool:
+    """Whether a clear yes is all that stands behind words that begin a sentence and take back the one before, where
+    that is no answer and names no value."""
+    places = found_as_written("takes_back", slots_of(words).words)[-1:]
+    for before, last in ((words[:start].rstrip(), words[end:].lstrip(" ,.!")) for start, end in places):
+        slots, answer = slots_of(before), read_answer(last, by="terminal", stage=stage)
+        answered = begins_with_yes(before, stage) or read_answer(before, by="terminal", stage=stage)
+        if before.endswith((*".?!;",)) and not (answered or slots.numbers or slots.all("field") or slots.pairs):
+            return answer is not None and answer.yes and not answer.reason
+    return False
 
 
 def _values(said: reading.Reading, waits: Waits) -> dict[str, object]:

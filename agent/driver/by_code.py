@@ -184,7 +184,7 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
         case "want":
             return _wanted(deps, reading)
         case "out_of_scope" | "code":
-            return TurnAnswer(look_ups.PLAIN[kind])
+            return TurnAnswer(look_ups.talk_text(deps, kind))
         case "remark":
             return TurnAnswer(did_you_mean(deps))
     return None
@@ -192,7 +192,7 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
 
 def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | None:
     """An order: carried out as a call, done at once, or refused."""
-    if text := ordering.refused(deps, act):
+    if text := look_ups.talk_text(deps, f"do_{act}"):  # what is never carried out
         return TurnAnswer(text)
     if act == "stop":
         return ordering.stop(deps, reading)

@@ -4,8 +4,9 @@ another one had, as in `keep r1's rank`."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver.look_ups import trained_with, turn_context, values_of
@@ -13,17 +14,20 @@ from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import find, ordinary
 from tunesmith.agent.queries.comparisons import CompareRunsQuery, better_run
 from tunesmith.agent.queries.scores import arms_measured
-from tunesmith.agent.words.acts import Assigned, Order, factors, order_of, places_of
+from tunesmith.agent.words.acts import Assigned, Order, order_of, places_of
 from tunesmith.agent.words.edits import Edits, as_it_was, settled_in, with_harmless_told
-from tunesmith.agent.words.held import end_of_part, on_condition
-from tunesmith.agent.words.lexicon import Word, everyday, lexicon
+from tunesmith.agent.words.held import on_condition
+from tunesmith.agent.words.lexicon import Word, everyday, lexicon, words_in
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slot, Slots
-from tunesmith.agent.words.unread import MARKS, found_as_written
+from tunesmith.agent.words.unmeant import denied, factors
+from tunesmith.agent.words.unread import MARKS, found_as_written, part_of, with_article
 from tunesmith.agent.words.values import numbers_in
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.suites.case import PRIMARY_BLOCK
 
+_SETS, _NEAR = ("plan.set", "plan.without"), 3
+"""What words are read as that may be meant for another change, and among how many labels that is then."""
 _TUNED = 2
 """Arms that were measured where something beside the base was."""
 
@@ -80,14 +84,20 @@ def _candidates(deps: TurnDeps, named: list[str]) -> list[str]:
 def settings_before(deps: TurnDeps, slots: Slots, edits: Edits) -> Edits | None:
     """The values that the newest training of a run was given, those of the settings that are named or all, and what
     else a sentence sets; None: there was none. Of several runs each setting is that of the run named nearest to it, and
-    `everything else` that of the other one."""
+    `everything else` that of the other one. What stays as the plan has it is taken from none, and a value behind such
+    as `or else` is for a run that lends nothing."""
     times = {name: by for name, (by, _) in factors(slots).items()}
-    own = {one.field for one in edits.values} - set(times)
-    lenders = {str(one.value): _nearest_run(slots, one) for one in slots.all("field") if one.value not in own}
-    runs = slots.values("run")
+    stay = {str(one.value): slots.sentence[at:end] for one in slots.all("field")
+            for how, at, end in [_keeps(slots, one)] if how == "now"}  # fmt: skip
+    own = {one.field for one in edits.values} - set(times) | {*stay}
+    fields = [one for one in slots.all("field") if one.value not in own]
+    lenders = {str(one.value): _nearest_run(slots, one) for one in fields}
+    runs, last = slots.values("run"), max((one.end for one in slots.all("field")), default=0)
+    either = (slots.words[one.first].start for one in lexicon()["or_else"].find(slots.words))
+    other = next((slots.sentence[at:] for at in either if any(last < at < one.start for one in slots.numbers)), "")
     others = next((run for run in runs if run not in lenders.values()), "")
     named_fields = {name: had[name] for name, run in lenders.items() if name in (had := trained_with(deps, run))}
-    rest = not lenders or found_as_written("the_rest", slots.words)
+    rest = not other and (not lenders or found_as_written("the_rest", slots.words))
     all_of_them = {**(trained_with(deps, others) if rest and (others or not runs) else {}), **named_fields}
     names = (name for name in catalog.BY_NAME["train"].load().settable if name not in own and name in all_of_them)
     taken = {name: all_of_them[name] for name in names}
@@ -95,10 +105,11 @@ def settings_before(deps: TurnDeps, slots: Slots, edits: Edits) -> Edits | None:
         return None
     values = tuple(Assigned(name, _multiple(value, times.get(name)), ()) for name, value in taken.items())
     values += tuple(one for one in edits.values if one.field in own)
-    said = " ".join(slots.sentence[one.start : one.end] for one in slots.all("field"))
-    edits = replace(edits, unread=tuple(one for one in edits.unread if one not in said))
-    told = with_harmless_told(replace(edits, values=values, stages=("train",)))
-    return told if lenders else replace(told, beside=edits.beside)  # `take its config`: all of it was taken
+    read = (*(with_article(slots.sentence, one.start, one.end) for one in fields), *stay.values(), other)
+    unread = tuple(one for one in edits.unread if not any(one in text for text in read))
+    beside = (*(one for one in edits.beside if one not in other), *filter(None, [other]))
+    told = with_harmless_told(replace(edits, values=values, stages=("train",), unread=unread, beside=beside))
+    return told if lenders else replace(told, beside=beside)  # `take its config`: all of it was taken
 
 
 def _nearest_run(slots: Slots, field: Slot) -> str:
@@ -134,23 +145,45 @@ def edits_in(deps: TurnDeps, reading: Reading, edits: Edits) -> Edits:
     assert deps.draft is not None
     now, before, slots = values_of(deps.draft), values_of(deps.draft_before), reading.slots
     edits = as_it_was(settled_in(now, _bare_numbers(deps, now, edits, slots.sentence)), now, before)
-    unvalued = {*slots.values("field")} - {one.field for one in edits.values} - {*edits.factors}
-    kept = [str(one.value) for one in slots.all("field") if one.value in unvalued and _kept_from_before(slots, one)]
+    given = {one.field for one in edits.values} | {*edits.factors}
+    keeps = {str(one.value): _keeps(slots, one)[0] for one in slots.all("field") if one.value not in given}
+    unvalued = {name for name, how in keeps.items() if how != "now"}
+    kept = [name for name, how in keeps.items() if how == "before"]
     of_run = {*kept} == unvalued and all(before.get(name, now.get(name)) == now.get(name) for name in kept)
     if unvalued and (slots.all("run") or of_run) and reading.label == "plan.set":
         return settings_before(deps, slots, edits) or edits
     return with_harmless_told(edits) if reading.probability >= _CERTAIN_CHANGE and not unvalued else edits
 
 
-def _kept_from_before(slots: Slots, field: Slot) -> bool:
-    """Whether a part of the sentence keeps a setting that there was, `keep the rank we had before`, and denies nothing;
-    `as before` may be as the plan has it."""
-    begins = max(slots.sentence.rfind(mark, 0, field.start) for mark in MARKS) + 1
-    part = slots.between(begins, end_of_part(slots, field.end))
-    found = [one for one in everyday("before_that", part) if one.after == len(part)]  # not `before training`
-    keeps = [one.after for one in everyday("stays", part)]
-    denies = everyday("negation", part) or everyday("denies", part)
-    return bool(found and keeps and not denies) and found[-1].first >= max(keeps)
+def of_the_plan(reading: Reading, edits: Edits, planned: Sequence[str]) -> str:
+    """The label of words about the plan, by what they name: a step that it has not is added to it, and where its own
+    rows are denied and a run is named they are that run's."""
+    slots, near, label = reading.slots, reading.likely[:_NEAR], reading.label
+    if label == "plan.set" and "plan.add" in near[:2] and {*edits.stages} - {*planned}:
+        return "plan.add"
+    runs, rows = slots.all("run"), [one for one in slots.all("field") if one.value == "rows" and denied(slots, one)]
+    joined = {slots.sentence[row.end : run.start].strip().lower() for row in rows for run in runs}  # `no rows from r1`
+    theirs = not (joined & (words_in("attaches") | words_in("joins")) or any(denied(slots, run) for run in runs))
+    if theirs and rows and runs and label in _SETS and "plan.rows" in near and not edits.unread:
+        return "plan.rows"
+    return "plan.set" if label == "plan.rows" and not theirs else label
+
+
+def _keeps(slots: Slots, field: Slot) -> tuple[Literal["", "now", "before"], int, int]:
+    """Whether a part of the sentence keeps a setting as the plan has it, `keep the bigger rank`, or as it was, `keep
+    the rank we had before`, and where it says so; neither where it denies that, or names a run."""
+    begins, end = part_of(slots, field.start, field.end)
+    part = slots.between(begins, end)
+    keeps = everyday("stays", part)
+    others = [word for at, word in enumerate(part) if not any(one.first <= at < one.after for one in keeps)]
+    if not keeps or everyday("negation", others) or everyday("denies", others):
+        return "", end, end
+    before = everyday("before_that", part[keeps[-1].after :])
+    if before and keeps[-1].after + before[-1].after == len(part):  # not `before training`
+        return "before", begins, end
+    at = max((part[one.first].start for one in keeps if part[one.first].start < field.start), default=end)
+    named = any(at <= one.start < end for one in (*slots.all("run"), *slots.all("which_run")))
+    return "" if at == end or before or named else "now", at, end
 
 
 def _bare_numbers(deps: TurnDeps, now: Mapping[str, object], edits: Edits, sentence: str) -> Edits:

@@ -339,7 +339,7 @@ def _of_files(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     one = max(files, key=lambda file: file.bytes)
     users = listed([entry.name for entry in catalog.STAGES if one.kind in entry.needs], 12) or "no step"
     which = f"I take that to be the {one.kind} {one.id} of {one.run}, {size(one.bytes)}, {one.path}"
-    return TurnAnswer(f"{which} ({users} would lack it). {ordering.refused(deps, 'delete')}")
+    return TurnAnswer(f"{which} ({users} would lack it). {talk_text(deps, 'do_delete')}")
 
 
 def _of_two_runs(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:

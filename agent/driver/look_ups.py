@@ -337,6 +337,8 @@ def talk_text(deps: TurnDeps, topic: str, run: str = "") -> str:
     values["broken"] = f"{cite(ended)} would go on {taken_up(deps.store, ended)}." if ended else ""
     values["licence"] = _licence(deps, run) if "{licence}" in text else ""
     values["rows"] = _rows_for_a_plan(deps, run) if "{rows}" in text else ""
+    ahead = next_stages(deps.store, deps.current_run())[:1] if "{next}" in text else ()
+    values["next"] = "".join(f" Next comes {one}: “go on” shows its price." for one in ahead)
     for name, value in values.items():
         text = text.replace("{" + name + "}", str(value))
     return text
@@ -389,12 +391,3 @@ def page(deps: TurnDeps) -> str:
         return "There is no longer version of the last answer; ask about a run, its cases, rows or settings."
     deps.show(deps.page())
     return "That is the whole page."
-
-
-PLAIN = {
-    "out_of_scope": "That is not what I am for: I fine-tune models and know this computer and its runs. Ask me about "
-    "those, or say what a model should learn.",
-    "code": "That looks like code; I carry out none and did nothing. `/sql SELECT …` reads the records.",
-    "remark": "Noted; nothing was changed or begun.",
-}
-"""What is said to words of a kind that asks and orders nothing."""

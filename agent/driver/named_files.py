@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from shlex import quote
 
+from tunesmith.agent.commands.rows import exported
+from tunesmith.agent.commands.rows_view import review_of
 from tunesmith.agent.driver.look_ups import looked_up, whether_it_fits
 from tunesmith.agent.driver.planning import named_base
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
@@ -51,8 +53,14 @@ def told(deps: TurnDeps, path: str, slots: Slots) -> TurnAnswer:
         kinds = "" if is_rows_file(path) else f" Rows are read from {', '.join(KINDS)} files."
         reason = f"{str(error)[0].upper()}{str(error)[1:]}".rstrip(".")
         lines = [f"{reason}.{kinds} Nothing was imported or begun."]
-        if deps.current_run() and path.endswith(".jsonl") and not Path(path).expanduser().exists():
-            lines.append(f"`tunesmith rows export {quote(path)}` writes the kept rows of the newest run that has rows.")
+        have = [one.run for one in deps.store.newest_of_kind("rows")]
+        run = next((one for one in have if slots.first("run") in ("", one)), "")
+        if run and path.endswith(".jsonl") and not Path(path).expanduser().exists():
+            kept = len(exported(deps.store.rows(review_of(deps.store, run).step)))
+            writes = f"`tunesmith rows export {quote(path)} --run {run}` writes the {kept} rows that {run} kept"
+            if slots.values("stage") == ["release"]:  # `export the rows to kept.jsonl`
+                return TurnAnswer(f"{writes}; nothing was written yet, and nothing else begun.")
+            lines.append(f"{writes}.")
         lines += _also_said(deps, slots)
         return TurnAnswer("\n".join(lines))
     lines = [seen.text]

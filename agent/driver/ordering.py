@@ -11,7 +11,8 @@ from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.approvals import is_yes, no_clear_yes
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, named_files, plan_questions, planning
-from tunesmith.agent.driver.choosing import edits_in, of_other_run, settings_before
+from tunesmith.agent.driver.at_price import Waits
+from tunesmith.agent.driver.choosing import edits_in, of_other_run, of_the_plan, settings_before
 from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.look_ups import GUESSED, looked_up, turn_context
 from tunesmith.agent.driver.step_facts import brief, step_facts
@@ -21,18 +22,20 @@ from tunesmith.agent.queries.following import chain_ahead, lacking_before, next_
 from tunesmith.agent.queries.machine import MachineQuery, ServedQuery, at_work
 from tunesmith.agent.queries.prices import inherited
 from tunesmith.agent.words.acts import OWN_SLOTS, Assigned, Order, places_of, settled
-from tunesmith.agent.words.edits import Edits, without_rows
+from tunesmith.agent.words.edits import Edits, beside_steps, without_rows
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slots, amounts, slots_of
+from tunesmith.agent.words.values import numbers_in
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DECLINED, RUNNING, Step
 from tunesmith.tools.core.format import duration, listed
+from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, parse_fields
 from tunesmith.tools.pipeline.run_step import Outcome, run_step
 from tunesmith.tools.pipeline.runs import place
-from tunesmith.tools.pipeline.workspace import StepRequest
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest
 
 
 def accepted(deps: TurnDeps, slots: Slots) -> TurnAnswer | Call:
@@ -46,18 +49,6 @@ def accepted(deps: TurnDeps, slots: Slots) -> TurnAnswer | Call:
     one, deps.proposals = deps.proposals[at], ()
     fields = {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in one.fields.items()}
     return call_of(deps, Order(one.stage, fields, one.run))
-
-
-def refused(deps: TurnDeps, act: str) -> str:
-    """What is said to an order that is never carried out; empty for one that may be."""
-    return {
-        "delete": "I delete nothing: runs, models and rows stay as they are, since later steps and answers rest on "
-        f"them. Files lie in {deps.store.home} if you want to remove some yourself.",
-        "approve": "I approve nothing on anybody's word: each price is shown where its step is asked for, and your own "
-        "yes there starts it. “what is running?” tells what waits.",
-        "repeat_run": "A whole run is not repeated, copied or renamed: its steps are done again one by one, such as "
-        "“train again in r1”, and another run begins with saying what a model should learn.",
-    }.get(act, "")
 
 
 def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
@@ -209,15 +200,21 @@ def checked(deps: TurnDeps, entry: catalog.Entry, fields: dict[str, object]) -> 
 
 
 def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) -> object:
-    """Carry out one stage that code has read: what is expensive asks the user first, and starts nothing without a
-    yes."""
+    """Carry out one stage that code has read: what is expensive asks the user first, beside each time, memory or disk
+    that the words name, and starts nothing without a yes."""
+
+    def asked(plan: Plan, step: str) -> Decision:
+        if told := Waits.of(plan).held_to(slots_of(deps.prompt)):
+            deps.show(prose(told))
+        return deps.approver(plan, step)
+
     if entry.asks(given):
-        outcome = run_step(deps.ws, checked(deps, entry, given), deps.approver, follow=deps.follow)
+        outcome = run_step(deps.ws, checked(deps, entry, given), asked, follow=deps.follow)
         if outcome.decision and outcome.declined:
-            reason = f": {outcome.decision.reason}" if outcome.decision.reason else ""
-            raise Declined(
-                f"{entry.name}: the user said no{reason}; nothing was started. “{entry.name}” shows its price again."
-            )
+            reason = outcome.decision.reason and f": {outcome.decision.reason}"
+            stays = reason and ", and nothing recorded goes with it"  # `no, and delete it all`
+            answer = f"{entry.name}: the user said no{reason}; nothing was started{stays}."
+            raise Declined(f"{answer} “{entry.name}” shows its price again.")
         return started(deps, outcome.step)
     request = StepRequest.given(entry.name, given)
     if entry.only_looks:
@@ -257,7 +254,7 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     edits = reading.edits and edits_in(deps, reading, reading.edits)
     if about := plan_questions.judged(deps, reading, edits):
         return TurnAnswer(about)
-    match reading.label:
+    match of_the_plan(reading, edits or Edits(), [spec.stage for spec in deps.draft.steps]):
         case "plan.start" | "plan.drop" | "yes" | "no" | "accept" if edits is not None and edits.changes:
             return changed(deps, edits)
         case "plan.start" | "yes" | "accept" if edits is not None and edits.unread and not is_yes(deps.prompt):
@@ -293,12 +290,11 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
             return changed(deps, had) if had else TurnAnswer(_NOTHING_BEFORE)
         case "plan.rows":
             answer = plan_questions.with_rows_of(deps, reading.slots.first("run"))
-            more = changed(deps, others) if edits and (others := without_rows(edits)).values else None
-            return replace(answer, text=f"{answer.text}\n{more.text}") if more else answer
+            return _with_others(deps, answer, without_rows(edits) if edits else Edits())
         case "plan.compare":
             return plan_questions.compared(deps, reading.slots.first("run"))
-        case "plan.add":
-            return plan_questions.added(deps, reading.slots)
+        case "plan.add" if (added := plan_questions.added(deps, reading.slots)) is not None:
+            return _with_others(deps, added, beside_steps(edits or Edits(), reading.slots))
     if reading.order is not None and edits is not None:
         if edits.changes:
             return changed(deps, edits)
@@ -307,6 +303,18 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
             f"gives it up; a single step is ordered after that."
         )
     return None
+
+
+def _with_others(deps: TurnDeps, answer: TurnAnswer, others: Edits) -> TurnAnswer:
+    """An answer about steps or rows of the plan, with what else was changed by the words, and what was not."""
+    before = deps.draft
+    text = changed(deps, replace(others, unread=())).text if others.changes else ""
+    done = deps.draft != before or answer.tool
+    # beside what was done a word alone that names nothing is mostly how that is said: `après la fusion`
+    unread = [one for one in others.unread if not done or " " in one or numbers_in(one) or slots_of(one).named]
+    left = f"About {listed([f'“{one}”' for one in unread], 4)} nothing was done." if unread else ""
+    lines = (answer.text, text if text or done else "The plan is unchanged.", left)
+    return replace(answer, text="\n".join(filter(None, lines)))
 
 
 _NEAR = 3
@@ -344,10 +352,8 @@ def changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
     limits = " ".join(one for one in edits.unread if amounts(slots_of(one))) if changes else ""
     edits = replace(edits, unread=tuple(one for one in edits.unread if one not in limits))
     slots = slots_of(deps.prompt)
-    to_what = "" if slots.numbers or edits.changes else plan_questions.to_what(deps, slots)
-    if to_what or (
-        edits.unread and plan.steps == deps.draft.steps and (to_what := plan_questions.to_what(deps, slots))
-    ):
+    asks = not (slots.numbers or edits.changes) or (edits.unread and plan.steps == deps.draft.steps)
+    if asks and (to_what := plan_questions.to_what(deps, slots)):
         return TurnAnswer(to_what)
     if edits.unread or edits.pace:
         notice = unread_notice((*edits.unread, *([edits.pace] if edits.pace else ())), "the plan is unchanged")
@@ -360,9 +366,10 @@ def changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
         return TurnAnswer("I see no value and no step of the plan in that, so it is unchanged. Say such as “rank 8” or "
                       "“without quantizing”.")  # fmt: skip
     if plan.steps == deps.draft.steps:
-        return TurnAnswer(f"The plan has that already ({', '.join(changes)}), so it is unchanged.")
-    takes = planning.takes_now(deps, plan)
-    text = f"The plan is changed: {', '.join(changes)}. It takes about {takes} now. Start it, or change more?"
+        text = f"The plan has that already ({', '.join(changes)}), so it is unchanged."
+    else:
+        takes = planning.takes_now(deps, plan)
+        text = f"The plan is changed: {', '.join(changes)}. It takes about {takes} now. Start it, or change more?"
     beside = " and ".join(f"“{one}”" for one in edits.beside)
     text += f"\n(About {beside} nothing was done.)" if beside else ""
     unused = [stage for stage in edits.stages if not any(stage in change.split() for change in changes)]

@@ -22,7 +22,7 @@ from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.acts import Order
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.held import conditions_of
-from tunesmith.agent.words.lexicon import everyday, lexicon, words_of
+from tunesmith.agent.words.lexicon import everyday, lexicon, words_in, words_of
 from tunesmith.agent.words.reading import LONGEST, Context, Reading, read, reader
 from tunesmith.agent.words.slots import Slot, slots_of
 from tunesmith.memory.arms import ARMS
@@ -332,6 +332,8 @@ def _cut(text: str) -> Iterator[tuple[str, str, bool]]:
             continue
         elif at + 1 in joints:
             yield text[: one.end], text[behind.start :], False
+            if at and two.written in words_in("behind_verb"):
+                yield text[: words[at - 1].end], text[one.start :], False
         elif any(mark + " " in between for mark in _PAUSES):
             pauses.append((text[: one.end], text[behind.start :], True))
     yield from pauses

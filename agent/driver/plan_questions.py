@@ -94,6 +94,8 @@ def held_to(deps: TurnDeps, slots: Slots) -> str:
         largest = sorted(prices, key=lambda one: -of_step(one[1]))[:_LONGEST_STEPS]
         steps = ", ".join(f"{stage} {said(of_step(one))}" for stage, one in largest)
         stays = "stays within that" if takes <= most else f"does not stay within that: {lowered}"
+        left = machine_for_a_step(deps.store.home).disk_free_bytes - takes
+        stays += f"; of the disk it leaves {size(left)} free" if on_disk and what != "time" else ""
         limit, so = (f"{said(most)}: t", f" and {stays}") if most else ("T", "")  # `which takes longest?` sets none
         told.append(f"{limit}he plan takes about {said(takes)}{so}. Most of it is {steps}.")
     return " ".join(told)
@@ -328,7 +330,10 @@ def added(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
     have = [_task(one.stage, one.fields) for one in steps]
     if _task(stage, fields) in have:
         like = listed(list(dict.fromkeys(one for one in have if one.split()[0] == stage)), 6)  # a line of them
-        return TurnAnswer(f"The plan has that already ({like}), so it is unchanged.")
+        where = (
+            "" if catalog.BY_NAME[stage].load().measures else ", in its place: it works on what those before it make"
+        )
+        return TurnAnswer(f"The plan has that already ({like}){where}.")
     at = _place(spec, steps)
     plan = deps.draft.with_steps((*steps[:at], spec, *steps[at:]))
     if refused := _refusal(plan):

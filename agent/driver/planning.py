@@ -17,7 +17,7 @@ from tunesmith.agent.commands import run_steps
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.driver import describing, opening
-from tunesmith.agent.driver.look_ups import whether_it_fits
+from tunesmith.agent.driver.look_ups import talk_text, whether_it_fits
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.acts import Assigned, assigned
 from tunesmith.agent.words.edits import Edits, edits_of, model_in
@@ -91,8 +91,7 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> object:
         if not interview.draft.when and (whenever := _always(deps.prompt)):
             interview = describing.take(deps.store.home, interview, f"when: {whenever}")
             named += f" (It applies to every message, as you said: when: {whenever}.)"
-        exactly = f"That is a new behaviour, so I need to know it exactly.{named} "
-        return _ask_on(deps, f"{exactly}\n{took}{interview.question}" if took else f"{exactly}{interview.question}")
+        return _ask_on(deps, f"{talk_text(deps, 'new_wish')}{named}\n{took}{interview.question}")
     draft(deps, plan, args.goal, args.quantize)
     summary = show_draft(deps)
     if not deps.agreed_before:

@@ -6,13 +6,14 @@ It never begins the description of a behaviour: that takes a sign that something
 
 from __future__ import annotations
 
-from tunesmith.agent.driver.look_ups import GUESSED, PLAIN, looked_up, moment, talk_text
+from tunesmith.agent.driver.look_ups import GUESSED, looked_up, moment, talk_text
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.comparisons import CompareRunsQuery
 from tunesmith.agent.queries.machine import ServedQuery
 from tunesmith.agent.queries.prices import PriceQuery
-from tunesmith.agent.words.lexicon import everyday
+from tunesmith.agent.words.lexicon import everyday, lexicon
 from tunesmith.agent.words.reading import Reading
+from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
 
 _WISH = "want"
@@ -42,7 +43,7 @@ def worry(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     if (answer := _of_what_is_served(deps, reading) or _of_a_figure(deps, reading)) is not None:
         return answer
     if reading.label == _WISH and reading.sure and not wishes and reading.probability < _CERTAIN_WISH:
-        return TurnAnswer(f"{PLAIN['remark']} {_SAY}")
+        return TurnAnswer(f"{talk_text(deps, 'remark')} {_SAY}")
     return None
 
 
@@ -77,16 +78,22 @@ def _of_what_is_served(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     return TurnAnswer(f"{now}\n{before}\nTo go back: {price} “Roll back” asks for a yes before it.{compare}")
 
 
+def _counts_as_passed(slots: Slots) -> bool:
+    """Whether what failed, or a case by name, is ordered to count as passed: `mark the wrong ones as right`."""
+    first = min((one.start for one in (*slots.all("case"), *slots.all("outcome"))), default=0)
+    before = [slots.between(first, one.start)[-1:] for one in slots.all("outcome") if one.value == "passed"]
+    asks = slots.asks or any(match.first == 0 for match in lexicon()["asking"].find(slots.words))
+    return not asks and any(lexicon()["counts_as"].find(one) for one in before)
+
+
 def _of_a_figure(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     """To an order to write a figure into a report: it has none that was not measured; what was of two runs that are
-    named."""
+    named. To one to let what failed count as passed: how it honestly comes to that."""
     slots, near = reading.slots, reading.likely[: 1 if reading.sure else _MOST_LIKELY]
+    if _counts_as_passed(slots):
+        return TurnAnswer(talk_text(deps, "own_checks"))
     if _REPORT not in near or slots.asks or all(one.weak for one in slots.numbers):
         return None
-    refused = (
-        "A report has only what was measured and recorded: no figure is written into it or changed on anybody's word, "
-        "and nothing was written now. “Write the report” writes that of the records."
-    )
     runs = slots.values("run")
     measured = looked_up(deps, CompareRunsQuery(run=runs[0], other_run=runs[1])).text if len(runs) == 2 else ""
-    return TurnAnswer(f"{refused}\n{measured}".strip())
+    return TurnAnswer(f"{talk_text(deps, 'no_figure')}\n{measured}".strip())

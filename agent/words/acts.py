@@ -17,6 +17,7 @@ from tunesmith.agent.words.unmeant import (
     denial_before,
     denied,
     denied_values,
+    factors,
     lowered,
     not_enough,
     passed_over,
@@ -128,16 +129,6 @@ def _owner(name: str) -> str:
 def places_of(slots: Slots, kinds: Sequence[str]) -> list[Place]:
     """Where slots of some kinds stand."""
     return [(slot.start, slot.end) for slot in slots.named if slot.kind in kinds]
-
-
-def factors(slots: Slots) -> dict[str, tuple[float, Place]]:
-    """Fields that are to be a multiple of what they were, `twice the rank`, `half as many rows`, and where that is."""
-    multiples = {}
-    for factor in (one for one in slots.all("factor") if denial_before(slots, one.start) is None):
-        behind = [slot for slot in slots.all("field") if slot.start >= factor.end]
-        if behind and len(slots.between(factor.end, behind[0].start)) <= 4:  # “twice as much of the rank”
-            multiples[str(behind[0].value)] = (float(str(factor.value)), (factor.start, behind[0].end))
-    return multiples
 
 
 def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tuple[str, bool, list[Place]]:
@@ -321,7 +312,7 @@ def _by_its_value(left: Sequence[str], now: Mapping[str, object]) -> Assigned | 
     """The field that two numbers are about, of which one is what it is now and no other one: `400 is a lot, make it a
     hundred and fifty`."""
     numbers = [one for text in left for one in numbers_in(text)]
-    if len(numbers) != 2 or any(not _is_one_number(text) for text in left):
+    if len(numbers) != 2 or len(numbers_alone(left)) != len(left):
         return None
     for old, new in (numbers, numbers[::-1]):
         numeric = {name: info for name in now if (info := info_of(name)) is not None and _is_number(info)}
@@ -329,10 +320,6 @@ def _by_its_value(left: Sequence[str], now: Mapping[str, object]) -> Assigned | 
         if len(fields) == 1:
             return Assigned(fields[0], fitting(new, numeric[fields[0]]), ())
     return None
-
-
-def _is_one_number(text: str) -> bool:
-    return [(one.start, one.end) for one in numbers_in(text)] == [(0, len(text))]
 
 
 def _choices(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:

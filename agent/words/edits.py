@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tunesmith.agent.words import acts
-from tunesmith.agent.words.acts import Assigned, assigned, factors, info_of, settled
+from tunesmith.agent.words.acts import Assigned, assigned, info_of, settled
 from tunesmith.agent.words.held import end_of_part, held_back, taken_back
-from tunesmith.agent.words.lexicon import lexicon
+from tunesmith.agent.words.lexicon import everyday, lexicon, words_of
 from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words, slots_of
-from tunesmith.agent.words.unmeant import denied, denied_values, not_enough
+from tunesmith.agent.words.unmeant import denial_before, denied, denied_values, factors, not_enough
 from tunesmith.agent.words.unread import MARKS, NEAR, Place, loose_clauses, own_nouns, unread_of
 from tunesmith.agent.words.values import numbers_alone, numbers_in
+from tunesmith.tools.pipeline import catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +65,35 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     places += [(slot.start, slot.end) for slot in (model, pace) if slot is not None]
     places += _unwanted(slots, places) if assignments else []
     places += own_nouns(slots, [str(slot.value) for slot in stages])
-    names = list(dict.fromkeys(str(slot.value) for slot in stages if slot not in negated))
+    others = [slot for slot in slots.all("stage") if slot.value in catalog.BY_NAME and not slots.negated(slot)]
+    names = list(dict.fromkeys(str(slot.value) for slot in (*stages, *others) if slot not in negated))
     denied = [*denied_values(slots), *not_enough(slots), *taken_back(slots)]
     unread = unread_of(slots, places, known, denied, by_part=True)
+    # what is said of steps that are left out is no argument: `no deploy, nothing on any port`
+    moot = [one for one in slots.all("field") if {*acts.known_fields().get(str(one.value), ("",))} <= {*without}]
     edits = Edits(
         tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,
         str(model.value) if model else "", str(pace.value) if pace else "",
         {name: one[0] for name, one in multiples.items()}, unread,
-        denied=bool(denied or held_back(slots, places) or _governs(slots, unread, places)),
+        _not_done(slots, {*multiples, *(one.field for one in assignments)}, without),
+        bool(denied or held_back(slots, places) or _governs(slots, unread, places)),
     )  # fmt: skip
     own = (*edits.without, *edits.stages, *(one.field for one in assignments))
-    # what is said of steps that are left out is no argument: `no deploy, nothing on any port`
-    moot = [one for one in slots.all("field") if {*acts.known_fields().get(str(one.value), ("",))} <= {*edits.without}]
     spoken = [one for one in slots.named if one not in moot and not (one.kind == "work" and edits.without)]
     clauses = [] if denied else loose_clauses(replace(slots, named=(*spoken, *stages)), places, known, own)
     if (edits.changes or slots.numbers) and clauses:  # of two numbers the plan tells which is the new one
-        beside = tuple(slots.sentence[start:end].strip() for start, end in clauses)
+        beside = (*edits.beside, *(slots.sentence[start:end].strip() for start, end in clauses))
         return replace(edits, unread=unread_of(slots, [*places, *clauses], known, by_part=True), beside=beside)
     return edits
+
+
+def _not_done(slots: Slots, given: set[str], without: Sequence[str]) -> tuple[str, ...]:
+    """The settings that are denied and given no value, as that was typed: `no new rows, 4 epochs`; none of a step that
+    is left out."""
+    of_those = {name for name, stages in acts.known_fields().items() if {*stages} & {*without}}
+    fields = (one for one in slots.all("field") if one.value not in given | of_those)
+    said = (slots.sentence[at : one.end] for one in fields if (at := denial_before(slots, one.start)) is not None)
+    return tuple(one for one in said if not everyday("stays", words_of(one)))
 
 
 def _governs(slots: Slots, unread: Sequence[str], places: Sequence[Place]) -> bool:
@@ -106,8 +118,8 @@ def with_harmless_told(edits: Edits) -> Edits:
 
 def settled_in(now: Mapping[str, object], edits: Edits) -> Edits:
     """The edits, a number that only names what the plan has `now` already taken as that."""
-    multiplied = [(name, value * by) for name, by in edits.factors.items()
-                  if isinstance(value := now.get(name), int | float)]  # fmt: skip
+    multiplied = [(name, round(value * by) if isinstance(value, int) else value * by)
+                  for name, by in edits.factors.items() if isinstance(value := now.get(name), int | float)]  # fmt: skip
     named = {one.field: one.value for one in edits.values}
     multiplied = [(name, value) for name, value in multiplied if named.get(name, value) in (value, now[name])]
     own = [one for one in edits.values if one.field not in dict(multiplied)]
@@ -130,7 +142,19 @@ def as_it_was(edits: Edits, now: Mapping[str, object], before: Mapping[str, obje
 
 def without_rows(edits: Edits) -> Edits:
     """The values that are set beside rows that are taken from elsewhere, and nothing else."""
-    return replace(edits, values=tuple(one for one in edits.values if one.field != "rows"), without=(), unread=())
+    beside = tuple(one for one in edits.beside if "rows" not in slots_of(one).values("field"))
+    values = tuple(one for one in edits.values if one.field != "rows")
+    return replace(edits, values=values, without=(), unread=(), beside=beside)
+
+
+def beside_steps(edits: Edits, slots: Slots) -> Edits:
+    """What is said beside steps that are to be added: values of other ones, and what nothing took."""
+    added = [one for one in slots.all("stage") if not slots.negated(one)]
+    own = {one.field for stage in added for one in assigned(slots, (str(stage.value),))
+           if _is_set(slots, stage) or len(acts.known_fields()[one.field]) == 1}  # fmt: skip
+    values = tuple(one for one in edits.values if one.field not in own)
+    unread = [one for one in edits.unread if one.split()[-1].lower() not in slots.values("arm")]
+    return Edits(values, unread=(*unread, *edits.beside))
 
 
 def model_in(slots: Slots) -> Slot | None:
@@ -169,6 +193,7 @@ def _left_out(slots: Slots, stages: Sequence[Slot], until: Sequence[Slot]) -> li
 
 
 def _is_set(slots: Slots, stage: Slot) -> bool:
-    """Whether a setting of a stage stands behind it, with no mark between: it is to be carried out."""
-    begins = [start for one in assigned(slots, (str(stage.value),)) for start, _ in one.places]
-    return any(at >= stage.end and not set(MARKS) & set(slots.sentence[stage.end : at]) for at in begins)
+    """Whether a setting of a stage stands behind it, with no mark and no joint between: it is to be carried out."""
+    begins = [start for one in assigned(slots, (str(stage.value),)) for start, _ in one.places if start >= stage.end]
+    joined = (at for at in begins if not lexicon()["joints"].find(slots.between(stage.end, at)))
+    return any(not set(MARKS) & set(slots.sentence[stage.end : at]) for at in joined)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from tunesmith.agent.words.lexicon import Word, words_in
 from tunesmith.agent.words.slots import Slots, empty_words
 from tunesmith.agent.words.unmeant import denial_before, passed_over
-from tunesmith.agent.words.unread import MARKS, NEAR, Place, found_as_written, idle_places, reasons_of
+from tunesmith.agent.words.unread import MARKS, NEAR, Place, found_as_written, idle_places, part_of, reasons_of
 
 
 def held_back(slots: Slots, places: Sequence[Place]) -> list[Place]:
@@ -57,8 +57,7 @@ _YES, _MAY_BE_YES = ("sí", "sì"), ("si",)
 
 def end_of_part(slots: Slots, end: int) -> int:
     """Where the part of a sentence ends that a place stands in."""
-    marks = [at for mark in MARKS if (at := slots.sentence.find(mark, end)) >= 0]
-    return max((word.end for word in slots.between(end, min(marks, default=len(slots.sentence)))), default=end)
+    return max((word.end for word in slots.between(end, part_of(slots, end, end)[1])), default=end)
 
 
 def _negations(slots: Slots) -> Iterator[Place]:

@@ -54,7 +54,8 @@ _DESTROYS = ("do.delete", "plan.drop")
 _BY_FAR = 20.0
 """How many times likelier than any other order; in six languages it is 50 times and more where a test is meant, and 7
 at most where somebody asks whether a model is done."""
-_ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if", "plan.start", "plan.drop", "plan.as_before", "plan.rows")
+_ABOUT_PLANS = tuple(f"plan.{name}" for name in (
+    "set", "without", "what_if", "start", "drop", "as_before", "rows", "add"))  # fmt: skip
 _SAYS_NOTHING = ("remark", "code", "out_of_scope", "follow", "again", "yes", "no", "accept", "page", NOTHING)
 _SMALL_TALK = tuple(f"talk.{name}" for name in (
     "complaint", "calculator", "thanks", "bye", "joke", "weather", "clock", "hello", "how_are_you"))  # fmt: skip
@@ -234,7 +235,9 @@ class Reader:
         order = order_of(act, slots, self.known(label)) if act != label and act in catalog.ENTRIES else None
         edits = None
         if context.planned and (order or label in _ABOUT_PLANS):
-            edits = edits_of(slots, context.planned, self.known(label), leaves_out=label == "plan.without")
+            # a value may be of the step that is added
+            planned = (*context.planned, *(slots.values("stage") if label == "plan.add" else ()))
+            edits = edits_of(slots, planned, self.known(label), leaves_out=label == "plan.without")
             # one in a remark beside it holds nothing back
             held = (one for one in on_condition(slots) if label != _IMAGINED and one not in " ".join(edits.beside))
             edits = replace(edits, unread=(*edits.unread, *held))

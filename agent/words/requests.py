@@ -17,10 +17,11 @@ from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.prices import ApprovalsQuery
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.queries.runs import RunsQuery
-from tunesmith.agent.words.acts import assigned, factors, known_fields
+from tunesmith.agent.words.acts import assigned, known_fields
 from tunesmith.agent.words.carried import BEFORE, MAKES, WITHOUT, another_value, forgets, is_before, with_values
 from tunesmith.agent.words.lexicon import lexicon, words_in, words_of
 from tunesmith.agent.words.slots import Slot, Slots, forgetting_of_two, place_in_list, stages_of
+from tunesmith.agent.words.unmeant import factors
 from tunesmith.agent.words.values import Span
 from tunesmith.tools.pipeline import catalog
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from tunesmith.agent.words.lexicon import Word, everyday, lexicon, words_in
 from tunesmith.agent.words.slots import Slot, Slots, empty_words
-from tunesmith.agent.words.unread import MARKS, NEAR, Place
+from tunesmith.agent.words.unread import MARKS, NEAR, Place, part_of
 from tunesmith.agent.words.values import Number
 
 
@@ -72,10 +72,8 @@ _SIGNS = {"more": 1, "less": -1}
 def _by_how_much(slots: Slots, number: Number) -> tuple[str, float, Sequence[Word]] | None:
     """The setting that is to change by a number, by how much, and the words that say more or less; none of these where
     words behind, such as `than before`, may have to do with it."""
-    marks = [at for mark in MARKS if (at := slots.sentence.find(mark, number.end)) >= 0]
-    starts = [at + 1 for mark in MARKS if (at := slots.sentence.rfind(mark, 0, number.start)) >= 0]
-    before = slots.between(max(starts, default=0), number.start)
-    after = slots.between(number.end, min(marks, default=len(slots.sentence)))
+    before = slots.between(part_of(slots, number.start, number.end)[0], number.start)
+    after = _part_behind(slots, number.end)
     from_to = any(one.number is number for one in passed_over(slots))
     changed = None if from_to else _said_before(slots, before, after) or _behind_its_value(slots, number, after)
     if changed := changed or _both_behind(slots, number, after):
@@ -132,6 +130,39 @@ def _both_behind(slots: Slots, number: Number, after: Sequence[Word]) -> tuple[s
     return field.name, _SIGNS[by.name], after[by.first : by.after] if certain else ()
 
 
+def factors(slots: Slots) -> dict[str, tuple[float, Place]]:
+    """Fields that are to be a multiple of what they were, `twice the rank`, `half as many rows`, `the rank four times
+    smaller`, and where that is. Of two as near it is the one behind; one before has nothing else behind it."""
+    multiples = {}
+    said = [(one.start, one.end, float(str(one.value))) for one in slots.all("factor")]
+    said += [(one.start, one.end, one.value) for one in slots.numbers if one.unit == "x" and one.value > 0]
+    for start, end, by in (one for one in said if denial_before(slots, one[0]) is None):
+        if size := [one for one in lexicon()["as_much"].find(_part_behind(slots, end))[:1] if one.first == 0]:
+            end = _part_behind(slots, end)[size[0].after - 1].end
+            by = 1 / by if size[0].name == "less" and by > 1 else by
+        places = [((end, one.start) if one.start >= end else (one.end, start), one) for one in slots.all("field")]
+        near = [(len(slots.between(*at)), at[0] != end, one) for at, one in places if _together(slots, *at, end)]
+        for _, _, one in sorted(near, key=lambda found: found[:2])[:1]:
+            multiples[str(one.value)] = by, (min(start, one.start), max(end, one.end))
+    return multiples
+
+
+_MULTIPLE = 4
+"""Words at most between a multiple and its setting: `twice as much of the rank`."""
+
+
+def _together(slots: Slots, since: int, until: int, end: int) -> bool:
+    """Whether a setting behind the multiple that ends at `end`, with no joint between, or before it is its own."""
+    words = slots.between(since, until)
+    alone = not lexicon()["joints"].find(words) if since == end else _is_all(_up_to_joint(_part_behind(slots, end)))
+    values = any(since <= one.start < until for one in slots.numbers)
+    return alone and not values and len(words) <= _MULTIPLE and not set(MARKS) & set(slots.sentence[since:until])
+
+
+def _part_behind(slots: Slots, end: int) -> Sequence[Word]:
+    return slots.between(end, part_of(slots, end, end)[1])
+
+
 def _own(slots: Slots, number: Number) -> list[str]:
     """The settings before a number whose value it is, as in `rank 8`, `with a rank of 8`."""
     names = [slot for slot in slots.all("field") if slot.end <= number.start]
@@ -182,8 +213,7 @@ def denied(slots: Slots, slot: Slot, since: int = 0) -> bool:
     none = _places("no_denial", slots.words)
     for no in (one for one in slots.all("not") if one.start >= since and not any(a <= one.start < b for a, b in none)):
         start, end = min(no.end, slot.end), max(no.start, slot.start)
-        ends = (at for mark in MARKS if (at := slots.sentence.find(mark, no.end)) >= 0)
-        last = all(word.text in empty_words() for word in slots.between(no.end, min(ends, default=len(slots.sentence))))
+        last = all(word.text in empty_words() for word in _part_behind(slots, no.end))
         near = len(slots.between(start, end)) <= NEAR and not set(MARKS) & set(slots.sentence[start:end])
         if near and (no.end <= slot.start or last):
             return True
@@ -197,10 +227,9 @@ def lowered(slots: Slots, field: Slot, number: Number) -> bool:
 
 def not_enough(slots: Slots) -> Iterator[Place]:
     """Words that a value is enough, behind a negation: `rank 8 is not enough`; and that it is too much."""
-    marks = [-1, *(at for at, sign in enumerate(slots.sentence) if sign in MARKS), len(slots.sentence)]
     for start, end in _places("too_much", slots.words):
-        part = max(at for at in marks if at < start), min(at for at in marks if at >= end)
-        if all(part[0] < one.start < part[1] for one in slots.numbers if not one.weak):  # `16 is too much, make it 8`
+        begins, ends = part_of(slots, start, end)
+        if all(begins <= one.start < ends for one in slots.numbers if not one.weak):  # `16 is too much, make it 8`
             yield start, end
     for start, end in _places("suffices", slots.words):
         before = [

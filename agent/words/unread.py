@@ -101,6 +101,13 @@ def _named(slots: Slots, part: _Part, own: Sequence[str]) -> bool:
     return bool(numbers) or any(slot.kind not in orders_nothing and not again(slot) for slot in inside)
 
 
+def part_of(slots: Slots, start: int, end: int) -> Place:
+    """From the mark before a place to the one behind it."""
+    before = (at + 1 for mark in MARKS if (at := slots.sentence.rfind(mark, 0, start)) >= 0)
+    behind = (at for mark in MARKS if (at := slots.sentence.find(mark, end)) >= 0)
+    return max(before, default=0), min(behind, default=len(slots.sentence))
+
+
 def _within(one: Slot | Number, part: _Part) -> bool:
     return one.start < part.end and part.start < one.end
 
@@ -136,13 +143,13 @@ def unread_of(
             groups[-1] = (groups[-1][0], max(end, groups[-1][1]))
         else:
             groups.append((start, end))
-    return tuple(" ".join(_with_article(slots.sentence, start, end).split()) for start, end in groups)
+    return tuple(" ".join(with_article(slots.sentence, start, end).split()) for start, end in groups)
 
 
 _HARD = ("path", "model", "card", "quote", "commit", "case", "row", "artifact", "step", "pair", "span")
 
 
-def _with_article(sentence: str, start: int, end: int) -> str:
+def with_article(sentence: str, start: int, end: int) -> str:
     """The words with the `my` or the `the` before them, so that they are told as they were said."""
     before = sentence[:start].rstrip().rsplit(" ", 1)[-1]
     return sentence[start - len(before) - 1 if before.lower() in ("my", "the", "our", "meine", "mis") else start : end]

@@ -211,7 +211,7 @@ def _with_unit(number: Number, text: str) -> Number:
         return number
     word = behind[1] if behind[1] == "%" else words_of(behind[1])[0].text
     unit = "%" if word == "%" else _units().get(word, "")
-    if not unit:
+    if not unit or (unit == "x" and number.weak):  # `encore une fois`
         return number
     value = number.value * 1e6 if unit == "million" else number.value
     return replace(number, value=value, unit=unit, end=number.end + behind.end(), weak=False)

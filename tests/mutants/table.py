@@ -646,8 +646,6 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_UNREAD}test_a_value_is_the_one_that_is_meant_and_what_is_denied_is_not_set"),
         ("if number.value or not is_open(info, 0) else _NONE_OF_IT", "",
          f"{_UNREAD}test_a_value_is_the_one_that_is_meant_and_what_is_denied_is_not_set"),
-        (' if denial_before(slots, one.start) is None)', ")",
-         f"{_UNREAD}test_what_is_denied_is_no_multiple_either"),
     )),
     *rows(APPROVALS, "agent/words/unread.py", (
         ("        if strict and not part.reason and _may_be_argument(slots, part):\n", "        if False:\n",
@@ -669,6 +667,8 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_said.py::test_what_is_no_yes_starts_no_plan"),
     )),
     *rows(APPROVALS, "agent/words/unmeant.py", (
+        (" if denial_before(slots, one[0]) is None)", ")",
+         f"{_UNREAD}test_what_is_denied_is_no_multiple_either"),
         (" and not any(a <= one.start < b for a, b in none)):", "):",
          "tests/agent/words/test_unread.py::test_why_not_and_do_not_forget_deny_no_step"),
     )),
@@ -700,6 +700,9 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_said.py::test_what_is_asked_of_it_is_asked_of_the_run_that_was_just_named"),
     )),
     *rows(APPROVALS, "agent/driver/at_price.py", (
+        ("not (answered or slots.numbers or", "not (slots.numbers or",
+         "tests/agent/driver/test_at_price.py::"
+         "test_a_clear_yes_behind_what_takes_a_remark_back_is_one_and_no_other_change_of_mind"),
         (" or edits.beside:", ":",
          "tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it"),
         ("    if unread or edits.without", "    if edits.without",
@@ -1098,7 +1101,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_said.py::test_a_word_that_no_argument_took_stops_an_order_whatever_it_may_say"),
     )),
     *rows(PEOPLE, "agent/driver/choosing.py", (
-        ("rest = not lenders or found_as_written(", "rest = True or found_as_written(",
+        ("(not lenders or found_as_written(", "(True or found_as_written(",
          "tests/agent/driver/test_plan_questions.py::"
          "test_only_the_setting_that_is_named_is_taken_from_a_run_and_a_factor_is_of_its_value"),
     )),

@@ -61,7 +61,7 @@ def plan(seconds: float = 60.0, summary: str = "train") -> Plan:
         "va bene", "fine, do it", "Yep, off you go.", "off you go", "Tak, zaczynaj",
         "pode ir", "ga maar", "tak, lecimy", "on y va", "ja, fang an", "ja, ga je gang",
         "k go", "approved, kick it off", "no dobra, lecimy", "Dobrze, proszę zaczynać.", "alright, let’s do this",
-        "well, go ahead then", "looks good, go ahead", "looks good go ahead",
+        "well, go ahead then", "go ahead, thats fine", "looks good, go ahead", "looks good go ahead",
         "sieht gut aus, leg los", "está bien así, dale", "va bene così, parti", "zo is het goed, begin maar",
         "great, start it", "yea sure", "good to go", "gut, mach", "na klar, los", "dann fang bitte an",
         "es kann losgehen", "geht klar", "bueno, hazlo", "sí, dale", "venga, empieza", "allez, vas-y", "bon, lancez",

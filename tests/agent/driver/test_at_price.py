@@ -107,6 +107,22 @@ def test_a_counter_offer_behind_a_no_or_a_multiple_is_a_price_with_other_values(
     assert as_answer(said, Waits.of(PRICED)) == COUNTER_OFFERS[said]
 
 
+@table(
+    ("said", "agreed"),
+    [
+        ("what does it need all that disk for? never saw such a thing. wait no, go for it", True),
+        ("who would want that. scratch that, yes", True), ("ist das viel! moment mal, mach ruhig", True),
+        ("no. wait, yes then", False), ("yes. no wait, go ahead", False), ("rank 4. no wait, go ahead", False),
+        ("he told me no wait, go ahead", False), ("is that much? no wait, go ahead tomorrow", False),
+        ("is that much? no wait, should I go ahead?", False), ("is that much? go ahead, no wait", False),
+    ],
+)  # fmt: skip
+def test_a_clear_yes_behind_what_takes_a_remark_back_is_one_and_no_other_change_of_mind(
+    said: str, agreed: bool
+) -> None:
+    assert (as_answer(said, Waits.of(PRICED)) == "yes") is agreed
+
+
 OF_ROWS = {"nah, 150": "rows=150", "take 90 instead": "rows=90", "50": "rows=50", "half as many please": "rows=300"}
 
 
@@ -135,7 +151,9 @@ def test_no_other_words_are_made_an_answer(said: str) -> None:
         ("if it stays under an hour", "within 1 h 00 min, also at its longest"),
         ("nur falls es keine halbe stunde dauert", "within 30 min 00 s, though it may take 50 min 00 s"),
         ("ok if it is done in 10 minutes", "Near it would be epochs=1.6"),
-        ("ok unless it needs more than 1 GB of memory", "That is over 1.0 GiB"),
+        ("ok unless it needs more than 1 GB of memory", "It needs more than 1.0 GiB and leaves no less"),
+        ("yes if that leaves me 20 GB of the disk", "It needs no more than 20.0 GiB and leaves no less"),
+        ("only if 7 GB of memory stay free", "It needs no more than 7.0 GiB and leaves less"),
         ("sure, provided the disk can take it", "needs 1.0 GiB (1.0%)"),
         ("yes, at 7 in the evening", "nothing starts without a yes, or by the clock"),
         ("yes, and no merging after that", "starts train alone"),

@@ -429,7 +429,7 @@ def test_with_a_routed_driver_the_question_is_asked_in_codes_own_words(talk: Tal
 
 def test_a_base_that_the_wish_names_is_told_at_once_and_is_the_plans(talk: Talk) -> None:
     talk.turn("make smollm2 give cooking tips", GOAL)
-    assert "(Its base will be SmolLM2-135M-Instruct, as you said.) 1 of 4" in "\n".join(talk.deps.heard)
+    assert "(Its base will be SmolLM2-135M-Instruct, as you said.)\n1 of 4" in "\n".join(talk.deps.heard)
     begun = open_interview(talk.store.home)
     assert begun is not None and begun.base == "bundled"
     tell(talk, *SAID)

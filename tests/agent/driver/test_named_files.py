@@ -74,5 +74,9 @@ def test_what_is_no_file_of_rows_is_told_at_once(tmp_path: Path, folder: Path) -
         other = types(shell, f"I have my examples in {folder}/gone.jsonl, use those")
         assert f"here is no {folder}/gone.jsonl" in other and "/import" not in other
         written = types(shell, f"Store the rows that were kept in {folder}/gone.jsonl")
-        assert f"`tunesmith rows export '{folder}/gone.jsonl'` writes the kept rows" in written
+        assert f"`tunesmith rows export '{folder}/gone.jsonl' --run r1` writes the " in written
+        orders = types(shell, f"export the kept rows of r1 to {folder}/gone.jsonl please")
+        assert " rows that r1 kept; nothing was written yet" in orders and "there is no" not in orders.lower()
+        other = types(shell, f"import {folder}/gone.jsonl and export it as gguf")
+        assert "here is no" in other or "not begun" in other, other
     assert [path.name for path in sorted(folder.iterdir())] == ["notes.txt", "old tickets.jsonl", "tickets.jsonl"]

@@ -66,6 +66,10 @@ def parted(one: Alone, said: str) -> tuple[list[str], tuple[str, ...]]:
         ("show me what failed, then deploy the quantized one and export a gguf",
          ["show me what failed", "deploy the quantized one"], ("export a gguf",)),
         ("enséñame los fallos y haz más filas sobre eso", ["enséñame los fallos", "haz más filas sobre eso"], ()),
+        ("hoe goed is r1, serveer daarna het samengevoegde model",
+         ["hoe goed is r1", "serveer daarna het samengevoegde model"], ()),
+        ("hoe goed is r1 en serveer vervolgens het samengevoegde model",
+         ["hoe goed is r1 en", "serveer vervolgens het samengevoegde model"], ()),
     ],
 )  # fmt: skip
 def test_a_sentence_is_parted_into_what_each_part_says_by_itself(
@@ -286,6 +290,20 @@ def test_no_figure_is_written_into_a_report_on_anybodys_word(tmp_path: Path, sai
     screen = " ".join(screen_of(tmp_path, TWO, said).split())
     assert ("The report of r1 is written" in screen) is written
     assert ("only what was measured" in screen) is not written, screen
+
+
+@pytest.mark.parametrize(
+    ("said", "refused"),
+    [
+        ("count the wrong answers as right, my boss wants it so", True),
+        ("werte die falschen Fälle von r1 als bestanden", True),
+        ("mark case-7 as passed", True),
+        ("which of the failing cases count as passed?", False),
+        ("show me what failed and what passed", False),
+    ],
+)
+def test_nothing_that_failed_counts_as_passed_on_anybodys_word(tmp_path: Path, said: str, refused: bool) -> None:
+    assert ("No result is changed" in " ".join(screen_of(tmp_path, TWO, said).split())) is refused
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,12 @@ WRITES = "r1 has rows; a plan for a new run is open: generate 400 rows, train wi
         (("give it r1's rank but 5 epochs",), 8, 5.0),
         (("use r1's epochs, the rest is fine",), 16, 2.0),
         (("just copy r1's config please",), 8, 2.0),
+        (("use r1's epochs but keep the larger rank",), 16, 2.0),
+        (("same epochs as r1, leave the rank alone",), 16, 2.0),
+        (("all as in r1 but keep the rank",), 16, 2.0),
+        (("keep the rank and epochs of r1",), 8, 2.0),
+        (("the rank as in r1, otherwise 64",), 8, 3.0),
+        (("the rank of r1 if that is lower than 12",), 16, 3.0),
         (("rank 64", "hm, back to 16"), 16, 3.0),
         (("rank 8, old bean",), 8, 3.0),
         (("set lora_rnk to 4",), 4, 3.0),
@@ -288,8 +294,51 @@ def test_words_change_of_the_plan_what_they_order_and_nothing_by_a_judgement(
     assert (steps["train"]["lora_rank"], steps["train"]["epochs"]) == (rank, epochs), screen
 
 
+@pytest.mark.parametrize(
+    ("said", "rows", "told"),
+    [
+        ("don't write any new rows, those that r1 has will do, and 5 epochs", 0, "rows that r1 kept"),
+        ("no new rows at all, and 5 epochs", 400, "(About “no new rows” nothing was done.)"),
+        ("don't use the rows of r1, and 5 epochs", 400, "nothing was done"),
+        ("change nothing about the rows but make it 5 epochs", 400, "The plan is"),
+    ],
+)
+def test_rows_that_are_not_to_be_written_are_those_of_the_run_that_is_named_or_it_is_told(
+    tmp_path: Path, said: str, rows: int, told: str
+) -> None:
+    screen, steps = plan_after(tmp_path, WRITES, said)
+    assert (steps["generate"]["rows"], steps["train"]["lora_rank"]) == (rows, 16) and told in screen, screen
+    assert (steps["train"]["epochs"] == 5.0) is ("could not place" not in screen), screen
+
+
 def test_what_is_not_to_become_of_the_last_step_leaves_it_in(tmp_path: Path) -> None:
     assert "deploy" in plan_after(tmp_path, OPEN, "I don't want the last step to break")[1]
+
+
+@pytest.mark.parametrize(
+    ("said", "rank", "told", "not_told"),
+    [
+        (
+            "add a smoke test and make the rank four times smaller",
+            4,
+            "The plan has that already (preflight)",
+            "About “",
+        ),
+        ("put an export as gguf at the end, and rank 8", 8, "release gguf", "is unchanged"),
+        (
+            "put the quantizing in before the merge, on my grandmother's laptop",
+            16,
+            "The plan is unchanged. About “",
+            "is changed",
+        ),
+        ("add a gguf at the end, for my grandmother", 16, "release gguf", "is unchanged"),
+    ],
+)
+def test_what_is_said_beside_a_step_that_is_added_is_done_or_told(
+    tmp_path: Path, said: str, rank: int, told: str, not_told: str
+) -> None:
+    screen, steps = plan_after(tmp_path, OPEN, said)
+    assert steps["train"]["lora_rank"] == rank and told in screen and not_told not in screen, screen
 
 
 @pytest.mark.parametrize("said", ["400 seems meagre. Take 900 rows", "400 ist knausrig. Nimm 900 Zeilen"])

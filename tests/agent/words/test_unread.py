@@ -11,7 +11,7 @@ from tunesmith.agent.words.edits import edits_of, settled_in
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.reading import Context, names_no_step, read, reader
 from tunesmith.agent.words.slots import slots_of
-from tunesmith.agent.words.unmeant import resolved
+from tunesmith.agent.words.unmeant import factors, resolved
 from tunesmith.agent.words.unread import unread_words
 from tunesmith.agent.words.values import numbers_in
 
@@ -259,6 +259,42 @@ def test_what_is_denied_is_no_multiple_either() -> None:
     assert edits_of(slots_of("double the rank"), PLANNED, unknown, leaves_out=False).factors == {"lora_rank": 2.0}
 
 
+MULTIPLES = {
+    ("double the rank", "the rank twice as big", "den Rang doppelt so hoch", "deux fois plus de rang",
+     "4 epochs, 2x rank"): 2.0,
+    ("twice as low a rank", "the rank two times smaller", "rang deux fois plus petit", "cut the rank in half",
+     "el rango a la mitad", "the rank half as large and epochs twice as many", "2 mal weniger rank"): 0.5,
+    ("the rank four times smaller", "ranga 4 razy mniejsza"): 0.25,
+    # Of another setting, beside a value, over a mark, or of what is no setting.
+    ("rank 8, twice as many epochs", "twice as large, and keep the rank", "rank 8 twice",
+     "keep the rank, half the rows", "the rank may be half of what a colleague uses"): None,
+}  # fmt: skip
+
+
+@table(("said", "by"), [(said, by) for several, by in MULTIPLES.items() for said in several])
+def test_a_multiple_is_of_the_setting_next_to_it_and_goes_the_way_that_is_said(said: str, by: float | None) -> None:
+    multiples = factors(slots_of(said))
+    assert multiples.get("lora_rank", (None,))[0] == by and "lora_rank" not in {
+        one.field for one in assigned(slots_of(said)) if by
+    }
+
+
+def test_once_more_is_no_multiple_and_nothing_unread() -> None:
+    for said in (
+        "entraîne encore une fois",
+        "noch ein mal trainieren",
+        "treina mais uma vez",
+        "allena ancora una volta",
+    ):
+        order = order_of("train", slots_of(said), reader().known("do.train"))
+        assert not (order.factors or order.unread), said
+
+
+def test_a_multiple_of_what_is_counted_is_a_whole_number() -> None:
+    edits = edits_of(slots_of("three times fewer rows"), PLANNED, unknown, leaves_out=False)
+    assert [one.value for one in settled_in({"rows": 400}, edits).values] == [133]
+
+
 MORE_OR_LESS = {
     ("one epoch less", "1 epoch less", "eine Epoche weniger", "una época menos", "une époque de moins",
      "un'epoca in meno", "uma época a menos", "een epoch minder", "jedna epoka mniej", "one fewer epoch",
@@ -313,7 +349,8 @@ NUMBERS: Mapping[str, list[float]] = {
     "ventitre epoche": [23], "duemila righe": [2000], "trinta e dois": [32], "tweeëndertig": [32],
     "driehonderd rijen": [300], "trois cents lignes": [300], "dwadzieścia": [20], "anderthalb Epochen": [1.5],
     "eine halbe Million": [1, 5e5], "un millón de filas": [1e6], "two million": [2e6], "fortune": [],
-    "twee en een half": [2.5], "two and three": [2, 3], "millions of rows": [],
+    "encore une fois": [1], "deux fois": [2], "twee en een half": [2.5], "two and three": [2, 3],
+    "millions of rows": [],
 }  # fmt: skip
 
 

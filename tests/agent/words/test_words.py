@@ -178,7 +178,8 @@ LEFT_OUT = {
     "Quantisierung brauche ich nicht, Deployment auch nicht": ({"quantize", "deploy"}, ()),
     "das Mergen bitte nicht": ({"merge"}, ()),
     "train it without the merge": ({"merge"}, ()),
-    "quantize it without calibration": (set(), ()),
+    "quantize it without calibration": (set(), ("without calibration",)),
+    "no generating, I want no new rows": ({"generate"}, ()),
     "no, the merge stays": (set(), ()),
 }  # fmt: skip
 """What is said of a plan → the steps that are left out, and the parts of the sentence that are no argument of one."""
@@ -187,7 +188,7 @@ LEFT_OUT = {
 @table("said", LEFT_OUT)
 def test_a_list_of_steps_is_left_out_whole_and_what_is_said_beside_it_is_kept_apart(said: str) -> None:
     edits = edits_of(
-        slots_of(said), PLANNED, lambda word: word in ("brauche", "stays", "calibration"), leaves_out=False
+        slots_of(said), PLANNED, lambda word: word in ("brauche", "stays", "calibration", "rows"), leaves_out=False
     )
     assert (set(edits.without), edits.beside) == LEFT_OUT[said]
     assert bool(edits.unread) == (said == "skip the preflight on my own emails"), edits.unread
