@@ -80,9 +80,12 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     (words, labels), deps.offered = deps.offered, ("", ())
     if label := dict(zip(NUMBERS, labels, strict=False)).get(deps.prompt.strip()):  # fewer labels than numbers
         return _picked(deps, words, label)
-    if deps.draft is None and opening.describes(deps.prompt):
-        return _wanted(deps, reader().read(opening.beside(deps.prompt)[:LONGEST], turn_context(deps), "want"))
     reading = read(deps.prompt[:LONGEST], replace(turn_context(deps), said="" if deps.most_lines else deps.said))
+    of_a_file = deps.draft is None and named_files.means_a_file(deps, reading)
+    of_its_own = of_a_file or (reading.sure and reading.kind != "want")
+    describes = opening.describes(deps.prompt) or (not of_its_own and opening.may_describe(deps.prompt))
+    if deps.draft is None and describes:
+        return _wanted(deps, reader().read(opening.beside(deps.prompt)[:LONGEST], turn_context(deps), "want"))
     if len(deps.prompt) > LONGEST and not (reading.sure and reading.kind == "want"):
         return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))
     if _agrees_to_a_proposal(deps, reading):
@@ -95,7 +98,7 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
         return likely
     deps.nearest = tuple(one for one in reading.nearest if there_for(deps, one))[: len(NUMBERS)]
     deps.unsure = None if reading.sure else reading
-    if deps.draft is None and named_files.means_a_file(deps, reading):
+    if of_a_file:
         return named_files.told(deps, named_files.file_in(reading.slots), reading.slots)
     before, outcome = deps.last_query, worry(deps, reading) or follow_up(deps, reading)
     if outcome is None:

@@ -37,30 +37,32 @@ _SHOWN = 70
 
 def describes(words: str) -> bool:
     """Whether words of several sentences describe a behaviour, and ask for nothing else."""
-    return _describes(_statements(words))
+    return len(said := _statements(words)) > 1 and _describes(said)
+
+
+def may_describe(words: str) -> bool:
+    """Whether words without a mark between them, too many for an order, describe one."""
+    return len(said := _statements(words)) == 1 and _describes(said)
 
 
 def beside(words: str) -> str:
     """What words say beside the behaviour that they describe, such as the base that they want; all of them where they
     describe none, or are one sentence."""
-    said = _statements(words)
-    apart = len(said) > 1 and _describes(said)
-    return " ".join(one.text for one in said if one.role == "else") if apart else words
+    return " ".join(one.text for one in _statements(words) if one.role == "else") if describes(words) else words
 
 
 def tells_several_parts(words: str) -> bool:
     """Whether words describe more than one part of a behaviour, each in sentences of its own."""
-    said = _statements(words)
-    parts = {part for one in said for part in _PARTS.get(one.role, ())}
-    return len(said) > 1 and _describes(said) and "when" in parts and len(parts) > 1
+    parts = {part for one in _statements(words) for part in _PARTS.get(one.role, ())}
+    return describes(words) and "when" in parts and len(parts) > 1
 
 
 def filled_in(home: Path, interview: Interview, words: str) -> tuple[Interview, str]:
     """The description with what its first words say, kept letter for letter, and what is said of that; as it was where
     they describe nothing."""
-    said = _statements(words)
-    if len(said) == 1 or not _describes(said):
+    if not describes(words):
         return interview, ""  # of one sentence nobody but its user knows what belongs to which part
+    said = _statements(words)
     parts = {
         part: " ".join(one.text for one in said if part in _PARTS.get(one.role, ()))
         for part in ("when", "what", "never")

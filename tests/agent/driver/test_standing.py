@@ -16,6 +16,8 @@ from tunesmith.agent.driver.turn_deps import TurnAnswer
 from tunesmith.agent.driver.unsure import did_you_mean
 from tunesmith.agent.queries.registry import REQUESTS, answer
 from tunesmith.memory.store import Store
+from tunesmith.tools.serving import eviction
+from tunesmith.tools.serving.eviction import machine_for_a_step
 
 pytestmark = pytest.mark.heavy
 
@@ -29,6 +31,8 @@ def told(home: Path, state: str) -> str:
     with home_of_state(home, state), pytest.MonkeyPatch.context() as patch:
         free = shutil.disk_usage(home)
         patch.setattr(shutil, "disk_usage", lambda path: free)  # what others write meanwhile is no difference
+        seen = machine_for_a_step(home)
+        patch.setattr(eviction, "machine_for_a_step", lambda *_: seen)  # nor what they hold of the memory
         talk = Talk(home)
         try:
             said = standing(talk.deps)
