@@ -81,8 +81,8 @@ class Interview(Frozen):
         given = distinct(self.draft.examples)
         if self.asked != "examples" or not given:
             return _QUESTIONS[self.asked]
-        counted = f"{min(len(given), EXAMPLES_MIN)} of {EXAMPLES_MIN} are here; the newest is read as: "
-        return f"{_QUESTIONS[self.asked]} {counted}{echoed(given[-1])}"
+        counted = f"{min(len(given), EXAMPLES_MIN)} of {EXAMPLES_MIN} examples are here"
+        return f"{counted}; the newest is read as: {echoed(given[-1])}. The next one, as MESSAGE => ANSWER?"
 
 
 def echoed(example: Example) -> str:

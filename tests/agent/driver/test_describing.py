@@ -236,7 +236,7 @@ def test_an_example_said_again_for_the_same_message_replaces_the_one_before(talk
     talk.turn("make it give cooking tips", GOAL)
     tell(talk, *SAID[:4], f"how do I  COOK an egg? => {POINTS.replace('Boil', 'Fry')}")
     interview = open_interview(talk.store.home)
-    assert interview is not None and "1 of 3 are here" in interview.question
+    assert interview is not None and "1 of 3 examples are here" in interview.question
     assert [example.answer for example in interview.draft.examples] == ["- Fry it.\n- Peel it.\n- Eat it."]
     tell(talk, *SAID[4:])
     assert talk.deps.draft is not None and open_interview(talk.store.home) is None
@@ -354,7 +354,7 @@ def test_undo_asks_on_for_the_example_that_made_a_description_whole(talk: Talk) 
     tell(talk, *SAID)
     assert talk.deps.draft is not None and talk.chat.open_description() == ""
     talk.chat.undo()
-    assert talk.deps.draft is None and "2 of 3 are here" in talk.chat.open_description()
+    assert talk.deps.draft is None and "2 of 3 examples are here" in talk.chat.open_description()
 
 
 def test_a_new_conversation_has_no_description_and_the_old_one_keeps_its_own(talk: Talk) -> None:
