@@ -60,9 +60,9 @@ def tells_several_parts(words: str) -> bool:
 def filled_in(home: Path, interview: Interview, words: str) -> tuple[Interview, str]:
     """The description with what its first words say, kept letter for letter, and what is said of that; as it was where
     they describe nothing."""
+    said = _statements(words)
     if not describes(words):
         return interview, ""  # of one sentence nobody but its user knows what belongs to which part
-    said = _statements(words)
     parts = {
         part: " ".join(one.text for one in said if part in _PARTS.get(one.role, ()))
         for part in ("when", "what", "never")

@@ -1066,6 +1066,22 @@ MUTANTS: tuple[Mutant, ...] = (
         ('one.asks == "edit" or one.reading.label not in _AFTER]', 'True]',
          "tests/agent/driver/test_said.py::test_a_change_of_the_plan_and_a_question_are_both_heard"),
     )),
+    *rows(PEOPLE, "agent/driver/opening.py", (
+        ('    if not describes(words):\n        return interview, ""', '    if not said:\n        return interview, ""',
+         "tests/agent/driver/test_describing.py::"
+         "test_words_of_one_sentence_are_asked_about_part_by_part_also_where_marks_were_left_out"),
+        ('return None if ": " in example.prompt or example.answer.endswith(".") else example', "return example",
+         "tests/agent/driver/test_describing.py::"
+         "test_an_example_on_a_line_of_its_own_is_taken_and_one_in_prose_is_not"),
+        ('lines += [f"Not taken: ', 'lines += [f"" and f"Not taken: ',
+         "tests/agent/driver/test_describing.py::"
+         "test_what_the_first_words_say_already_is_kept_letter_for_letter_and_only_the_rest_is_asked_for"),
+    )),
+    *rows(PEOPLE, "agent/driver/by_code.py", (
+        ("or (not of_its_own and opening.may_describe(deps.prompt))", "or opening.may_describe(deps.prompt)",
+         "tests/agent/driver/test_named_files.py::"
+         "test_a_file_that_is_named_is_looked_at_and_the_rest_of_the_sentence_is_named"),
+    )),
     *rows(PEOPLE, "agent/driver/parts.py", (
         ("if one.paused or _holds_back(other) or", "if one.paused or",
          "tests/agent/driver/test_parts.py::test_a_question_in_two_halves_and_a_condition_are_not_parted"),
