@@ -48,7 +48,7 @@ def may_describe(words: str) -> bool:
 def beside(words: str) -> str:
     """What words say beside the behaviour that they describe, such as the base that they want; all of them where they
     describe none, or are one sentence."""
-    return " ".join(one.text for one in _statements(words) if one.role == "else") if describes(words) else words
+    return " ".join(one.text for one in _statements(words) if one.role not in _PARTS) if describes(words) else words
 
 
 def tells_several_parts(words: str) -> bool:

@@ -85,7 +85,7 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> object:
         plan = run_steps.demo_plan(fast=args.pace == "fast")
         behaviour = f"the bundled behaviour {plan.name}, by its own rows; where yours is another, drop it and say yours"
     else:
-        base, named = _wished_base(deps, opening.beside(deps.prompt)[:LONGEST])
+        base, named = _wished_base(deps, f"{_published_base(deps.prompt)} {opening.beside(deps.prompt)}"[:LONGEST])
         interview = describing.begin(deps.store.home, args.goal, args.pace, args.quantize, base)
         interview, took = opening.filled_in(deps.store.home, interview, deps.prompt)
         if not interview.draft.when and (whenever := _always(deps.prompt)):
@@ -108,6 +108,12 @@ def _always(words: str) -> str:
 
 _TWO_WORDS = re.compile(r"[a-z]+/[a-z]+")
 """`yes/no`: in a wish no model, unless one is known by it."""
+
+
+def _published_base(words: str) -> str:
+    """The first OWNER/NAME in words, wherever it stands in them; empty: none."""
+    names = (str(slot.value) for slot in slots_of(words).all("model"))
+    return next((name for name in names if "/" in name and not _TWO_WORDS.fullmatch(name)), "")
 
 
 def _wished_base(deps: TurnDeps, words: str) -> tuple[str, str]:

@@ -95,9 +95,14 @@ def test_an_example_on_a_line_of_its_own_is_taken_and_one_in_prose_is_not(tmp_pa
     assert "“For instance: a scarf → scarf, -.”" in shown
 
 
-def test_two_plain_words_with_a_stroke_are_no_base(tmp_path: Path) -> None:
+def test_a_base_is_found_wherever_it_is_named_and_two_plain_words_with_a_stroke_are_none(tmp_path: Path) -> None:
     shown, interview = first_words(tmp_path / "home", "make it answer whether a mail is spam, only with yes/no")
     assert interview is not None and interview.base == "" and "yes/no, as you said" not in shown
+    words = (
+        "I'd like Qwen/Qwen2.5-0.5B-Instruct to read a mail and answer with yes/no only. It must never explain itself."
+    )
+    _, interview = first_words(tmp_path / "other", words)
+    assert interview is not None and interview.base.endswith("Qwen2.5-0.5B-Instruct") and interview.draft.never
 
 
 @pytest.mark.heavy
