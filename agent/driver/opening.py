@@ -25,7 +25,7 @@ _LONGEST = 4_000
 """Characters: what one part of a description may hold."""
 _SURE, _LONG = 0.75, 15
 """From which probability a sentence counts as one that describes: one of two and a third of all, or one of so many
-words. Of 45 descriptions of other writers all are known, without any mark in them 43, and none of 142 messages as long
+words. Of 45 descriptions of other writers all are known, without any mark in them 44, and none of 142 messages as long
 that ask for something else."""
 _ANSWER = 0.5
 """From which probability one of the two has to tell what the answer is."""
