@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from tunesmith.agent.words.held import held_back, taken_back
 from tunesmith.agent.words.lexicon import lexicon, near_name, words_in, words_of
-from tunesmith.agent.words.slots import Slot, Slots, stages_of
+from tunesmith.agent.words.slots import Slot, Slots, empty_words, stages_of
 from tunesmith.agent.words.unmeant import (
     PassedOver,
     denial_before,
@@ -280,6 +280,8 @@ def _pair(
         return (two, one) if whole and set(between) <= words_in("between") else None
     if isinstance(one, Slot) and isinstance(two, Number):
         turned = len(between) == 2 and between[1] in words_in("to_b")  # `rank back to 8`, `rank hoch auf 16`
+        if between and between[-1] in {*words_in("to_b"), *words_in("joins")} and not _marked(slots, one, two):
+            turned = turned or {*between} <= {*empty_words(), *words_in("joins"), *words_in("again")}  # `wieder auf 8`
         return (one, two) if not two.weak and (turned or set(between) <= words_in("joins")) else None
     return None
 

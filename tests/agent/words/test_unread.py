@@ -194,6 +194,8 @@ CHANGES: dict[str, tuple[dict[str, object], bool]] = {
     "Rang 16, ich meine 32": ({"lora_rank": 32}, True),
     "rank 16, sorry, epochs 2": ({"lora_rank": 16, "epochs": 2}, True),
     "rank 8 and the rest stays": ({"lora_rank": 8}, True),
+    "stell den Rang doch wieder auf 8": ({"lora_rank": 8}, True),
+    "the rank is fine, set to 2 the epochs": ({"epochs": 2}, False),
     "200 lignes suffiront, et le reste ne change pas": ({"rows": 200}, True),
     "2 Epochen reichen, der Rest bleibt so": ({"epochs": 2}, True),
     "2 epoki, reszta bez zmian": ({"epochs": 2}, True),
