@@ -29,6 +29,8 @@ words. Of 45 descriptions of other writers all are known, without any mark in th
 that ask for something else."""
 _ANSWER = 0.5
 """From which probability one of the two has to tell what the answer is."""
+_TOO = 0.3
+"""From which probability one about the answer tells the messages too, where no other sentence does: 5 of 5 did."""
 _PARTS = {"when": ("when",), "what": ("what",), "both": ("when", "what"), "never": ("never",)}
 """What a sentence tells → the parts that it is kept under."""
 _SHOWN = 70
@@ -67,6 +69,9 @@ def filled_in(home: Path, interview: Interview, words: str) -> tuple[Interview, 
         part: " ".join(one.text for one in said if part in _PARTS.get(one.role, ()))
         for part in ("when", "what", "never")
     }
+    too = max((one for one in said if one.role == "what"), key=lambda one: one.messages, default=None)
+    if not parts["when"] and too and too.messages >= _TOO:
+        parts["when"] = too.text
     examples = {one.text: _example(one) for one in said if one.role == "example"}
     written = tuple(example for example in examples.values() if example)
     try:

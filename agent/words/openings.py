@@ -31,8 +31,8 @@ answer, or one of these; none of them."""
 SENTENCES_MOST = 40
 """Sentences of one message: each costs some milliseconds."""
 _ENDS = re.compile(r"(?<=[.!?…])[\"'”»’)\]]*\s+|\s*\n\s*|(?<=[。！？])")
-_SHORT = re.compile(r"(?:\b\w\.\s?\w\.|(?:^|[\s(])(?:[a-z]|\d{1,2}|ca|nr|vs|etc|resp|usw|bzw|ecc|approx)\.)$")
-"""The end of a piece that ends no sentence: `e.g.`, `z. B.`, a number in a list; `A, B or C.` ends one."""
+_SHORT = re.compile(r"(?:\b\w\.\s?\w\.|^\d{1,2}\.|(?:^|[\s(])(?:[a-z]|ca|nr|vs|etc|resp|usw|bzw|ecc|approx)\.)$")
+"""The end of a piece that ends no sentence: `e.g.`, a list's number; `A, B or C.` and `from 1 to 5.` end one."""
 _ARROWS, _QUOTES = ("=>", "⇒", "->", "→"), "\"'“„«"
 _BESIDE, _FLAG = 0.5, 0.35
 """How much the sentences before and behind count, and what is seen without reading: where it stands, a quotation."""
@@ -45,8 +45,10 @@ class Statement(NamedTuple):
     role: str
     describes: float
     """The probability that it tells any of the first four."""
+    messages: float
+    """That it tells which messages it is for, by itself or beside the answer."""
     answer: float
-    """That it tells what the answer is, by itself or beside the messages that it is for."""
+    """That it tells what the answer is, by itself or beside the messages."""
 
 
 def sentences_of(text: str) -> list[str]:
@@ -77,9 +79,12 @@ def statements(text: str) -> list[Statement]:
     likely /= likely.sum(axis=1, keepdims=True)
     told = (dict(zip(ROLES, map(float, row), strict=True)) for row in likely)
     return [
-        Statement(one, max(role, key=role.__getitem__), 1 - role["example"] - role["else"], role["what"] + role["both"])
+        Statement(
+            one, max(role, key=role.__getitem__), 1 - role["example"] - role["else"], role["when"] + role["both"],
+            role["what"] + role["both"],
+        )
         for one, role in zip(said, told, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 @cache

@@ -17,9 +17,11 @@ from tests.bench.strangers import shell_in
 from tests.fixtures.scripted_reader import by_piece, served
 from tests.fixtures.tables import table
 from tests.fixtures.terminal import Terminal, Tunesmith
+from tunesmith.agent.driver import opening
 from tunesmith.agent.driver.describing import Interview, as_text, begin, edited_draft, open_interview, take
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.reading import named
+from tunesmith.agent.words.openings import Statement
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
 from tunesmith.tools.data.description import Example, described
@@ -78,6 +80,22 @@ def test_what_the_first_words_do_not_say_is_asked_for(tmp_path: Path) -> None:
     shown, interview = first_words(tmp_path / "home", ". ".join(OPENING.split(". ")[1:4]) + ".")
     assert interview is not None and interview.draft.when and interview.draft.what and interview.asked == "never"
     assert "3 of 4" in shown
+
+
+def test_one_sentence_about_the_answer_tells_the_messages_too_where_no_other_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for messages, when in ((0.2, ""), (0.4, "Each riddle gets one hint.")):
+        said = [
+            Statement("Each riddle gets one hint.", "what", 0.9, messages, 0.9),
+            Statement("The hint rhymes.", "what", 0.9, 0.1, 0.9),
+            Statement("My machine is old.", "else", 0.1, 0.5, 0.1),
+        ]
+        monkeypatch.setattr(opening, "_statements", lambda words, said=said: said)
+        interview = begin(tmp_path, "riddles", "fast", True)
+        interview, shown = opening.filled_in(tmp_path, interview, "as above")
+        assert interview.draft.when == when and interview.draft.what == "Each riddle gets one hint. The hint rhymes."
+        assert "Not taken: “My machine is old.”" in shown
 
 
 def test_words_of_one_sentence_are_asked_about_part_by_part_also_where_marks_were_left_out(tmp_path: Path) -> None:

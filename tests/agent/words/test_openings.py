@@ -32,7 +32,7 @@ def test_the_layer_in_the_package_learned_from_the_descriptions_in_it() -> None:
         ("first line\n\n  second line \n", ["first line", "second line"]),
         ("Say e.g. the size, z. B. Größe. Then stop.", ["Say e.g. the size, z. B. Größe.", "Then stop."]),
         ("It is A, B or C. Answer yes or no. Not more.", ["It is A, B or C.", "Answer yes or no.", "Not more."]),
-        ("1. the size 2. the day", ["1. the size 2. the day"]),
+        ("1. the size\n2. from 1 to 5. No more", ["1. the size", "2. from 1 to 5.", "No more"]),
         ("It says “closed.” Nothing more.", ["It says “closed.”", "Nothing more."]),
         ("收到邮件。只回答类别！", ["收到邮件。", "只回答类别！"]),
         ("v1.5 costs 3.50 Euro", ["v1.5 costs 3.50 Euro"]),
