@@ -13,7 +13,7 @@ from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, look_ups, named_files, opening, ordering
 from tunesmith.agent.driver.choosing import on_the_better
 from tunesmith.agent.driver.follow_ups import YES, follow_up
-from tunesmith.agent.driver.interview import interviewed
+from tunesmith.agent.driver.interview import ASIDE, interviewed
 from tunesmith.agent.driver.look_ups import answer_to, looked_up, remember_call, remember_setting, turn_context, why
 from tunesmith.agent.driver.parts import Part, is_part
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, takes_now
@@ -85,7 +85,7 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     of_its_own = of_a_file or (reading.sure and reading.kind != "want")
     describes = opening.describes(deps.prompt) or (not of_its_own and opening.may_describe(deps.prompt))
     if deps.draft is None and describes:
-        return _wanted(deps, reader().read(opening.beside(deps.prompt)[:LONGEST], turn_context(deps), "want"))
+        return _described(deps)
     if len(deps.prompt) > LONGEST and not (reading.sure and reading.kind == "want"):
         return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))
     if _agrees_to_a_proposal(deps, reading):
@@ -244,6 +244,18 @@ def _nothing_waits(deps: TurnDeps) -> TurnAnswer:
     for one in deps.store.steps(status=PLANNED)[-1:]:
         open_ = f"{one.stage} ({one.id}) waits for a yes: say “{one.stage}” and its price is shown again."
     return TurnAnswer(f"{open_} Say what to do, or “go on” for the next step.")
+
+
+def _described(deps: TurnDeps) -> TurnAnswer:
+    """A behaviour told in some sentences: its first question, behind the answers to what is asked beside it."""
+    asides = []
+    for asked in opening.questions_beside(deps.prompt):
+        reading = read(asked, turn_context(deps))
+        likely = replace(reading, sure=reading.sure or reading.probability >= ASIDE)
+        asides += [found.text] if (found := answer_to(deps, likely)) else []
+    wish = reader().read(opening.beside(deps.prompt)[:LONGEST], turn_context(deps), "want")
+    answer = _wanted(deps, wish)
+    return replace(answer, text="\n".join((*asides, answer.text)))
 
 
 def _wanted(deps: TurnDeps, reading: Reading) -> TurnAnswer:

@@ -33,7 +33,7 @@ _POINTING_WORDS, _POINTING_CHARACTERS = 7, 300
 _LIST = re.compile(r"\w+(?:, *\w+)+(?:,? +\w+ +\w+)?(?=[.;:\n])")
 _ADDS = 0.6
 """From which probability words are added to what was said; it is told, and `back` takes it out."""
-_ASIDE = 0.8
+ASIDE = 0.8
 """From which probability a question is answered beside the description; below it, it may be what a message says."""
 _OUTSIDE = ("out_of_scope", "talk.weather", "talk.clock", "talk.calculator", "talk.joke")
 """What asks for nothing of this program: while a behaviour is described, that is what a message says."""
@@ -121,7 +121,7 @@ def _outcome_of(deps: TurnDeps, interview: Interview, reading: Reading) -> tuple
     if means(reading, "describe.help", "why", "talk.lost", "yes", "no", "accept"):
         return interview, f"{_WHY[interview.asked]} {short_question(interview)}"
     may_ask = (reading.slots.asks or len(reading.slots.words) <= _FEW_WORDS) and reading.label not in _OUTSIDE
-    if reading.probability >= _ASIDE and may_ask and (aside := answer_to(deps, reading)):
+    if reading.probability >= ASIDE and may_ask and (aside := answer_to(deps, reading)):
         return interview, f"{aside.text}\nBack to the new behaviour: {short_question(interview)}"
     # below an answer's own threshold: nothing is done, and the question stands
     if means(reading, "go_on", "plan.wait", "plan.start", "talk.thanks", "talk.hello", "remark", least=0.55):

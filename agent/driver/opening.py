@@ -53,6 +53,12 @@ def beside(words: str) -> str:
     return " ".join(one.text for one in _statements(words) if one.role not in _PARTS) if describes(words) else words
 
 
+def questions_beside(words: str) -> list[str]:
+    """What is asked beside a described behaviour, `can this machine do it?`."""
+    said = _statements(words) if describes(words) else []
+    return [one.text for one in said if one.role == "else" and one.text.endswith("?")]
+
+
 def tells_several_parts(words: str) -> bool:
     """Whether words describe more than one part of a behaviour, each in sentences of its own."""
     parts = {part for one in _statements(words) for part in _PARTS.get(one.role, ())}

@@ -76,6 +76,12 @@ def test_what_the_first_words_say_already_is_kept_letter_for_letter_and_only_the
     assert "Not taken: “Hello, I keep the lost property" in shown, "nothing is dropped unsaid"
 
 
+def test_what_is_asked_beside_a_description_is_answered_before_its_first_question(tmp_path: Path) -> None:
+    shown, interview = first_words(tmp_path / "home", f"{OPENING} Do you send anything to the internet?")
+    assert interview is not None and interview.asked == "examples"
+    assert shown.index("127.0.0.1 only") < shown.index("That is a new behaviour")
+
+
 def test_what_the_first_words_do_not_say_is_asked_for(tmp_path: Path) -> None:
     shown, interview = first_words(tmp_path / "home", ". ".join(OPENING.split(". ")[1:4]) + ".")
     assert interview is not None and interview.draft.when and interview.draft.what and interview.asked == "never"
