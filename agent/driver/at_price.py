@@ -312,16 +312,13 @@ def _settable(waits: Waits) -> list[str]:
 
 def as_answer(words: str, waits: Waits) -> str:
     """What words that the gate itself cannot read come to: `field=value …` of those that set fields of the step, such
-    as `yes but with rank 8`, or behind a no; a no with them where they are certainly read as one; and a yes where that
-    alone stands behind such as `no wait`, which takes back what was only asked or remarked.
+    as `yes but with rank 8`, or behind a no; and a no with them where they are certainly read as one.
 
     Empty for every other answer, for one that only speaks of a value, and for one with a word that no field took.
     """
     stage = waits.stage
     decided = read_answer(words, by="terminal", stage=stage)
     rest = after_no(words) if decided and not decided.yes and decided.reason else ""
-    if stage and decided is None and _ends_with_yes(words, stage):
-        return "yes"
     if "=" in words or "?" in words or len(words) > reading.LONGEST or (decided and not rest) or not stage:
         return ""
     try:
@@ -336,18 +333,6 @@ def as_answer(words: str, waits: Waits) -> str:
         return ""
     certain = refused.sure and refused.probability >= _A_NO and refused.label in ("plan.drop", "no")
     return f"no, {words.strip()}" if certain and not refused.slots.numbers else ""
-
-
-def _ends_with_yes(words: str, stage: str) -> bool:
-    """Whether a clear yes is all that stands behind words that begin a sentence and take back the one before, where
-    that is no answer and names no value."""
-    places = found_as_written("takes_back", slots_of(words).words)[-1:]
-    for before, last in ((words[:start].rstrip(), words[end:].lstrip(" ,.!")) for start, end in places):
-        slots, answer = slots_of(before), read_answer(last, by="terminal", stage=stage)
-        answered = begins_with_yes(before, stage) or read_answer(before, by="terminal", stage=stage)
-        if before.endswith((*".?!;",)) and not (answered or slots.numbers or slots.all("field") or slots.pairs):
-            return answer is not None and answer.yes and not answer.reason
-    return False
 
 
 def _values(said: reading.Reading, waits: Waits) -> dict[str, object]:

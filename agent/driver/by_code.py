@@ -83,8 +83,9 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     reading = read(deps.prompt[:LONGEST], replace(turn_context(deps), said="" if deps.most_lines else deps.said))
     of_a_file = deps.draft is None and named_files.means_a_file(deps, reading)
     of_its_own = of_a_file or (reading.sure and reading.kind != "want")
-    describes = opening.describes(deps.prompt) or (not of_its_own and opening.may_describe(deps.prompt))
-    if deps.draft is None and describes:
+    if deps.draft is None and (
+        opening.describes(deps.prompt) or (not of_its_own and opening.may_describe(deps.prompt))
+    ):
         return _described(deps)
     if len(deps.prompt) > LONGEST and not (reading.sure and reading.kind == "want"):
         return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))

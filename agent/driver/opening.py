@@ -21,7 +21,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import clip
 from tunesmith.tools.data.description import DescriptionDraft, Example
 
-_LONGEST = 4_000
+LONGEST = 4_000
 """Characters: what one part of a description may hold."""
 _SURE, _LONG = 0.75, 15
 """From which probability a sentence counts as one that describes: one of two and a third of all, or one of so many
@@ -95,7 +95,7 @@ def filled_in(home: Path, interview: Interview, words: str) -> tuple[Interview, 
 @lru_cache(4)
 def _statements(words: str) -> Sequence[Statement]:
     """What the sentences of a message tell; nothing of a short one, which is read as a whole, nor of a paste."""
-    if words.startswith(NOT_THE_USER) or len(words) > _LONGEST:
+    if words.startswith(NOT_THE_USER) or len(words) > LONGEST:
         return []
     said = sentences_of(words)
     if len(said) > SENTENCES_MOST or (len(said) == 1 and not _is_long(said[0])):

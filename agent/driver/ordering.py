@@ -212,9 +212,9 @@ def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) ->
         outcome = run_step(deps.ws, checked(deps, entry, given), asked, follow=deps.follow)
         if outcome.decision and outcome.declined:
             reason = outcome.decision.reason and f": {outcome.decision.reason}"
-            stays = reason and ", and nothing recorded goes with it"  # `no, and delete it all`
-            answer = f"{entry.name}: the user said no{reason}; nothing was started{stays}."
-            raise Declined(f"{answer} “{entry.name}” shows its price again.")
+            raise Declined(
+                f"{entry.name}: the user said no{reason}; nothing was started. “{entry.name}” shows its price again."
+            )
         return started(deps, outcome.step)
     request = StepRequest.given(entry.name, given)
     if entry.only_looks:

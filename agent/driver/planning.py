@@ -112,7 +112,7 @@ _TWO_WORDS = re.compile(r"[a-z]+/[a-z]+")
 
 def _published_base(words: str) -> str:
     """The first OWNER/NAME in words, wherever it stands in them; empty: none."""
-    names = (str(slot.value) for slot in slots_of(words).all("model"))
+    names = (str(slot.value) for slot in slots_of(words[: opening.LONGEST]).all("model"))
     return next((name for name in names if "/" in name and not _TWO_WORDS.fullmatch(name)), "")
 
 

@@ -700,9 +700,6 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_said.py::test_what_is_asked_of_it_is_asked_of_the_run_that_was_just_named"),
     )),
     *rows(APPROVALS, "agent/driver/at_price.py", (
-        ("not (answered or slots.numbers or", "not (slots.numbers or",
-         "tests/agent/driver/test_at_price.py::"
-         "test_a_clear_yes_behind_what_takes_a_remark_back_is_one_and_no_other_change_of_mind"),
         (" or edits.beside:", ":",
          "tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it"),
         ("    if unread or edits.without", "    if edits.without",

@@ -108,19 +108,16 @@ def test_a_counter_offer_behind_a_no_or_a_multiple_is_a_price_with_other_values(
 
 
 @table(
-    ("said", "agreed"),
+    "said",
     [
-        ("what does it need all that disk for? never saw such a thing. wait no, go for it", True),
-        ("who would want that. scratch that, yes", True), ("ist das viel! moment mal, mach ruhig", True),
-        ("no. wait, yes then", False), ("yes. no wait, go ahead", False), ("rank 4. no wait, go ahead", False),
-        ("he told me no wait, go ahead", False), ("is that much? no wait, go ahead tomorrow", False),
-        ("is that much? no wait, should I go ahead?", False), ("is that much? go ahead, no wait", False),
+        "it will break. wait, ok", "we should not. scratch that. ok", "my disk is nearly full. scratch that, ok",
+        "I'm not sure about this. no wait. yes", "ist das viel! moment mal, mach ruhig", "no. wait, yes then",
+        "rank 4. no wait, go ahead", "he told me no wait, go ahead", "is that much? no wait, should I go ahead?",
     ],
 )  # fmt: skip
-def test_a_clear_yes_behind_what_takes_a_remark_back_is_one_and_no_other_change_of_mind(
-    said: str, agreed: bool
-) -> None:
-    assert (as_answer(said, Waits.of(PRICED)) == "yes") is agreed
+def test_a_yes_behind_what_takes_something_back_is_asked_about_once_more(said: str) -> None:
+    answer = read_answer(said, by="terminal", stage="train")
+    assert as_answer(said, Waits.of(PRICED)) != "yes" and not (answer and answer.yes)
 
 
 OF_ROWS = {"nah, 150": "rows=150", "take 90 instead": "rows=90", "50": "rows=50", "half as many please": "rows=300"}
