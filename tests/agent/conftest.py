@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import warm
-from tests.fixtures.terminal import Terminal, Tunesmith
+from tests.fixtures.terminal import Grace, Terminal, Tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
 
 
@@ -47,8 +47,8 @@ def at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def grace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """For as long as this file is there, the grace of a question lasts, in which keys are no answer."""
+def grace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Grace:
+    """The grace of questions, which lasts."""
     monkeypatch.setenv(warm.GRACE, str(file := tmp_path / "grace"))
     file.touch()
-    return file
+    return Grace(file)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.fixtures import stored_runs
 from tests.fixtures.stub_driver import Script, StubDriver
-from tests.fixtures.terminal import Terminal, Tunesmith
+from tests.fixtures.terminal import Grace, Terminal, Tunesmith
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.store import Store
 
@@ -352,7 +352,7 @@ def test_ctrl_c_in_the_grace_of_a_turns_question_ends_the_turn_and_not_the_repl(
     terminal: Callable[..., Terminal],
     driver: Callable[..., StubDriver],
     model_folder: Path,
-    grace: Path,
+    grace: Grace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = driver(call_then(("base", {"model": str(model_folder), "run": None}), "That is that."))
@@ -360,14 +360,13 @@ def test_ctrl_c_in_the_grace_of_a_turns_question_ends_the_turn_and_not_the_repl(
     repl = terminal()
     repl.expect("tunesmith ❯")
     place = repl.line(f"take {model_folder} as the base")
-    repl.expect("needed", after=place)
-    repl.wait(lambda: not repl.reads_keys())
+    grace.await_next()
     repl.type("\x03")
     repl.expect("waits for a yes to plan", after=place)
     assert "Start?" not in repl.text[place:]
     store = Store(tunesmith.home)
     assert [step.status for step in store.priced_steps()] == ["planned"] and store.run("r1").status == "waiting"
-    grace.unlink()
+    grace.end()
     place = repl.line(f"take {model_folder} as the base, please")
     repl.expect("Start?", after=place)
     place = repl.line("yes")

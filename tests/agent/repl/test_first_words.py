@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from tests.agent.repl.test_repl import hold
 from tests.fixtures import FIXTURES
 from tests.fixtures.stub_driver import Answer, StubDriver
 from tests.fixtures.terminal import Terminal, Tunesmith
@@ -35,39 +33,17 @@ STUB = str(FIXTURES / "stub_vllm.py")
 
 
 @pytest.fixture
-def slow_index(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A package index that takes connections and never answers, so that a download goes on and on."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(8)
-        held: list[socket.socket] = []
-
-        def accept() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    held.append(listening.accept()[0])
-
-        threading.Thread(target=accept, daemon=True).start()
-        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{listening.getsockname()[1]}/simple")
-        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-        yield
-        for one in held:
-            one.close()
-
-
-@pytest.fixture
 def fetching(
-    slow_index: None, terminal: Open, tunesmith: Tunesmith, monkeypatch: pytest.MonkeyPatch
+    at_work: Path, terminal: Open, tunesmith: Tunesmith, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Terminal]:
-    """A REPL that was spoken to for the first time, told yes, and shows the bar of the download."""
+    """A REPL that was spoken to for the first time, told yes, and shows the bar of a download that goes on and on."""
     monkeypatch.setenv("TUNESMITH_VLLM", STUB)
     repl = terminal()
     repl.expect("tunesmith ❯")
     repl.line("let us think about this together")
     repl.expect("Start?")
-    threading.Event().wait(1.0)
-    repl.line("yes")
-    repl.expect("downloading")
+    place = repl.line("yes")
+    repl.expect("━", after=place)
     yield repl
     for step in Store(tunesmith.home).steps():
         if step.pid:
@@ -77,7 +53,7 @@ def fetching(
 
 
 def test_the_download_shows_a_bar_and_ctrl_c_gives_the_prompt_back(fetching: Terminal, tunesmith: Tunesmith) -> None:
-    assert "left" in fetching.text and "/attach s1 follows it" not in fetching.text
+    assert "/attach s1 follows it" not in fetching.text
     place = fetching.type("\x03")
     fetching.expect("the driver is fetched in the background (s1)", after=place)
     place = fetching.line("/sql SELECT 6 * 7 AS answer")
@@ -91,7 +67,6 @@ def test_words_that_waited_for_the_driver_are_taken_up_once_it_is_here(
     place = fetching.type("\x03")
     fetching.expect("fetched in the background", after=place)
     store = Store(tunesmith.home)
-    hold(store, store.step("s1"))
     tiny = make_tiny_model(tmp_path / "tiny")
     target = tunesmith.home / "models" / BUNDLED["bundled-driver"].name
 

@@ -7,12 +7,13 @@ import json
 import os
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -20,8 +21,9 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.output import DummyOutput
 
-from tests.fixtures.terminal import Terminal, Tunesmith
+from tests.fixtures.terminal import Grace, Terminal, Tunesmith
 from tests.fixtures.waiting import HANG_S
+from tunesmith.agent.repl import repl as repl_
 from tunesmith.agent.repl.repl import _Repl
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
@@ -47,50 +49,33 @@ def wait_for(store: Store, step: str, status: str) -> Step:
     return found
 
 
-def hold(store: Store, step: Step) -> None:
-    """Let a worker stand still, but not in the middle of a write: it would hold everybody up."""
-    assert step.pid
-    for _ in range(100):
-        os.killpg(step.pid, signal.SIGSTOP)
-        time.sleep(0.01)
-        try:
-            with contextlib.closing(sqlite3.connect(store.path, timeout=0.1, isolation_level=None)) as conn:
-                conn.execute("BEGIN IMMEDIATE")
-            return
-        except sqlite3.OperationalError:
-            os.killpg(step.pid, signal.SIGCONT)
-            time.sleep(0.01)
-    raise AssertionError("the worker never left its write")
+class Held(NamedTuple):
+    """A REPL at its prompt, and a worker that is at work until it is let go."""
 
+    repl: Terminal
+    store: Store
+    step: Step
+    at_work: Path
 
-def is_asked_to_end(pid: int) -> bool:
-    """Whether a process has had SIGTERM, or has one before it: one that stands still takes none up."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return True
-    waiting = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd"))]
-    return any(mask >> (signal.SIGTERM - 1) & 1 for mask in waiting)
+    def let_go(self) -> None:
+        """Let the worker go on with its work."""
+        self.at_work.unlink()
 
 
 @pytest.fixture
-def held(
-    terminal: Open, tunesmith: Tunesmith, model_folder: Path, at_work: Path
-) -> Iterator[tuple[Terminal, Store, Step]]:
-    """A REPL with a worker that is at work and stands still (SIGSTOP) until it is let go (SIGCONT)."""
+def held(terminal: Open, tunesmith: Tunesmith, model_folder: Path, at_work: Path) -> Iterator[Held]:
+    """A step that was told yes at the prompt."""
     repl = ready(terminal())
     repl.line(f"/base model={model_folder}")
     repl.expect("Start?")
     repl.line("yes please")
     repl.expect("runs; /attach s1")
+    repl.at_prompt()
     store = Store(tunesmith.home)
     step = repl.wait(lambda: (found := store.step("s1")).note and found)
     assert step.status == "running" and step.pid
-    hold(store, step)
-    at_work.unlink()
-    yield repl, store, step
+    yield Held(repl, store, step, at_work)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(step.pid, signal.SIGCONT)
         os.killpg(step.pid, signal.SIGKILL)
 
 
@@ -182,7 +167,7 @@ def test_a_slip_in_an_edit_is_told_and_asked_again(terminal: Open, model_folder:
 
 
 def test_ctrl_c_in_the_grace_leaves_a_question_undecided(
-    terminal: Open, model_folder: Path, tunesmith: Tunesmith, grace: Path
+    terminal: Open, model_folder: Path, tunesmith: Tunesmith, grace: Grace
 ) -> None:
     """Asked by a slash command, and by a plan in the background."""
     plan = model_folder.parent / "plan.yaml"
@@ -191,8 +176,7 @@ def test_ctrl_c_in_the_grace_leaves_a_question_undecided(
     repl = ready(terminal())
     for command in (f"/base model={model_folder}", "/resume r1"):
         place = repl.line(command)
-        repl.expect("needed", after=place)
-        repl.wait(lambda: not repl.reads_keys())
+        grace.await_next()
         repl.type("\x03")
         repl.expect("waits for a yes to plan", after=place)
         assert "Start?" not in repl.text[place:]
@@ -204,12 +188,17 @@ def test_ctrl_c_in_the_grace_leaves_a_question_undecided(
 
 
 def test_a_yes_typed_ahead_of_the_question_is_not_taken(
-    terminal: Open, model_folder: Path, tunesmith: Tunesmith
+    terminal: Open, model_folder: Path, tunesmith: Tunesmith, grace: Grace
 ) -> None:
+    """Neither one that comes before the question nor one that comes in the same moment as the words before it."""
     repl = ready(terminal())
-    repl.type(f"/base model={model_folder}\ryes\r")
+    repl.line(f"/base model={model_folder}")
+    grace.await_next()
+    repl.line("yes")
+    grace.end()
     repl.expect("Start?")
-    time.sleep(1.0)
+    repl.answer("/jobs")
+    repl.expect("Start?", after=repl.text.rindex("planned"))
     assert Store(tunesmith.home).step("s1").status == "planned"
 
 
@@ -282,13 +271,16 @@ def test_ctrl_c_between_two_prompts_is_an_interrupt_and_the_second_one_leaves(
     """No prompt is there to read the key, so it comes as a signal; it must not end the REPL as a killed command."""
     keys: list[type[BaseException] | str] = [KeyboardInterrupt, "", KeyboardInterrupt, KeyboardInterrupt]
 
+    now = [0.0]
+
     def prompt(*_: object, **__: object) -> str:
         key = keys.pop(0)
         if isinstance(key, str):
-            time.sleep(1.1)
+            now[0] += 1.1
             return key
         raise key
 
+    monkeypatch.setattr(repl_, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(PromptSession, "prompt", prompt)
     with create_app_session(output=DummyOutput()):
         assert _Repl().run() == 0
@@ -307,22 +299,18 @@ def test_history_is_kept_from_one_start_to_the_next(terminal: Open) -> None:
     second.expect("42", after=place)
 
 
-def test_a_killed_repl_leaves_its_worker_and_the_next_start_reports_it(
-    held: tuple[Terminal, Store, Step], terminal: Open
-) -> None:
-    repl, store, step = held
-    repl.kill()
-    assert step.pid
-    os.killpg(step.pid, signal.SIGCONT)
-    wait_for(store, step.id, "done")
+def test_a_killed_repl_leaves_its_worker_and_the_next_start_reports_it(held: Held, terminal: Open) -> None:
+    held.repl.kill()
+    held.let_go()
+    wait_for(held.store, held.step.id, "done")
     assert terminal().expect("ended while nobody watched: ✓ base (s1)") > 0
     again = ready(terminal())
     time.sleep(1.0)
     assert "nobody watched" not in again.text, "it is told once"
 
 
-def test_a_killed_worker_is_told_with_the_reason(held: tuple[Terminal, Store, Step]) -> None:
-    repl, store, step = held
+def test_a_killed_worker_is_told_with_the_reason(held: Held) -> None:
+    repl, store, step, _ = held
     assert step.pid
     os.killpg(step.pid, signal.SIGKILL)
     repl.expect("✗ base (s1) failed")
@@ -330,11 +318,9 @@ def test_a_killed_worker_is_told_with_the_reason(held: tuple[Terminal, Store, St
     assert not list((store.home / "models").glob("[!.]*")), "nothing half-written stands under a model's name"
 
 
-def test_a_worker_killed_while_nobody_looked_is_found_by_the_next_command(
-    held: tuple[Terminal, Store, Step], tunesmith: Tunesmith
-) -> None:
-    repl, _, step = held
-    repl.kill()
+def test_a_worker_killed_while_nobody_looked_is_found_by_the_next_command(held: Held, tunesmith: Tunesmith) -> None:
+    step = held.step
+    held.repl.kill()
     assert step.pid
     os.killpg(step.pid, signal.SIGKILL)
     psutil.wait_procs([psutil.Process(step.pid)] if psutil.pid_exists(step.pid) else [])
@@ -343,33 +329,31 @@ def test_a_worker_killed_while_nobody_looked_is_found_by_the_next_command(
     assert '"status": "failed"' in done.stdout
 
 
-def test_ctrl_c_at_a_bar_lets_go_and_never_stops_the_job(held: tuple[Terminal, Store, Step]) -> None:
-    repl, store, step = held
+def test_ctrl_c_at_a_bar_lets_go_and_never_stops_the_job(held: Held) -> None:
+    repl, store, step, _ = held
     place = repl.line("/attach s1")
-    repl.expect("left", after=place)
-    time.sleep(0.5)
+    repl.expect("━", after=place)  # the bar: the prompt's own last line tells of the step, too
     place = repl.type("\x03")
     repl.expect("let go of s1; it goes on. /attach s1 follows it again", after=place)
-    assert step.pid
-    os.killpg(step.pid, signal.SIGCONT)
+    held.let_go()
     repl.expect("✓ base (s1)", after=place)
     assert store.step(step.id).status == "done"
 
 
-def test_leaving_says_what_goes_on(held: tuple[Terminal, Store, Step]) -> None:
-    repl, store, step = held
+def test_leaving_says_what_goes_on(held: Held) -> None:
+    repl, store, step, _ = held
     repl.type("\x04")
     repl.expect("base (s1) goes on without me; `tunesmith jobs attach s1` follows it")
     assert repl.end() == 0
     assert store.step(step.id).status == "running"
 
 
-def test_the_toolbar_shows_the_job(held: tuple[Terminal, Store, Step]) -> None:
-    held[0].expect("base s1 of r1 ·")
+def test_the_toolbar_shows_the_job(held: Held) -> None:
+    held.repl.expect("base s1 of r1 ·")
 
 
-def test_stopping_asks_first(held: tuple[Terminal, Store, Step]) -> None:
-    repl, store, step = held
+def test_stopping_asks_first(held: Held) -> None:
+    repl, store, step, _ = held
     repl.line("/stop s1")
     repl.expect("(yes or no)")
     place = repl.line("no")
@@ -378,9 +362,6 @@ def test_stopping_asks_first(held: tuple[Terminal, Store, Step]) -> None:
     place = repl.line("/stop")
     repl.expect("(yes or no)", after=place)
     repl.line("yes")
-    assert step.pid
-    repl.wait(lambda: is_asked_to_end(step.pid))
-    os.killpg(step.pid, signal.SIGCONT)
     wait_for(store, step.id, "stopped")
     repl.expect("stopped after")
 
@@ -406,17 +387,12 @@ def test_a_command_on_a_terminal_asks_and_detaches(
     command.expect("Start?")
     command.line("yes")
     store = Store(tunesmith.home)
-    step = wait_for(store, "s1", "running")
-    assert step.pid
-    hold(store, step)
+    command.expect("━")
+    command.type("\x03")
+    assert command.end() == 130
+    command.expect("jobs attach s1")
+    assert store.step("s1").status == "running"
     at_work.unlink()
-    try:
-        command.expect("starting")
-        command.type("\x03")
-        assert command.end() == 130
-        command.expect("jobs attach s1")
-        assert store.step("s1").status == "running"
-    finally:
-        os.killpg(step.pid, signal.SIGCONT)
+    wait_for(store, "s1", "done")
     assert tunesmith("jobs", "attach", "s1").returncode == 0
     assert store.step("s1").status == "done"
