@@ -141,6 +141,8 @@ def _at_a_place(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     ordered = reading.label.startswith(("do.", "go_on", "plan."))
     place = 0 if ordered else 2 if earlier else int(places[0].name)
     if place and before.kind == "cases" and deps.until:
+        listed = place == -1 and not getattr(before, "number", 0)  # `the last one` of those that are on the screen
+        place = deps.until if listed else place
         return before.model_copy(update={"number": place, "skip": 0, "as_table": False})
     if not place or not -len(items) <= place <= len(items) or len(items) < 2:
         return None

@@ -10,7 +10,7 @@ from dataclasses import replace
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.approvals import is_yes, no_clear_yes
 from tunesmith.agent.commands.layout import prose
-from tunesmith.agent.driver import describing, named_files, plan_questions, planning
+from tunesmith.agent.driver import describing, kept_apart, named_files, plan_questions, planning
 from tunesmith.agent.driver.at_price import Waits
 from tunesmith.agent.driver.choosing import edits_in, of_other_run, of_the_plan, settings_before
 from tunesmith.agent.driver.describing import Interview
@@ -70,6 +70,8 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
     if order.unread and stage == "import" and (source := order.fields.get("source")):
         return named_files.told(deps, str(source), slots_of(deps.prompt))
     slots = slots_of(deps.prompt, turn_context(deps).runs)
+    if refusal := kept_apart.refused(deps, order, slots):
+        return refusal
     if len(slots.values("run")) > 1:
         order = of_other_run(deps, order, slots)
     assigned = [Assigned(name, value, ()) for name, value in order.fields.items()]

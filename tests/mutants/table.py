@@ -1074,6 +1074,16 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_describing.py::"
          "test_what_the_first_words_say_already_is_kept_letter_for_letter_and_only_the_rest_is_asked_for"),
     )),
+    *rows(PEOPLE, "agent/driver/kept_apart.py", (
+        ("if not told and not any(one.kind in _CASES for one in named):", "if not told:",
+         "tests/agent/driver/test_kept_apart.py::test_an_order_to_learn_from_cases_is_refused"),
+        ("deps.last_query.kind in _CASES and any(", "any(",
+         "tests/agent/driver/test_kept_apart.py::test_what_is_pointed_at_is_what_was_told_last"),
+    )),
+    *rows(PEOPLE, "agent/driver/follow_ups.py", (
+        ("place = deps.until if listed else place", "place = place",
+         "tests/agent/driver/test_follow_ups.py::test_what_words_leave_unnamed_is_what_was_told_last"),
+    )),
     *rows(PEOPLE, "agent/driver/by_code.py", (
         ("or (not of_its_own and opening.may_describe(deps.prompt))", "or opening.may_describe(deps.prompt)",
          "tests/agent/driver/test_named_files.py::"
