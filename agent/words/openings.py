@@ -33,6 +33,13 @@ SENTENCES_MOST = 40
 _ENDS = re.compile(r"(?<=[.!?…])[\"'”»’)\]]*\s+|\s*\n\s*|(?<=[。！？])")
 _SHORT = re.compile(r"(?:\b\w\.\s?\w\.|^\d{1,2}\.|(?:^|[\s(])(?:[a-z]|ca|nr|vs|etc|resp|usw|bzw|ecc|approx)\.)$")
 """The end of a piece that ends no sentence: `e.g.`, a list's number; `A, B or C.` and `from 1 to 5.` end one."""
+_PAUSES = re.compile(r"(?<=[,;:–—])\s+|\s+(?=[–—-]\s)")
+_OPEN = re.compile(r"[“„«\"][^”“»\"]*$")
+"""Text that ends within a quotation, where no clause ends."""
+_CHANGE, _CLAUSE = 0.5, 5
+"""How much likelier, by its logarithm, a clause has to tell another thing than the one before it, to be taken to; and
+the words below which it counts for less: it may be one of a list. Of 0 to 3 and 1 to 9 the best on descriptions of
+other writers whose sentences were joined by commas: 85 of 100 words are kept where they belong."""
 _ARROWS, _QUOTES = ("=>", "⇒", "->", "→"), "\"'“„«"
 _BESIDE, _FLAG = 0.5, 0.35
 """How much the sentences before and behind count, and what is seen without reading: where it stands, a quotation."""
@@ -71,20 +78,58 @@ def statements(text: str) -> list[Statement]:
     import numpy as np
 
     said = sentences_of(text)[:SENTENCES_MOST]
+    return [_statement(one, row, int(np.argmax(row))) for one, row in zip(said, _likely(said), strict=True)]
+
+
+def clauses(sentence: str) -> list[Statement]:
+    """What the clauses of a long sentence tell, those that tell the same joined; each letter for letter, with the mark
+    at its end. Raises NoEncoder."""
+    import numpy as np
+
+    pieces = clauses_in(sentence)
+    likely = _likely(pieces)
+    weigh = np.array([[min(1.0, len(piece.split()) / _CLAUSE)] for piece in pieces])
+    # the likeliest way through the clauses, where each change of what is told costs (Viterbi)
+    (best, *rows), ways = np.log(likely + 1e-9) * weigh, []
+    for row in rows:
+        reached = best[:, None] - _CHANGE * (1 - np.eye(len(ROLES)))
+        ways.append(reached.argmax(axis=0))
+        best = reached.max(axis=0) + row
+    roles = [int(best.argmax())]
+    for way in reversed(ways):
+        roles.insert(0, int(way[roles[0]]))
+    firsts = [at for at in range(len(pieces)) if at == 0 or roles[at] != roles[at - 1]]
+    return [
+        _statement("".join(pieces[at:to]).strip(), likely[at:to].mean(axis=0), roles[at])
+        for at, to in zip(firsts, [*firsts[1:], len(pieces)], strict=True)
+    ]
+
+
+def clauses_in(sentence: str) -> list[str]:
+    """The clauses of a sentence by its marks, each letter for letter."""
+    pauses = (end for end in _PAUSES.finditer(sentence) if not _OPEN.search(sentence[: end.start()]))
+    starts = [0, *(end.end() for end in pauses)][:SENTENCES_MOST]
+    return [sentence[at:to] for at, to in zip(starts, [*starts[1:], len(sentence)], strict=True)]
+
+
+def _statement(text: str, likely: Floats, role: int) -> Statement:
+    told = dict(zip(ROLES, map(float, likely), strict=True))
+    return Statement(
+        text, ROLES[role], 1 - told["example"] - told["else"], told["when"] + told["both"], told["what"] + told["both"]
+    )
+
+
+def _likely(said: Sequence[str]) -> Floats:
+    """How likely each of some sentences tells each of `ROLES`."""
+    import numpy as np
+
     if not said:
-        return []
+        return np.zeros((0, len(ROLES)), np.float32)
     weights = _weights()
     scores = _features(said) @ weights[:, :-1].T + weights[:, -1]
-    likely = np.exp(scores - scores.max(axis=1, keepdims=True))
+    likely: Floats = np.exp(scores - scores.max(axis=1, keepdims=True))
     likely /= likely.sum(axis=1, keepdims=True)
-    told = (dict(zip(ROLES, map(float, row), strict=True)) for row in likely)
-    return [
-        Statement(
-            one, max(role, key=role.__getitem__), 1 - role["example"] - role["else"], role["when"] + role["both"],
-            role["what"] + role["both"],
-        )
-        for one, role in zip(said, told, strict=True)
-    ]  # fmt: skip
+    return likely
 
 
 @cache

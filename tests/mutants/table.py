@@ -1070,7 +1070,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ('return None if ": " in example.prompt or example.answer.endswith(".") else example', "return example",
          "tests/agent/driver/test_describing.py::"
          "test_an_example_on_a_line_of_its_own_is_taken_and_one_in_prose_is_not"),
-        ('lines += [f"Not taken: ', 'lines += [f"" and f"Not taken: ',
+        ('lines += [f"Not part of it: ', 'lines += [f"" and f"Not taken: ',
          "tests/agent/driver/test_describing.py::"
          "test_what_the_first_words_say_already_is_kept_letter_for_letter_and_only_the_rest_is_asked_for"),
     )),

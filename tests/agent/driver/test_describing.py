@@ -73,7 +73,7 @@ def test_what_the_first_words_say_already_is_kept_letter_for_letter_and_only_the
     said, draft = OPENING.split(". "), interview.draft
     assert (draft.when, draft.what) == (f"{said[1]}.", f"{said[2]}. {said[3]}.") and draft.never == f"{said[4]}."
     assert "4 of 4" in shown and "1 of 4" not in shown and f"never: {draft.never} ✓" in shown
-    assert "Not taken: “Hello, I keep the lost property" in shown, "nothing is dropped unsaid"
+    assert "Not part of it: “Hello, I keep the lost property" in shown, "nothing is dropped unsaid"
 
 
 def test_what_is_asked_beside_a_description_is_answered_before_its_first_question(tmp_path: Path) -> None:
@@ -101,13 +101,26 @@ def test_one_sentence_about_the_answer_tells_the_messages_too_where_no_other_doe
         interview = begin(tmp_path, "riddles", "fast", True)
         interview, shown = opening.filled_in(tmp_path, interview, "as above")
         assert interview.draft.when == when and interview.draft.what == "Each riddle gets one hint. The hint rhymes."
-        assert "Not taken: “My machine is old.”" in shown
+        assert "Not part of it: “My machine is old.”" in shown
 
 
 def test_words_of_one_sentence_are_asked_about_part_by_part_also_where_marks_were_left_out(tmp_path: Path) -> None:
     bare = OPENING.partition(". ")[2].rpartition(" Take")[0].replace(".", "").replace(":", "").lower()
     _, interview = first_words(tmp_path / "home", bare)
     assert interview is not None and interview.asked == "when" and interview.goal == bare
+
+
+def test_a_run_on_is_sorted_by_its_clauses_and_what_is_not_taken_is_shown(tmp_path: Path) -> None:
+    said = (
+        "i keep the lost property of a small railway",
+        "whenever passengers write what they have left on a train",
+        "i want the model to answer in one line, with the thing and the line that it was left on",
+        "and it must never promise that anything was found",
+    )
+    shown, interview = first_words(tmp_path / "home", ", ".join(said))
+    assert interview is not None and interview.asked == "examples"
+    assert (interview.draft.when, interview.draft.what, interview.draft.never) == said[1:]
+    assert f"Not part of it: “{said[0]}”." in shown
 
 
 def test_an_example_on_a_line_of_its_own_is_taken_and_one_in_prose_is_not(tmp_path: Path) -> None:

@@ -8,7 +8,15 @@ from typing import Any
 from tests.fixtures import yaml_of
 from tests.fixtures.tables import table
 from tunesmith.agent.driver.opening import describes, may_describe
-from tunesmith.agent.words.openings import ROLES, descriptions, fingerprint, learned_from, sentences_of, statements
+from tunesmith.agent.words.openings import (
+    ROLES,
+    clauses,
+    descriptions,
+    fingerprint,
+    learned_from,
+    sentences_of,
+    statements,
+)  # fmt: skip
 
 HELD_OUT = Path(__file__).parents[2] / "heldout"
 
@@ -53,6 +61,30 @@ def test_four_of_five_sentences_of_descriptions_written_apart_are_told_right() -
         if one.text in roles  # two of 230 hold a mark that ends a sentence
     ]
     assert len(right) > 200 and sum(right) >= 0.8 * len(right), f"{sum(right)} of {len(right)}"
+
+
+def test_four_of_five_words_of_a_run_on_are_kept_where_they_belong_and_none_is_lost() -> None:
+    """Of the same descriptions with a comma where each sentence ended."""
+    kept = {"when": {"when"}, "what": {"what"}, "both": {"when", "what"}, "never": {"never"}}
+    right: list[bool] = []
+    for each in held_out():
+        joined = ", ".join(text.rstrip(".!?。 ") for _, text in each)
+        wanted = [role for role, text in each for _ in text.rstrip(".!?。 ").split()]
+        found = clauses(joined)
+        assert " ".join(one.text for one in found).split() == joined.split()
+        if len(wanted) == len(joined.split()):  # where no sentence ends in an example's arrow
+            told = [one.role for one in found for _ in one.text.split()]
+            pairs = [(kept.get(a, set()), kept.get(b, set())) for a, b in zip(told, wanted, strict=True)]
+            right += [a == b or bool(a & b) for a, b in pairs]
+    assert len(right) > 1500 and sum(right) >= 0.8 * len(right), f"{sum(right)} of {len(right)}"
+
+
+def test_no_clause_ends_within_a_quotation_and_those_that_tell_the_same_stay_joined() -> None:
+    said = (
+        "when a guest writes, answer with one of “yes, of course”, “no, sorry” or “later, perhaps”, never with a price"
+    )
+    assert [(one.role, one.text) for one in clauses(said)][-1] == ("never", "never with a price")
+    assert any("“yes, of course”, “no, sorry” or “later, perhaps”," in one.text for one in clauses(said))
 
 
 def test_descriptions_are_known_with_marks_and_without_from_messages_that_ask_for_something_else() -> None:
