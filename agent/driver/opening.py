@@ -33,10 +33,10 @@ _TOO = 0.3
 """From which probability one about the answer tells the messages too, where no other sentence does: 5 of 5 did."""
 _PARTS = {"when": ("when",), "what": ("what",), "both": ("when", "what"), "never": ("never",)}
 """What a sentence tells → the parts that it is kept under."""
-_CLAUSE = (12, 24)
-"""The words of a clause, in the mean and at most: with more, marks are likely to be missing where its sentences end. Of
-45 descriptions without any full stop 16 have fewer all the same, of those joined by commas all but one, and of 24 that
-people typed in one breath 19."""
+_CLAUSE = (12, 20)
+"""The words of a clause that does not tell both the messages and the answer, in the mean and at most: with more, marks
+are likely to be missing where its sentences end. Of 45 descriptions without any full stop 23 have fewer all the same,
+of those joined by commas 40, and of 24 that people typed in one breath 22."""
 _PAUSES = " ,;–—"
 """What a clause that was taken out of its sentence ends with."""
 _SHOWN = 70
@@ -118,11 +118,11 @@ def _clauses(words: str) -> Sequence[Statement]:
     if not may_describe(words):
         return []
     [whole] = _statements(words)
-    lengths = [len(one.split()) for one in clauses_in(whole.text)]
-    if sum(lengths) > _CLAUSE[0] * len(lengths) or max(lengths) > _CLAUSE[1]:
-        return []
     said = clauses(whole.text)
-    return said if len({part for one in said for part in _PARTS.get(one.role, ())}) > 1 else []
+    lengths = [len(words.split()) for one in said if one.role != "both" for words in clauses_in(one.text)]
+    unmarked = sum(lengths) > _CLAUSE[0] * len(lengths) or max(lengths, default=0) > _CLAUSE[1]
+    several = len({part for one in said for part in _PARTS.get(one.role, ())}) > 1
+    return said if several and not unmarked else []
 
 
 def _describes(said: Sequence[Statement]) -> bool:
