@@ -1064,15 +1064,24 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_said.py::test_a_change_of_the_plan_and_a_question_are_both_heard"),
     )),
     *rows(PEOPLE, "agent/driver/opening.py", (
-        ('    if not describes(words):\n        return interview, ""', '    if not said:\n        return interview, ""',
+        ("if several and not unmarked", "if several",
          "tests/agent/driver/test_describing.py::"
          "test_words_of_one_sentence_are_asked_about_part_by_part_also_where_marks_were_left_out"),
+        ("if describes(words) else _clauses(words)", "if describes(words) else []",
+         "tests/agent/driver/test_describing.py::"
+         "test_a_run_on_is_sorted_by_its_clauses_and_what_is_not_taken_is_shown"),
         ('return None if ": " in example.prompt or example.answer.endswith(".") else example', "return example",
          "tests/agent/driver/test_describing.py::"
          "test_an_example_on_a_line_of_its_own_is_taken_and_one_in_prose_is_not"),
-        ('lines += [f"Not part of it: ', 'lines += [f"" and f"Not taken: ',
+        ('lines += [f"Not part of it: ', 'lines += [f"" and f"Not part of it: ',
          "tests/agent/driver/test_describing.py::"
          "test_what_the_first_words_say_already_is_kept_letter_for_letter_and_only_the_rest_is_asked_for"),
+    )),
+    *rows(PEOPLE, "agent/words/openings.py", (
+        ("len(piece.split()) / _CLAUSE)", "len(piece.split()) / 1)",
+         "tests/agent/words/test_openings.py::test_a_clause_of_few_words_may_be_one_of_a_list_and_stays_with_it"),
+        ("if not _OPEN.search(sentence[: end.start()])", "if end",
+         "tests/agent/words/test_openings.py::test_no_clause_ends_within_a_quotation"),
     )),
     *rows(PEOPLE, "agent/driver/kept_apart.py", (
         ("if not told and not any(one.kind in _CASES for one in named):", "if not told:",
@@ -1082,7 +1091,7 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(PEOPLE, "agent/driver/follow_ups.py", (
         ("place = deps.until if listed else place", "place = place",
-         "tests/agent/driver/test_follow_ups.py::test_what_words_leave_unnamed_is_what_was_told_last"),
+         "tests/agent/driver/test_follow_ups.py::test_the_last_one_of_a_list_that_goes_on_is_the_last_on_the_screen"),
     )),
     *rows(PEOPLE, "agent/driver/by_code.py", (
         ("or (not of_its_own and opening.may_describe(deps.prompt))", "or opening.may_describe(deps.prompt)",

@@ -122,6 +122,11 @@ def test_short_words_are_asked_of_what_the_answer_was_about(
     assert {say: shows in text for say, text in shown.items()} == dict.fromkeys(says, True), shown
 
 
+def test_the_last_one_of_a_list_that_goes_on_is_the_last_on_the_screen(tmp_path: Path) -> None:
+    shown = behind(tmp_path, FAILS, "which cases fail?", ("show me the last one in full", "zeig mir den letzten ganz"))
+    assert all("4 of 23: r1" in text for text in shown.values()), shown
+
+
 @table(
     ("state", "before", "says"),
     [
@@ -197,7 +202,6 @@ UNTESTED = "r1 is trained and merged, nothing tested after the merge"
         (DECLINED, "what did I approve?", ("und der Rest?", "y el resto?"), "generate (s3 of r1) refused"),
         (SEVERAL, "which steps failed?", ("why the last one?", "warum der letzte?"), "Why: needs 27.4 GiB"),
         (FAILS, "which cases fail?", ("one more", "noch einer"), "Numbers 5 to 5 of 23"),
-        (FAILS, "which cases fail?", ("show me the last one in full", "zeig mir den letzten ganz"), "4 of 23: r1"),
         (FAILS, "which cases fail?", ("what would have been correct?", "was wäre richtig gewesen?"), "wanted: "),
         (TWO, "show me the loss curve of r2", ("is that good?", "ist das gut?"), "r2: Not over-trained"),
         (TWO, "how much disk do my runs take?", ("and how much is left?", "et il en reste combien ?"), "Disk: "),

@@ -11,6 +11,7 @@ from tunesmith.agent.driver.opening import describes, may_describe
 from tunesmith.agent.words.openings import (
     ROLES,
     clauses,
+    clauses_in,
     descriptions,
     fingerprint,
     learned_from,
@@ -79,12 +80,21 @@ def test_four_of_five_words_of_a_run_on_are_kept_where_they_belong_and_none_is_l
     assert len(right) > 1500 and sum(right) >= 0.8 * len(right), f"{sum(right)} of {len(right)}"
 
 
-def test_no_clause_ends_within_a_quotation_and_those_that_tell_the_same_stay_joined() -> None:
+def test_no_clause_ends_within_a_quotation() -> None:
+    said = 'when a guest writes, answer with “yes, of course” or "no, sorry", never with a price'
+    assert [one.strip() for one in clauses_in(said)] == [
+        "when a guest writes,", "answer with “yes, of course” or \"no, sorry\",", "never with a price",
+    ]  # fmt: skip
+    assert "".join(clauses_in(said)) == said
+
+
+def test_a_clause_of_few_words_may_be_one_of_a_list_and_stays_with_it() -> None:
     said = (
-        "when a guest writes, answer with one of “yes, of course”, “no, sorry” or “later, perhaps”, never with a price"
+        "i want it tuned so when it gets a raw syslog line it replies with json only, keys severity, service and "
+        "summary, summary max 10 words, no markdown fences and no chatter before or after"
     )
-    assert [(one.role, one.text) for one in clauses(said)][-1] == ("never", "never with a price")
-    assert any("“yes, of course”, “no, sorry” or “later, perhaps”," in one.text for one in clauses(said))
+    told = [(one.role, one.text) for one in clauses(said)]
+    assert ("what", "keys severity, service and summary, summary max 10 words,") in told
 
 
 def test_descriptions_are_known_with_marks_and_without_from_messages_that_ask_for_something_else() -> None:
