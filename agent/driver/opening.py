@@ -35,7 +35,7 @@ _PARTS = {"when": ("when",), "what": ("what",), "both": ("when", "what"), "never
 """What a sentence tells → the parts that it is kept under."""
 _CLAUSE = (12, 20)
 """The words of a clause that does not tell both the messages and the answer, in the mean and at most: with more, marks
-are likely to be missing where its sentences end. Of 45 descriptions without any full stop 23 have fewer all the same,
+are likely to be missing where its sentences end. Of 45 descriptions without any full stop 20 are sorted all the same,
 of those joined by commas 40, and of 24 that people typed in one breath 22."""
 _PAUSES = " ,;–—"
 """What a clause that was taken out of its sentence ends with."""
@@ -121,7 +121,7 @@ def _clauses(words: str) -> Sequence[Statement]:
     said = clauses(whole.text)
     lengths = [len(words.split()) for one in said if one.role != "both" for words in clauses_in(one.text)]
     unmarked = sum(lengths) > _CLAUSE[0] * len(lengths) or max(lengths, default=0) > _CLAUSE[1]
-    several = len({part for one in said for part in _PARTS.get(one.role, ())}) > 1
+    several = len({one.role for one in said if one.role in _PARTS}) > 1
     return said if several and not unmarked else []
 
 

@@ -34,8 +34,6 @@ _ENDS = re.compile(r"(?<=[.!?…])[\"'”»’)\]]*\s+|\s*\n\s*|(?<=[。！？])
 _SHORT = re.compile(r"(?:\b\w\.\s?\w\.|^\d{1,2}\.|(?:^|[\s(])(?:[a-z]|ca|nr|vs|etc|resp|usw|bzw|ecc|approx)\.)$")
 """The end of a piece that ends no sentence: `e.g.`, a list's number; `A, B or C.` and `from 1 to 5.` end one."""
 _PAUSES = re.compile(r"(?<=[,;:–—])\s+|\s+(?=[–—-]\s)")
-_OPEN = re.compile(r"[“„«\"][^”“»\"]*$")
-"""Text that ends within a quotation, where no clause ends."""
 _CHANGE, _CLAUSE = 0.5, 5
 """How much likelier, by its logarithm, a clause has to tell another thing than the one before it, to be taken to; and
 the words below which it counts for less: it may be one of a list. Of 0 to 3 and 1 to 9 the best on descriptions of
@@ -107,9 +105,17 @@ def clauses(sentence: str) -> list[Statement]:
 
 def clauses_in(sentence: str) -> list[str]:
     """The clauses of a sentence by its marks, each letter for letter."""
-    pauses = (end for end in _PAUSES.finditer(sentence) if not _OPEN.search(sentence[: end.start()]))
+    pauses = [end for end in _PAUSES.finditer(sentence) if not _quotes(sentence[: end.start()])]
     starts = [0, *(end.end() for end in pauses)][:SENTENCES_MOST]
     return [sentence[at:to] for at, to in zip(starts, [*starts[1:], len(sentence)], strict=True)]
+
+
+def _quotes(text: str) -> bool:
+    """Whether a text ends within a quotation: “ opens one, and ends one that „ has opened."""
+    within = False
+    for mark in re.findall('[“”„«»"]', text):
+        within = mark in "„«" or (mark in '“"' and not within)
+    return within
 
 
 def _statement(text: str, likely: Floats, role: int) -> Statement:

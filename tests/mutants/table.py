@@ -1080,7 +1080,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(PEOPLE, "agent/words/openings.py", (
         ("len(piece.split()) / _CLAUSE)", "len(piece.split()) / 1)",
          "tests/agent/words/test_openings.py::test_a_clause_of_few_words_may_be_one_of_a_list_and_stays_with_it"),
-        ("if not _OPEN.search(sentence[: end.start()])", "if end",
+        ("if not _quotes(sentence[: end.start()])", "if end",
          "tests/agent/words/test_openings.py::test_no_clause_ends_within_a_quotation"),
     )),
     *rows(PEOPLE, "agent/driver/kept_apart.py", (

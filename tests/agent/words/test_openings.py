@@ -81,11 +81,15 @@ def test_four_of_five_words_of_a_run_on_are_kept_where_they_belong_and_none_is_l
 
 
 def test_no_clause_ends_within_a_quotation() -> None:
-    said = 'when a guest writes, answer with “yes, of course” or "no, sorry", never with a price'
-    assert [one.strip() for one in clauses_in(said)] == [
-        "when a guest writes,", "answer with “yes, of course” or \"no, sorry\",", "never with a price",
-    ]  # fmt: skip
-    assert "".join(clauses_in(said)) == said
+    parts = [
+        "when a guest writes, ",
+        "answer with “yes, of course”, ",
+        "„ja, gut“ or ",
+        '"no, sorry", ',
+        "never with a price",
+    ]
+    said = "".join(parts)
+    assert clauses_in(said) == [*parts[:2], "".join(parts[2:4]), parts[4]]
 
 
 def test_a_clause_of_few_words_may_be_one_of_a_list_and_stays_with_it() -> None:
