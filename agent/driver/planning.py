@@ -110,6 +110,9 @@ _TWO_WORDS = re.compile(r"[a-z]+/[a-z]+")
 """`yes/no`: in a wish no model, unless one is known by it."""
 
 
+_NAME_PARTS = re.compile(r"[\s/_-]+")
+
+
 def _published_base(words: str) -> str:
     """The first OWNER/NAME in words, wherever it stands in them; empty: none."""
     names = (str(slot.value) for slot in slots_of(words[: opening.LONGEST]).all("model"))
@@ -131,7 +134,12 @@ def _wished_base(deps: TurnDeps, words: str) -> tuple[str, str]:
     if not base or (_TWO_WORDS.fullmatch(base) and not hub_name(base)):
         return "", ""
     title = BUNDLED[base].title if base in BUNDLED else base
-    return base, f" (Its base will be {title}, as you said. {whether_it_fits(deps, base)})".replace(". )", ".)")
+    named = model_in(slots)
+    words = str(named.value) if named and base not in BUNDLED else title
+    told = f"Its base will be {title}, as you said."
+    if not {*_NAME_PARTS.split(words.lower())} <= {*_NAME_PARTS.split(title.lower())}:  # `llama 3 8b` is no Llama-3.1
+        told = f"Its base will be {title}, which I take “{words}” for; OWNER/NAME names another."
+    return base, f" ({told} {whether_it_fits(deps, base)})".replace(". )", ".)")
 
 
 def named_base(slots: Slots) -> str:

@@ -34,6 +34,8 @@ _ENDS = re.compile(r"(?<=[.!?…])[\"'”»’)\]]*\s+|\s*\n\s*|(?<=[。！？])
 _SHORT = re.compile(r"(?:\b\w\.\s?\w\.|^\d{1,2}\.|(?:^|[\s(])(?:[a-z]|ca|nr|vs|etc|resp|usw|bzw|ecc|approx)\.)$")
 """The end of a piece that ends no sentence: `e.g.`, a list's number; `A, B or C.` and `from 1 to 5.` end one."""
 _PAUSES = re.compile(r"(?<=[,;:–—])\s+|\s+(?=[–—-]\s)")
+_PAIRS = {"“": "”", "„": "“”", "«": "»", "‘": "’", '"': '"', "'": "'", "(": ")", "[": "]"}
+"""What opens a quotation or a bracket, and what closes it: no clause ends between."""
 _CHANGE, _CLAUSE = 0.5, 5
 """How much likelier, by its logarithm, a clause has to tell another thing than the one before it, to be taken to; and
 the words below which it counts for less: it may be one of a list. Of 0 to 3 and 1 to 9 the best on descriptions of
@@ -81,7 +83,7 @@ def statements(text: str) -> list[Statement]:
 
 def clauses(sentence: str) -> list[Statement]:
     """What the clauses of a long sentence tell, those that tell the same joined; each letter for letter, with the mark
-    at its end. Raises NoEncoder."""
+    at its end and without a dash before it. Raises NoEncoder."""
     import numpy as np
 
     pieces = clauses_in(sentence)
@@ -98,24 +100,27 @@ def clauses(sentence: str) -> list[Statement]:
         roles.insert(0, int(way[roles[0]]))
     firsts = [at for at in range(len(pieces)) if at == 0 or roles[at] != roles[at - 1]]
     return [
-        _statement("".join(pieces[at:to]).strip(), likely[at:to].mean(axis=0), roles[at])
+        _statement("".join(pieces[at:to]).strip().lstrip("-–— "), likely[at:to].mean(axis=0), roles[at])
         for at, to in zip(firsts, [*firsts[1:], len(pieces)], strict=True)
     ]
 
 
 def clauses_in(sentence: str) -> list[str]:
     """The clauses of a sentence by its marks, each letter for letter."""
-    pauses = [end for end in _PAUSES.finditer(sentence) if not _quotes(sentence[: end.start()])]
+    pauses = [end for end in _PAUSES.finditer(sentence) if not _within(sentence[: end.start()])]
     starts = [0, *(end.end() for end in pauses)][:SENTENCES_MOST]
     return [sentence[at:to] for at, to in zip(starts, [*starts[1:], len(sentence)], strict=True)]
 
 
-def _quotes(text: str) -> bool:
-    """Whether a text ends within a quotation: “ opens one, and ends one that „ has opened."""
-    within = False
-    for mark in re.findall('[“”„«»"]', text):
-        within = mark in "„«" or (mark in '“"' and not within)
-    return within
+def _within(text: str) -> bool:
+    """Whether a text ends within a quotation or a bracket; an apostrophe behind a letter opens none."""
+    closes = ""
+    for before, mark in zip(f" {text}", text, strict=False):
+        if closes:
+            closes = "" if mark in closes else closes
+        elif mark != "'" or not before.isalnum():
+            closes = _PAIRS.get(mark, "")
+    return bool(closes)
 
 
 def _statement(text: str, likely: Floats, role: int) -> Statement:

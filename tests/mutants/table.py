@@ -1080,8 +1080,8 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(PEOPLE, "agent/words/openings.py", (
         ("len(piece.split()) / _CLAUSE)", "len(piece.split()) / 1)",
          "tests/agent/words/test_openings.py::test_a_clause_of_few_words_may_be_one_of_a_list_and_stays_with_it"),
-        ("if not _quotes(sentence[: end.start()])", "if end",
-         "tests/agent/words/test_openings.py::test_no_clause_ends_within_a_quotation"),
+        ("if not _within(sentence[: end.start()])", "if end",
+         "tests/agent/words/test_openings.py::test_no_clause_ends_within_a_quotation_or_a_bracket"),
     )),
     *rows(PEOPLE, "agent/driver/kept_apart.py", (
         ("if not told and not any(one.kind in _CASES for one in named):", "if not told:",

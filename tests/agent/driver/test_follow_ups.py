@@ -403,5 +403,8 @@ def test_a_base_by_its_spoken_name_is_named_whole_and_whether_it_fits(tmp_path: 
     with at(tmp_path / "home", EMPTY) as shell:
         shown = types(shell, "teach qwen3 4b to answer my mails")
         assert "Its base will be Qwen/Qwen3-4B, as you said." in shown and "Qwen3-4B" in shown.split("as you said.")[1]
+    with at(tmp_path / "nearest", EMPTY) as shell:
+        shown = types(shell, "teach llama 3 8b to answer my mails")
+        assert "Llama-3.1-8B-Instruct, which I take “llama 3 8b” for; OWNER/NAME names another." in shown
     with at(tmp_path / "unknown", EMPTY) as shell:
         assert "I know no model “deepseek 7b”" in types(shell, "teach deepseek 7b to answer my mails")
