@@ -190,7 +190,7 @@ def test_ctrl_c_in_the_grace_leaves_a_question_undecided(
 def test_a_yes_typed_ahead_of_the_question_is_not_taken(
     terminal: Open, model_folder: Path, tunesmith: Tunesmith, grace: Grace
 ) -> None:
-    """Neither one that comes before the question nor one that comes in the same moment as the words before it."""
+    """One that comes while the price stands there and its question does not."""
     repl = ready(terminal())
     repl.line(f"/base model={model_folder}")
     grace.await_next()
