@@ -5,7 +5,7 @@ from __future__ import annotations
 from tunesmith.agent.driver.look_ups import GUESSED, turn_context
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.words.acts import Order
-from tunesmith.agent.words.lexicon import everyday
+from tunesmith.agent.words.lexicon import everyday, lexicon
 from tunesmith.agent.words.reading import read
 from tunesmith.agent.words.slots import Slots
 
@@ -22,7 +22,7 @@ def refused(deps: TurnDeps, order: Order, slots: Slots) -> TurnAnswer | None:
         return None
     context = turn_context(deps)
     named = [one for words in order.unread if (one := read(words, context)).probability >= GUESSED]
-    told = deps.last_query is not None and deps.last_query.kind in _CASES and any(everyday("several", slots.words))
+    told = deps.last_query is not None and deps.last_query.kind in _CASES and _points_at_several(slots)
     if not told and not any(one.kind in _CASES for one in named):
         return None
     return TurnAnswer(
@@ -30,3 +30,12 @@ def refused(deps: TurnDeps, order: Order, slots: Slots) -> TurnAnswer | None:
         f"it. What {order.stage} takes is rows, and one that is like a case is dropped. “What should I try next?” says "
         f"what would help with cases that fail."
     )
+
+
+def _points_at_several(slots: Slots) -> bool:
+    """`train on them`, `on those then`; in `with those settings` something is named."""
+    for match in everyday("several", slots.words):
+        behind = slots.words[match.after :]
+        if match.name == "alone" or not behind or any(one.first == 0 for one in lexicon()["joints"].find(behind)):
+            return True
+    return False

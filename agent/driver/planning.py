@@ -111,6 +111,7 @@ _TWO_WORDS = re.compile(r"[a-z]+/[a-z]+")
 
 
 _NAME_PARTS = re.compile(r"[\s/_-]+")
+"""Between the parts of a model's name: `llama 3 8b`, `Llama-3.1-8B`."""
 
 
 def _published_base(words: str) -> str:

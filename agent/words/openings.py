@@ -107,20 +107,21 @@ def clauses(sentence: str) -> list[Statement]:
 
 def clauses_in(sentence: str) -> list[str]:
     """The clauses of a sentence by its marks, each letter for letter."""
-    pauses = [end for end in _PAUSES.finditer(sentence) if not _within(sentence[: end.start()])]
-    starts = [0, *(end.end() for end in pauses)][:SENTENCES_MOST]
+    within = _within(sentence)
+    starts = [0, *(end.end() for end in _PAUSES.finditer(sentence) if not within[end.start()])][:SENTENCES_MOST]
     return [sentence[at:to] for at, to in zip(starts, [*starts[1:], len(sentence)], strict=True)]
 
 
-def _within(text: str) -> bool:
-    """Whether a text ends within a quotation or a bracket; an apostrophe behind a letter opens none."""
-    closes = ""
+def _within(text: str) -> list[bool]:
+    """Of each place whether it is within a quotation or a bracket; an apostrophe behind a letter opens none."""
+    closes, within = "", []
     for before, mark in zip(f" {text}", text, strict=False):
+        within.append(bool(closes))
         if closes:
             closes = "" if mark in closes else closes
         elif mark != "'" or not before.isalnum():
             closes = _PAIRS.get(mark, "")
-    return bool(closes)
+    return within
 
 
 def _statement(text: str, likely: Floats, role: int) -> Statement:

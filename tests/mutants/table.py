@@ -1080,13 +1080,13 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(PEOPLE, "agent/words/openings.py", (
         ("len(piece.split()) / _CLAUSE)", "len(piece.split()) / 1)",
          "tests/agent/words/test_openings.py::test_a_clause_of_few_words_may_be_one_of_a_list_and_stays_with_it"),
-        ("if not _within(sentence[: end.start()])", "if end",
+        ("if not within[end.start()])", "if end)",
          "tests/agent/words/test_openings.py::test_no_clause_ends_within_a_quotation_or_a_bracket"),
     )),
     *rows(PEOPLE, "agent/driver/kept_apart.py", (
         ("if not told and not any(one.kind in _CASES for one in named):", "if not told:",
          "tests/agent/driver/test_kept_apart.py::test_an_order_to_learn_from_cases_is_refused"),
-        ("deps.last_query.kind in _CASES and any(", "any(",
+        ("deps.last_query.kind in _CASES and _points", "_points",
          "tests/agent/driver/test_kept_apart.py::test_what_is_pointed_at_is_what_was_told_last"),
     )),
     *rows(PEOPLE, "agent/driver/follow_ups.py", (

@@ -32,10 +32,11 @@ def test_an_order_to_learn_from_cases_is_refused(tmp_path: Path) -> None:
     [
         ("which cases fail?", ("ok train on those then", "trainier damit"), True),
         ("show me some of the test cases", ("train on them",), True),
-        ("which cases fail?", ("train it again with rank 8", "write 200 more rows like these"), False),
+        ("which cases fail?", ("train it again with rank 8", "train again with these settings",
+                                "write 200 more rows like these"), False),
         ("show me some training rows", ("train on them",), False),
     ],
-)
+)  # fmt: skip
 def test_what_is_pointed_at_is_what_was_told_last(
     tmp_path: Path, before: str, says: Sequence[str], refused: bool
 ) -> None:

@@ -333,6 +333,7 @@ def test_ctrl_c_at_a_bar_lets_go_and_never_stops_the_job(held: Held) -> None:
     repl, store, step, _ = held
     place = repl.line("/attach s1")
     repl.expect("━", after=place)  # the bar: the prompt's own last line tells of the step, too
+    repl.expect("left", after=repl.text.index("━", place))
     place = repl.type("\x03")
     repl.expect("let go of s1; it goes on. /attach s1 follows it again", after=place)
     held.let_go()
