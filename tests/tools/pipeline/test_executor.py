@@ -95,6 +95,16 @@ def test_a_wrong_field_is_named_with_the_right_one(stage: str, fields: dict[str,
             "{stage: deploy, arm: adapter}]",
             "step 8: deploy serves only what was evaluated",
         ),
+        (
+            "name: x\non: ssh\nsteps: [inspect, base]",
+            "`on: ssh` is followed nowhere, for inspect, base can be done only",
+        ),
+        (
+            "name: x\non: ray\nsteps: [base]",
+            "`on: ray` is followed nowhere, for base can be done only here; leave `on`",
+        ),
+        ("name: x\non: ssh\nsteps: [base, baseline]", "baseline: on is 'ssh'"),
+        ("name: x\non: ray\nsteps: [nosuch]", "no stage 'nosuch'"),
         ("name: x\nsteps: []", "steps"),
         ("steps: [base]", "name"),
         ("name: x\nsteps: [{lora_rank: 3}]", "step 1 names no stage"),
@@ -107,6 +117,13 @@ def test_a_wrong_field_is_named_with_the_right_one(stage: str, fields: dict[str,
 def test_a_broken_plan_is_refused_by_name(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(BadInput, match=told):
         load_pipeline(plan_file(tmp_path, text))
+
+
+def test_a_plan_says_where_its_steps_are_done_where_one_of_them_can_go(tmp_path: Path) -> None:
+    for on, kept in (("ray", "ray"), ("here", "here")):
+        plan = load_pipeline(plan_file(tmp_path, f"name: x\non: {on}\nsteps: [base, baseline]"))
+        assert [spec.fields.get("on") for spec in plan.steps] == [None, kept]
+    assert load_pipeline(plan_file(tmp_path, "name: x\non: here\nsteps: [base]")).steps[0].fields == {}
 
 
 def test_the_bundled_plans_bring_their_rows_and_hold_every_stage_that_needs_no_file_of_the_user() -> None:
