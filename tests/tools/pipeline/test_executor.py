@@ -13,7 +13,7 @@ from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.estimate import STORE_BYTES, estimate, room
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.pace import Past
 from tunesmith.tools.core.rates import Seconds, usual_card
@@ -96,8 +96,8 @@ def test_a_wrong_field_is_named_with_the_right_one(stage: str, fields: dict[str,
             "step 8: deploy serves only what was evaluated",
         ),
         (
-            "name: x\non: ssh\nsteps: [inspect, base]",
-            "`on: ssh` is followed nowhere, for inspect, base can be done only",
+            "name: x\non: ssh\nsteps: [base, deploy]",
+            "`on: ssh` is followed nowhere, for base, deploy can be done only",
         ),
         (
             "name: x\non: ray\nsteps: [base]",
@@ -215,8 +215,8 @@ def test_a_base_that_only_had_to_be_verified_does_not_price_one_that_has_to_be_c
     known = {past.like for past in past_steps(ws.store, measure_machine(ws.store.home))}
     assert known == {"folder", "folder, here already"}
     again, fresh = (price(ws, StepRequest("base", {"model": model})).estimate for model in (first, other))
-    assert "2 past runs of base (folder, here already)" in again.basis and again.disk_bytes == 0
-    assert "1 past run of base (folder)" in fresh.basis and fresh.disk_bytes > 0
+    assert "2 past runs of base (folder, here already)" in again.basis and again.disk_bytes == STORE_BYTES
+    assert "1 past run of base (folder)" in fresh.basis and fresh.disk_bytes > STORE_BYTES
 
 
 def test_what_each_kind_of_work_took_is_kept_and_counts_on_the_same_machine_alone(tmp_path: Path) -> None:
