@@ -328,7 +328,8 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(STORE, "memory/damage.py", (
         ("or code in _READ_CODES", "or False",
          f"{_DAMAGE}test_what_a_disk_cannot_give_back_is_damage_and_a_full_or_busy_one_is_none"),
-        ("class StoreDamaged(sqlite3.DatabaseError):", "class StoreDamaged(BadInput):",
+        ("class StoreDamaged(sqlite3.DatabaseError):",
+         "from tunesmith.memory.errors import BadInput\nclass StoreDamaged(BadInput):",
          f"{_DAMAGE}test_an_answer_does_not_do_without_what_is_damaged"),
         ("    if isinstance(error, UnicodeDecodeError):", "    if False:",
          f"{_DAMAGE}test_words_of_sqlite_that_quote_damage_are_told"),
@@ -342,7 +343,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(PRICES, "tools/core/estimate.py", (
         ("disk_bytes=disk_bytes + STORE_BYTES", "disk_bytes=disk_bytes",
          f"{_RECORDED}test_the_store_is_in_the_price_of_every_step"),
-        ("round(2 * records * within)", "round(records * within)",
+        ("round(2 * records *", "round(records *",
          f"{_RECORDED}test_records_take_their_pages_and_their_log_and_not_twice_as_much"),
     )),
     *rows(PRICES, "tools/imports/import_rows.py", (

@@ -17,16 +17,18 @@ _NAMED = 2
 STORE_BYTES = (1_000 * 4_120) + (256 << 10)
 """Of disk, whatever a step writes: the log of the store, which SQLite begins anew after 1,000 pages; the first pages of
 a new one, its shared memory, locks and manifests."""
-_PAGE, _COLUMNS = 4_096, 200
-"""Bytes: of a page, and what a record takes beside its text, its places in the indexes included."""
+_PAGE, _COLUMNS, _INDEXED = 4_096, 90, 40
+"""Bytes: of a page, and what a record takes beside its text, with its columns and in the indexes."""
+_INNER = 1.1
+"""Pages that lead to pages, and the part of an index that stays free."""
 
 
 def recorded_bytes(bytes_: int, records: int) -> int:
-    """Disk that records with so much text take in the store: in its pages, which end with a whole one, and its log."""
+    """Disk that records with so much text take in the store: in its pages, and once more in its log."""
     each = bytes_ / max(1, records) + _COLUMNS
-    # Half a record is lost at the end of a page, or half a page at the end of a record.
-    within = _PAGE / max(1.0, _PAGE / each - 0.5) if each < _PAGE else each + _PAGE / 2
-    return round(2 * records * within)
+    # Records alike fill a page with whole ones; of one that is longer than a page only the rest shares one.
+    within = _PAGE / (_PAGE // each) if each <= _PAGE else each + _PAGE / 4
+    return round(2 * records * (within + _INDEXED) * _INNER)
 
 
 def estimate(
