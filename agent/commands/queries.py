@@ -83,7 +83,7 @@ def runs(args: argparse.Namespace, settings: Settings, store: Store, out: Output
     else:
         document = {"runs": [_run_line(store, run.id) for run in store.runs()]}
         out.document(document, render.runs_table(store, day))
-        if left := left_behind(store):
+        if not store.is_new and (left := left_behind(store)):  # else its opening has said it
             out.say(left)
     return 0
 
