@@ -21,16 +21,7 @@ from pydantic import Field
 from tunesmith.agent.commands.places import may_name_a_place, places
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.startup import unexpected
-from tunesmith.agent.mcp_forms import (
-    Agreed,
-    Allowed,
-    NotNeeded,
-    Shown,
-    Unasked,
-    can_ask,
-    leave_to_look,
-    price_to_agree_to,
-)
+from tunesmith.agent.mcp_forms import Agreed, Allowed, NotNeeded, Shown, Unasked, leave_to_look, price_to_agree_to
 from tunesmith.agent.queries.answer import Context as Records
 from tunesmith.agent.queries.registry import REQUESTS, answer
 from tunesmith.agent.version import VERSION
@@ -63,7 +54,7 @@ cases and no answers: for those name the command, as `tunesmith rows review`, `t
 
 _READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 _ASKS_THE_HUB = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=True)
-_PRICES = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
+_PRICES = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=True)
 _STARTS = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=True)
 _STOPS = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
 
@@ -197,9 +188,10 @@ class _Tools:
         return _step(now)
 
     def stop(self, step: str) -> Json:
-        """End a step at work. What it did is kept: it can be planned again and goes on from there."""
+        """End a step at work, unasked. What it did is kept: going on from there takes a new yes."""
         if self.store.step(step).status != RUNNING:
             raise BadInput(f"{step} does not run: it is {self.store.step(step).status}")
+        self.store.event("step.stopped", step=step, by="mcp")
         return _step(launcher.stop(self.store, step))
 
     # What a person is asked about
@@ -210,7 +202,7 @@ class _Tools:
 
         @_plain_errors
         def ask_price(waiting: Annotated[Shown, Resolve(shown)], ctx: Context) -> Elicit[Agreed] | Agreed:
-            return price_to_agree_to(waiting) if can_ask(ctx) else Unasked()
+            return price_to_agree_to(waiting, ctx)
 
         @_plain_errors
         def of_a_model(model: str, ctx: Context) -> Elicit[Allowed] | Allowed:

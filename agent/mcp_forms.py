@@ -75,9 +75,11 @@ def leave_to_look(names: Sequence[str], ctx: Context) -> Elicit[Allowed] | Allow
     return Elicit(f"May tunesmith look at {named}, here or on the hub?", Allowed)
 
 
-def price_to_agree_to(shown: Shown) -> Elicit[Agreed]:
+def price_to_agree_to(shown: Shown, ctx: Context) -> Elicit[Agreed] | Agreed:
     """A price with what was chosen. Step and whole hash stand in it: an answer counts for the very form it was given
     to."""
+    if not can_ask(ctx):
+        return Unasked()
     plan = shown.plan
     declared = catalog.ENTRIES[plan.stage].load().request.model_fields
     chosen = {

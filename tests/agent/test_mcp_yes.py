@@ -11,7 +11,6 @@ pytest.importorskip("mcp", reason="pip install 'tunesmith[mcp]'")
 
 from tests.agent.test_mcp import BASE, MODES, Person, called, home, launched, talk
 from tests.fixtures.stored_runs import new_builder
-from tests.fixtures.tables import table
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import catalog
@@ -114,6 +113,8 @@ def test_stop_ends_a_step_at_work_without_a_yes_and_nothing_else(home: Path, mon
     refused, answer = talk(home, calls, person=person)
     assert refused.is_error and "does not run: it is done" in str(refused.content)
     assert not answer.is_error and stopped == [at_work] and person.shown == []
+    [event] = Store(home).read("SELECT step, data FROM events WHERE event = 'step.stopped'")
+    assert tuple(event) == (at_work, '{"by": "mcp"}')
 
 
 def test_settings_of_a_run_whose_newest_step_with_any_is_an_import_are_told(home: Path) -> None:
@@ -130,11 +131,11 @@ def test_settings_of_a_run_whose_newest_step_with_any_is_an_import_are_told(home
     assert facts["source"]["default"] == "none (it has to be named)" and facts["limit"]["default"] == 100_000
 
 
-@table("stage", catalog.BY_NAME)
-def test_the_defaults_of_every_stage_can_be_told(tmp_path: Path, stage: str) -> None:
-    new_builder(tmp_path).store.close()
+def test_the_defaults_of_every_stage_can_be_told(home: Path) -> None:
+    new_builder(home).store.close()
 
-    async def calls(client: Any) -> Any:
-        return await called(client, "ask", question={"kind": "settings", "about": "defaults", "stage": stage})
+    async def calls(client: Any) -> list[Any]:
+        asked = [{"kind": "settings", "about": "defaults", "stage": stage} for stage in catalog.BY_NAME]
+        return [await called(client, "ask", question=one) for one in asked]
 
-    assert "Undefined" not in str(talk(tmp_path, calls))
+    assert "Undefined" not in str(talk(home, calls))
