@@ -68,6 +68,8 @@ _PATHS, _LIMITS = "tests/trust/test_path_attacks.py::", "tests/trust/test_bounds
 _TERMINAL, _STATISTICS = "tests/trust/test_terminal.py::", "tests/tools/evaluation/test_statistics.py::"
 _FOLDER, _APPROVERS = "tests/tools/models/test_folder.py::", "tests/agent/commands/test_approvals.py::"
 
+_UNASKED = "tests/trust/test_unasked_looks.py::"
+_LEAVE = "tests/agent/test_doors.py::test_leave_is_asked_for_exactly_what_would_be_looked_at"
 _UNREAD = "tests/agent/words/test_unread.py::"
 _ELSEWHERE = "tests/tools/pipeline/test_another_machine.py::"
 
@@ -82,17 +84,55 @@ def rows(guard: str, file: str, broken: tuple[tuple[str, ...], ...]) -> Iterator
 MUTANTS: tuple[Mutant, ...] = (
     # --- another agent
     *rows(AGENT, "agent/mcp.py", (
-        ("        if not asked:\n", "        if True:\n",
-         "tests/agent/test_mcp.py::test_a_price_looks_at_no_place_that_a_person_did_not_allow"),
+        ("kind not in _FOR_THE_SCREEN and not any(", "kind not in _FOR_THE_SCREEN or any(",
+         "tests/agent/test_mcp.py::test_what_is_for_the_screen_or_looks_elsewhere_cannot_be_asked"),
+        (" and not any(map(may_name_a_place, request.model_fields.values()))", "",
+         "tests/agent/test_mcp.py::test_what_is_for_the_screen_or_looks_elsewhere_cannot_be_asked"),
+        ("return leave_to_look([model], ctx)", "return NotNeeded()",
+         "tests/agent/test_mcp.py::test_a_model_that_is_not_known_here_is_looked_for_only_after_a_yes"),
+        ("asked_for = StepRequest if isinstance(leave.data, NotNeeded) else", "asked_for =",
+         f"{_UNASKED}test_a_price_by_the_list_alone_starts_nothing"),
+        ("if (one.status, one.plan_hash) == (PLANNED, plan_hash)]",
+         "if one.status == PLANNED and one.plan_hash.startswith(plan_hash)]",
+         "tests/agent/test_mcp_yes.py::test_a_part_of_a_hash_is_no_plan"),
+        ("step, plan = shown.step, shown.plan", "step, plan = self._shown(shown.plan.hash).step, shown.plan",
+         "tests/agent/test_mcp_yes.py::test_only_the_step_that_was_shown_last_is_started"),
+        ("if (now := self.store.step(step.id)).status != PLANNED:", "if not (now := self.store.step(step.id)):",
+         "tests/agent/test_mcp_yes.py::test_only_the_step_that_was_shown_last_is_started"),
+        ("if self.store.step(step).status != RUNNING:", "if False:",
+         "tests/agent/test_mcp_yes.py::test_stop_ends_a_step_at_work_without_a_yes_and_nothing_else"),
         ("if isinstance(price, AcceptedElicitation) and price.data.start:",
          "if isinstance(price, AcceptedElicitation):",
          "tests/agent/test_mcp.py::test_without_a_persons_yes_nothing_starts"),
-        ("if plan.hash != self._hash:", "if False:",
+    )),
+    *rows(AGENT, "agent/mcp_forms.py", (
+        ("if plan.hash != self.plan.hash:", "if False:",
          "tests/agent/test_mcp.py::test_a_plan_that_changed_since_it_was_shown_is_shown_again"),
+        ("if all(map(is_known, names)):", "if any(map(is_known, names)):",
+         f"{_UNASKED}test_one_known_name_lets_no_other_pass"),
+        ("if all(map(is_known, names)):", "if True:",
+         f"{_UNASKED}test_without_leave_a_price_names_the_command_to_type_and_looks_at_nothing"),
+        (" > _MOST_NAMED:", " < 0:", f"{_UNASKED}test_more_names_than_a_person_reads_are_not_asked_about"),
+        ("(asks.form is not None or asks.url is None)", "True",
+         f"{_UNASKED}test_a_client_without_forms_is_one_that_cannot_ask"),
     )),
     *rows(AGENT, "agent/commands/places.py", (
-        ("return not HUB_ID.fullmatch(model) or (known is not None and not known.approximate)", "return True",
-         "tests/agent/test_mcp.py::test_a_model_that_is_not_known_here_is_looked_for_only_after_a_yes"),
+        ("(is_listed(name) and not looks_like_path(name))", "True", _LEAVE),
+        ("is_listed(name) and not looks_like_path(name)", "is_listed(name)", _LEAVE),
+        ("ours and not is_there(name)", "ours",
+         "tests/agent/test_doors.py::test_what_lies_here_under_a_models_name_is_looked_at_only_with_leave"),
+        ("if name in known and may_name_a_place(known[name])]", "if name in known and known[name].annotation is str]",
+         f"{_UNASKED}test_a_field_of_a_new_question_or_stage_may_name_a_place_until_it_is_declared_to_name_none"),
+        ("kind not in (bool, int, float, datetime, NoneType, Ellipsis)", "kind is str",
+         f"{_UNASKED}test_a_field_of_a_new_question_or_stage_may_name_a_place_until_it_is_declared_to_name_none"),
+        ("[*value, *value.values()] if isinstance(value, Mapping) else value", "value",
+         f"{_UNASKED}test_a_field_of_a_new_question_or_stage_may_name_a_place_until_it_is_declared_to_name_none"),
+    )),
+    *rows(AGENT, "tools/models/model_names.py", (
+        ("        return lowered in _IDS\n", "        return bool(hub_name(lowered))\n", _LEAVE),
+    )),
+    *rows(YES, "tools/models/base.py", (
+        ("    check_before_start=_need_commit,\n", "", f"{_UNASKED}test_a_price_by_the_list_alone_starts_nothing"),
     )),
     # --- what starts
     *rows(PRESENT_FOLDER, "tools/machine/processes.py", (

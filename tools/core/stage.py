@@ -11,13 +11,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact, RunRule, Step
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.local_paths import NO_PLACE
 from tunesmith.tools.core.machine import Machine, chosen_gpu
 from tunesmith.tools.core.pace import Past
 from tunesmith.tools.core.rates import Rates, usual_card, usual_cpu
@@ -38,7 +39,7 @@ class Frozen(BaseModel):
 class Request(Frozen, use_attribute_docstrings=True):
     """What a stage is asked to do; exactly this is stored, and reproduces the step. Docstrings describe its fields."""
 
-    run: str = ""
+    run: Annotated[str, NO_PLACE] = ""
     """Run to work in, for example r3; empty: the newest one."""
 
     GONE: ClassVar[Mapping[str, tuple[object, ...]]] = {}
