@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import sqlite3
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,11 +70,11 @@ def keep_record(store: Store, step: str, folder: Path) -> None:
 
 
 def left_steps(store: Store) -> list[LeftStep]:
-    """Folders of steps that the store does not know, in the order of their numbers; nothing is hashed."""
+    """Steps that the store does not know and that left something whole, by their numbers; nothing is hashed."""
     known = {row["step"] for row in store.read("SELECT step FROM steps")}
     runs = folders(store.home / "runs", "r")
     left = [_left(run.name, folder) for run in runs for folder in folders(run, "s") if folder.name not in known]
-    return sorted(left, key=lambda one: int(one.step[1:]))
+    return sorted((one for one in left if one.kinds or one.records), key=lambda one: int(one.step[1:]))
 
 
 def _left(run: str, folder: Path) -> LeftStep:
@@ -82,8 +83,7 @@ def _left(run: str, folder: Path) -> LeftStep:
     plan, store = (str(seals[0].get(name, "")) if seals else "" for name in ("plan", "store"))
     try:
         with gzip.open(folder / RECORD) as file:
-            text = file.read(_RECORD_BYTES + 1)
-        document = as_object(json.loads(text)) if len(text) <= _RECORD_BYTES else {}
+            document = as_object(json.loads(file.read(_RECORD_BYTES)))  # what is cut off there is no JSON
         store, records = str(document["store"]), as_records(document["records"])
         row = records["steps"][0]
         whole = set(records) == set(_OF_A_STEP) and len(records["steps"]) == len(records["runs"]) == 1
@@ -92,7 +92,7 @@ def _left(run: str, folder: Path) -> LeftStep:
         return LeftStep(run, folder.name, folder, kinds, str(row["plan_hash"]), store, records)
     except FileNotFoundError:
         why = "no record lies beside it: the step did not end, or an earlier version made it"
-    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError):
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, IndexError, TypeError):
         why = f"its {RECORD} is damaged"
     return LeftStep(run, folder.name, folder, kinds, plan, store, why_not=why)
 

@@ -71,4 +71,6 @@ def _line(one: LeftStep, left: list[LeftStep]) -> dict[str, object]:
 
 
 def _cell(name: str, value: object) -> object:
+    if name == "recovered":
+        return "yes" if value else ""
     return short(str(value)) if name == "plan_hash" else size(int(str(value))) if name == "bytes" else value

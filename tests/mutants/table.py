@@ -29,9 +29,10 @@ LEAVES = "Nothing leaves this machine unseen."
 MOVED = "A home can be moved."
 NAMED_FILES = "A file that you name is not replaced unasked."
 ELSEWHERE = "A step goes to another machine only where `[ray]` names it and the step says `on: ray`."
+LOST = "A lost store mixes up no runs."
 PROMISES = (
     PRESENT_FOLDER, YES, STRANGERS_DATA, BASE, OTHER_USERS, TERMINAL, WORKER, STORE, SERVER, LOCKED, SQL, BOUNDS, ROWS,
-    TEMPLATE, JUDGED, LEAVES, MOVED, NAMED_FILES, AGENT, ELSEWHERE,
+    TEMPLATE, JUDGED, LEAVES, MOVED, NAMED_FILES, AGENT, ELSEWHERE, LOST,
 )  # fmt: skip
 """As SECURITY.md words them."""
 CLAIM, APPROVALS, LEDGER = "claim", "approvals", "ledger"
@@ -70,6 +71,7 @@ _FOLDER, _APPROVERS = "tests/tools/models/test_folder.py::", "tests/agent/comman
 
 _UNASKED = "tests/trust/test_unasked_looks.py::"
 _LEAVE = "tests/agent/test_doors.py::test_leave_is_asked_for_exactly_what_would_be_looked_at"
+_LOST = "tests/trust/test_lost_store.py::"
 _UNREAD = "tests/agent/words/test_unread.py::"
 _ELSEWHERE = "tests/tools/pipeline/test_another_machine.py::"
 
@@ -133,6 +135,31 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(YES, "tools/models/base.py", (
         ("    check_before_start=_need_commit,\n", "", f"{_UNASKED}test_a_price_by_the_list_alone_starts_nothing"),
+    )),
+    # --- a store that was lost
+    *rows(LOST, "memory/store_file.py", (
+        ("max(last_id or 0, highest_number(self.home, letter))", "(last_id or 0)",
+         f"{_LOST}test_no_number_is_given_twice_after_three_stores_were_lost_in_a_row"),
+        ("        if log.exists() and log.stat().st_size and not", "        if False and not",
+         f"{_LOST}test_a_log_without_its_store_is_not_deleted"),
+    )),
+    *rows(LOST, "tools/core/job.py", (
+        ("if seal_of[:2] == [self.store.identity, self.step.id] and", "if seal_of[1] == self.step.id and",
+         f"{_LOST}test_a_folder_that_another_has_sealed_is_not_published"),
+        ("and seal_of[2] in self.store.agreed_plans(self.step.id):", "and True:",
+         f"{_LOST}test_a_folder_that_another_has_sealed_is_not_published"),
+        ("manifest = self.sealed(path) or", "manifest = read_manifest(path) or",
+         f"{_LOST}test_a_folder_that_another_has_sealed_is_not_published"),
+    )),
+    *rows(LOST, "memory/step_records.py", (
+        ("                verify(path, sha256)\n", "                pass\n",
+         f"{_LOST}test_a_record_or_an_artifact_that_is_not_whole_is_not_taken_back"),
+        ("elif sha256_file(path) != sha256:", "elif False:",
+         f"{_LOST}test_a_file_that_changed_since_it_was_recorded_is_not_taken_back"),
+        ("file.read(_RECORD_BYTES)", "file.read()",
+         f"{_LOST}test_a_record_is_read_no_further_than_its_bound"),
+        ('if not whole or (row["run"], row["step"], row["status"]) != (run, folder.name, DONE):', "if not whole:",
+         f"{_LOST}test_a_record_of_something_else_is_not_taken_back"),
     )),
     # --- what starts
     *rows(PRESENT_FOLDER, "tools/machine/processes.py", (

@@ -138,15 +138,41 @@ def test_a_folder_of_this_step_stays_its_own_when_its_plan_was_read_anew(tmp_pat
 def test_a_record_or_an_artifact_that_is_not_whole_is_not_taken_back(tmp_path: Path) -> None:
     a_life(tmp_path, "a")
     base, train = (tmp_path / "runs" / "r1" / step for step in ("s1", "s2"))
-    (train / RECORD).write_bytes((train / RECORD).read_bytes()[:-20])
+    whole = (train / RECORD).read_bytes()
+    (train / RECORD).write_bytes(whole[:-20])
     (base / "base" / "bytes").write_text("b")
     with closing(Store(tmp_path)) as store:
         first, second = left_steps(store)
         assert "changed since it was sealed" in damage(store, first)
         assert damage(store, second) == f"its {RECORD} is damaged"
+        (train / RECORD).write_bytes(whole[:200] + bytes(20) + whole[220:])
+        assert left_steps(store)[1].why_not == f"its {RECORD} is damaged"
         (train / RECORD).unlink()
         assert "the step did not end" in damage(store, left_steps(store)[1])
         assert left_steps(store)[1].kinds == ("adapter",) and left_steps(store)[1].plan
+
+
+def test_a_file_that_changed_since_it_was_recorded_is_not_taken_back(tmp_path: Path) -> None:
+    with closing(Store(tmp_path)) as store:
+        step = Builder(store, store.new_run("first")).step("preflight")
+        job = job_of(store, step)
+        job.publish("preflight", job.write_json("checks.json", ["a"]))
+        store.finish(step, {})
+        keep_record(store, step, job.dir)
+    for path in tmp_path.glob("tunesmith.db*"):
+        path.unlink()
+    with closing(Store(tmp_path)) as store:
+        (left,) = left_steps(store)
+        assert damage(store, left) == ""
+        (left.folder / "checks.json").write_text('["b"]')
+        assert damage(store, left) == f"{left.folder / 'checks.json'} changed since it was recorded"
+
+
+def test_a_step_that_left_nothing_whole_is_not_spoken_of(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "r1" / "s1" / "half").mkdir(parents=True)
+    (tmp_path / "runs" / "r1" / "s1" / "worker.log").touch()
+    with closing(Store(tmp_path)) as store:
+        assert left_steps(store) == [] and store.new_run("next") == "r2"
 
 
 @table(
