@@ -322,6 +322,7 @@ STAGE = Stage(
     "base", BaseRequest, BaseResult, plan, inspect_inputs, expected_artifact,
     usual_context=usual_context,
     settle=settle,
+    asks_hub=lambda fields: bool(fields.get("revision")),  # only a model of the hub has one
     settable=("model",),
     meant_by=("model", "revision"),
     belongs_to={"revision": "model"},
