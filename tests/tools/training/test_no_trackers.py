@@ -16,6 +16,9 @@ from tests.fixtures.tables import table
 from tunesmith.tools.machine.torch_env import NO_REPORTS, OFFLINE, TORCH_ENV
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.launcher import worker_environment
+from tunesmith.tools.serving.spec import ServerSpec, environment
+from tunesmith.tools.suites.grading import CannotGrade
+from tunesmith.tools.suites.grading.embedding import LocalEmbedder
 
 ROOT = Path(__file__).parents[3]
 ARGUMENTS = ("SFTConfig", "TrainingArguments")
@@ -54,6 +57,18 @@ def test_a_worker_has_the_hub_only_where_its_request_names_it(stage: str, fields
     env = worker_environment(declared, fields, [])
     assert NO_REPORTS.items() <= env.items() and "HF_HUB_OFFLINE" not in env
     assert OFFLINE.items() <= worker_environment(declared, dict.fromkeys(fields, ""), []).items()
+
+
+def test_what_no_step_starts_finds_no_hub_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`suite grade` starts the embedding model from the command line, and a deployed server outlives its worker."""
+    # stands in for what the model loads first, and ends the process with its environment as its last words
+    (tmp_path / "torch.py").write_text("import json, os\nraise SystemExit(json.dumps(dict(os.environ)))")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    with LocalEmbedder(tmp_path) as embedder, pytest.raises(CannotGrade) as ended:
+        embedder.embed(["text"])
+    assert OFFLINE.items() <= json.loads(str(ended.value).partition("not run: ")[2]).items()
+    assert OFFLINE.items() <= environment(ServerSpec(model_dir=str(tmp_path), served_name="m"), "vllm").items()
 
 
 def test_every_trainers_arguments_name_no_tracker() -> None:
