@@ -66,7 +66,7 @@ def channels(settings: Settings) -> list[Channel]:
         Channel("trackers", OFF, "", f"{trackers}a training reports to none (report_to=none)"),
         Channel("vLLM usage statistics", OFF, "", "servers start with VLLM_NO_USAGE_STATS=1"),
         Channel(
-            "Hugging Face telemetry", OFF, "", "workers start with HF_HUB_DISABLE_TELEMETRY=1; trl's goes the same way"
+            "Hugging Face telemetry", OFF, "", "whatever loads its libraries starts with HF_HUB_DISABLE_TELEMETRY=1"
         ),
         _ray(settings),
         Channel("tunesmith", OFF, "", "it tells nobody that it is used"),

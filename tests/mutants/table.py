@@ -74,6 +74,9 @@ _LEAVE = "tests/agent/test_doors.py::test_leave_is_asked_for_exactly_what_would_
 _LOST = "tests/trust/test_lost_store.py::"
 _UNREAD = "tests/agent/words/test_unread.py::"
 _ELSEWHERE = "tests/tools/pipeline/test_another_machine.py::"
+_HUB, _UNTOLD = "tests/trust/test_hub.py::", "tests/tools/training/test_no_trackers.py::"
+_LOGIN = f"{_HUB}test_a_login_is_sent_as_it_lies_there_and_renewed_by_nobody"
+_ASKED = "tests/docs/test_what_leaves.py::test_the_hub_is_asked_what_the_page_names_and_nothing_else"
 
 
 def rows(guard: str, file: str, broken: tuple[tuple[str, ...], ...]) -> Iterator[Mutant]:
@@ -569,6 +572,14 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(LEAVES, "tools/models/hub_client.py", (
         ("headers.pop(_KEY, None)", "pass", "tests/trust/test_hub.py"),
         ('if where.scheme == "https" or _same', "if True or _same", "tests/trust/test_hub.py"),
+        ("{\"user-agent\": f\"tunesmith/{version('tunesmith')}\", ", "{", _ASKED),
+        ('"accept-encoding": "identity"', '"x-more": "y"', _ASKED),
+        ("cookies=no_cookies, ", "", _LOGIN),
+        ("_auth._get_token_from_environment() or _auth._get_token_from_file()", "_auth.get_token()",
+         _LOGIN),
+        ("if token is None or constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:", "if token is None:",
+         _LOGIN),
+        ("if constants.is_offline_mode():", "if False:", _ASKED),
     )),
     *rows(LEAVES, "tools/serving/addresses.py", (
         ("if self.is_loopback or proxy_bypass(self.place)", "if proxy_bypass(self.place)",
@@ -581,7 +592,19 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/trust/test_network.py"),
     )),
     *rows(LEAVES, "tools/pipeline/launcher.py", (
-        ("{**NO_REPORTS, **stage.env", "{**stage.env", "tests/tools/training/test_no_trackers.py"),
+        ("(NO_REPORTS if stage.asks_hub(fields) else OFFLINE)", "NO_REPORTS",
+         f"{_UNTOLD}test_every_worker_starts_with_what_switches_reports_off"),
+        ("(NO_REPORTS if stage.asks_hub(fields) else OFFLINE)", "({} if stage.asks_hub(fields) else OFFLINE)",
+         f"{_UNTOLD}test_a_worker_has_the_hub_only_where_its_request_names_it"),
+        ("(NO_REPORTS if stage.asks_hub(fields) else OFFLINE)", "OFFLINE",
+         f"{_UNTOLD}test_a_worker_has_the_hub_only_where_its_request_names_it"),
+    )),
+    *rows(LEAVES, "tools/suites/grading/embedding.py", (
+        ("with_environment(OFFLINE, command)", "with_environment({}, command)",
+         f"{_UNTOLD}test_what_no_step_starts_finds_no_hub_either"),
+    )),
+    *rows(LEAVES, "tools/serving/spec.py", (
+        ("env = {**OFFLINE, ", "env = {", f"{_UNTOLD}test_what_no_step_starts_finds_no_hub_either"),
     )),
     *rows(LEAVES, "tools/training/selection.py", (
         ("return before is None or lowest >= before or before - loss", "return True or before - loss",

@@ -362,8 +362,8 @@ class Stage(Generic[R, C]):
     """Fields of several stages that mean this one where a user names none; those of no stage's are meant in all."""
     identified_by: tuple[str, ...] = ()
     """Fields that say which of the stage's several tasks a step is."""
-    asks: Callable[[Mapping[str, object]], bool] = lambda fields: False
-    """Whether a step with these fields waits for a yes though the stage is free: it downloads, for example."""
+    asks_hub: Callable[[Mapping[str, object]], bool] = lambda fields: False
+    """Whether the worker of a step with these fields asks the hub; it waits for a yes though the stage is free."""
     run_rule: Callable[[R], RunRule] = lambda request: RunRule.NEWEST
     makes: Callable[[R], str] = lambda request: ""
     """The kind of artifact that this request leaves, where the stage makes several; empty: the catalogue's."""

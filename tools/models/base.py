@@ -329,6 +329,7 @@ STAGE = Stage(
     usual_context=usual_context,
     check_before_start=_need_commit,
     settle=settle,
+    asks_hub=lambda fields: bool(fields.get("revision")),  # only a model of the hub has one
     settable=("model",),
     meant_by=("model", "revision"),
     belongs_to={"revision": "model"},
