@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from openai import OpenAIError
 
-from tests.fixtures.network import hears
+from tests.fixtures.network import PROXY_VARIABLES, hears
 from tests.fixtures.tables import table
 from tests.trust.test_network import CLIENTS, KEY, MESSAGES, Ask, by_chat_client, refusal_of
 from tunesmith.agent.commands.settings import DriverSettings, Settings
@@ -121,10 +121,26 @@ def test_no_key_goes_to_another_users_port(ask: Ask) -> None:
         assert KEY not in server.heard()
 
 
-@as_root
+def another_user_is_at_work(patch: pytest.MonkeyPatch) -> None:
+    """For the questions before a key is sent this process's own servers are somebody else's."""
+    patch.setattr(os, "geteuid", lambda: STRANGER)
+    patch.setattr(listeners, "_ROOT", STRANGER)
+
+
+def test_a_key_goes_to_a_users_own_port_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the test before, where only root could start a program of another user."""
+    with hears() as server:
+        for ask in CLIENTS:
+            assert ask(server.url(), None) == "forged"
+        assert len(server.requests) == len(CLIENTS)
+        another_user_is_at_work(monkeypatch)
+        for ask in CLIENTS:
+            assert "no key was sent" in refusal_of(ask, server.url())
+        assert len(server.requests) == len(CLIENTS)
+
+
 @has_ray
-@pytest.mark.heavy
-def test_rays_token_goes_to_the_head_of_this_user_or_of_root_alone(
+def test_rays_token_goes_to_a_head_of_this_user_or_of_root_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "token").write_text(KEY)
@@ -136,14 +152,14 @@ def test_rays_token_goes_to_the_head_of_this_user_or_of_root_alone(
             connect(settings, tmp_path)
         return str(told.value)
 
-    with theirs() as server:
-        assert f"another user (uid {NOBODY}); no key was sent" in asked(server.port)
-        assert KEY not in server.heard()
     with hears() as proxy, hears(status=400) as own:
-        for name in ("HTTP_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
+        for name in PROXY_VARIABLES:
             monkeypatch.setenv(name, proxy.url())
         asked(own.port)
-        assert proxy.requests == [] and own.requests and all(f"Bearer {KEY}" in one for one in own.requests)
+        assert len(own.requests) == 1 and f"Bearer {KEY}" in own.requests[0]
+        another_user_is_at_work(monkeypatch)
+        assert "belongs to a program of another user" in asked(own.port)
+        assert len(own.requests) == 1 and proxy.requests == []
 
 
 @as_root
