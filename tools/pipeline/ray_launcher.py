@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.core.format import size
@@ -23,7 +23,6 @@ from tunesmith.tools.serving.listeners import Guard
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
     from requests.adapters import HTTPAdapter
-    from urllib3 import HTTPConnectionPool
 
 _ANSWER_S = 60.0
 """A head that is busy starting workers answers late; one that is gone never does."""
@@ -205,7 +204,7 @@ def connect(settings: RaySettings, home: Path) -> JobSubmissionClient:
 
         # private: no public hook sets a timeout or sees a connection before the request
         def _do_request(
-            self, method: str, endpoint: str, *, data: bytes | None = None, json_data: dict[str, object] | None = None
+            self, method: str, endpoint: str, *, data: bytes | None = None, json_data: Any = None
         ) -> Response:
             with Session() as session:
                 for scheme in ("http://", "https://"):
@@ -229,7 +228,7 @@ def _guarded(guard: Guard) -> HTTPAdapter:
     from requests.adapters import HTTPAdapter
     from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 
-    def asking(pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
+    def asking(pool: Any) -> Any:
         class Connection(pool.ConnectionCls):
             def connect(self) -> None:
                 super().connect()
