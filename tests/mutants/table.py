@@ -72,6 +72,10 @@ _FOLDER, _APPROVERS = "tests/tools/models/test_folder.py::", "tests/agent/comman
 _UNASKED = "tests/trust/test_unasked_looks.py::"
 _LEAVE = "tests/agent/test_doors.py::test_leave_is_asked_for_exactly_what_would_be_looked_at"
 _LOST = "tests/trust/test_lost_store.py::"
+_PORTS = "tests/trust/test_ports.py::test_a_key_goes_to_a_users_own_port_alone"
+_RAYS_TOKEN = "tests/trust/test_ports.py::test_rays_token_goes_to_a_head_of_this_user_or_of_root_alone"
+_KEY_FILE = "tests/trust/test_ports.py::test_a_key_that_others_can_read_is_refused_with_what_to_type"
+_CONFINED = "tests/memory/test_confined.py::"
 _UNREAD = "tests/agent/words/test_unread.py::"
 _ELSEWHERE = "tests/tools/pipeline/test_another_machine.py::"
 _HUB, _UNTOLD = "tests/trust/test_hub.py::", "tests/tools/training/test_no_trackers.py::"
@@ -501,6 +505,24 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        (resource.RLIMIT_FSIZE, limits.file_bytes),\n", "",
          "tests/memory/test_confined.py::test_it_writes_no_file"),
     )),
+    *rows(ROWS, "memory/confined.py", (
+        ("        (resource.RLIMIT_CORE, 0),  # a dump would hold what it read\n", "",
+         f"{_CONFINED}test_no_dump_of_it_is_left"),
+        ("cwd=\"/\", env=env, ", "cwd=\"/\", env=None, ", f"{_CONFINED}test_no_key_of_the_environment_is_handed_on"),
+        ("            if not read:\n                return\n",
+         "            if not read:\n                yield from [bytes(begun)] * bool(begun)\n                return\n",
+         f"{_CONFINED}test_half_a_line_is_no_answer"),
+        ("os.killpg(child.pid, signal.SIGKILL)", "child.poll()",
+         f"{_CONFINED}test_a_child_is_killed_as_soon_as_nobody_listens"),
+        ("os.killpg(child.pid, signal.SIGKILL)", "child.kill()",
+         f"{_CONFINED}test_what_it_started_does_not_outlive_it"),
+        ("            if len(begun) > _LINE_BYTES:\n", "            if False:\n",
+         f"{_CONFINED}test_an_item_that_is_too_large_for_the_parent_is_refused"),
+        ("            if left_s <= 0:\n", "            if False:\n",
+         f"{_CONFINED}test_a_wait_has_an_end_whatever_processor_time_is_taken"),
+        ("        return _OUT_OF_MEMORY\n", "        return 0\n",
+         f"{_CONFINED}test_what_passes_its_limits_or_dies_is_an_error_never_a_short_answer"),
+    )),
     # --- judges
     *rows(JUDGED, "tools/suites/judge_prompt.py", (
         ("    written = json.dumps(text, ensure_ascii=False)\n", "    written = text\n",
@@ -617,11 +639,34 @@ MUTANTS: tuple[Mutant, ...] = (
         ('report_to="none"', 'report_to="all"', "tests/tools/training/test_no_trackers.py"),
     )),
     *rows(SERVER, "tools/serving/listeners.py", (
-        ('return self.is_ours if inode == "0" else inode in self.own', "return self.is_ours",
+        ('return self.is_ours if inode == _NOT_ACCEPTED else inode in self.own', "return self.is_ours",
          "tests/trust/test_network.py"),
     )),
     *rows(SERVER, "tools/serving/connections.py", (
         ("await self._guard.after_async(", "(lambda *_: None)(", "tests/trust/test_network.py"),
+    )),
+    *rows(LEAVES, "tools/serving/listeners.py", (
+        ("return {_ROOT, os.geteuid()}", "return {_ROOT, os.geteuid(), *range(1 << 16)}", _PORTS),
+        ("UsersProgram(address.port) if has_key and", "UsersProgram(address.port) if False and",
+         _PORTS),
+        ("    return _TABLES[0].exists()\n", "    return True\n",
+         "tests/trust/test_ports.py::test_where_the_system_does_not_say_whose_a_port_is_that_is_said"),
+        ('"/proc/net/tcp"), Path("/proc/net/tcp6")', '"/proc/net/tcp"), Path("/proc/net/tcp4")',
+         "tests/trust/test_network.py::test_this_machine_is_reached_through_no_proxy"),
+        ("(isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped) or ip", "ip",
+         "tests/trust/test_network.py::test_this_machine_is_reached_through_no_proxy"),
+    )),
+    *rows(LEAVES, "agent/driver/endpoint.py", (
+        ("has_key = bool(self.key)", "has_key = False", _PORTS),
+    )),
+    *rows(ELSEWHERE, "tools/pipeline/ray_launcher.py", (
+        ("                guard.after(self.sock)\n", "", _RAYS_TOKEN),
+        ('proxies = {"http": "", "https": "", "all": ""} if address.is_loopback else None', "proxies = None",
+         _RAYS_TOKEN),
+    )),
+    *rows(OTHER_USERS, "tools/core/plain_file.py", (
+        ("    if mode & 0o077:\n", "    if False:\n", _KEY_FILE),
+        ("    if mode & 0o077:\n", "    if mode & 0o007:\n", _KEY_FILE),
     )),
     *rows(SERVER, "tools/serving/local_http.py", (
         ("        self._guard.after(self.sock)\n", "", "tests/trust/test_network.py"),
@@ -696,6 +741,18 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(OTHER_USERS, "agent/commands/local_page.py", (
         ("hosts[0] in self.server.hosts", "hosts[0].rsplit(':', 1)[0] in ('127.0.0.1', 'localhost')",
          "tests/agent/commands/test_rows.py"),
+        ("len(hosts) == 1 and hosts[0] in", "hosts and hosts[0] in",
+         "tests/agent/commands/test_rows.py::test_a_page_that_is_asked_for_under_two_names_is_not_there"),
+        ("; frame-ancestors 'none'", "",
+         "tests/agent/commands/test_rows.py::test_the_page_is_for_this_machine_and_its_token_alone"),
+    )),
+    *rows(PEOPLE, "tools/pipeline/rate_answers.py", (
+        ("            self.admission.refuse_case(text)\n", "            pass\n",
+         "tests/agent/commands/test_rate.py::test_a_test_case_is_refused_unless_it_is_of_a_held_out_row"),
+        ("blind and bool(own.open or apart.open)", "blind and bool(own.open)",
+         "tests/agent/commands/test_rate.py::test_while_any_message_waits_the_page_is_told_no_count_of_an_arm"),
+        ("None if hidden else dict(zip(arms, one.right", "None if hidden and one is own else dict(zip(arms, one.right",
+         "tests/agent/commands/test_rate.py::test_while_any_message_waits_the_page_is_told_no_count_of_an_arm"),
     )),
     *rows(LOCKED, "tools/machine/environments.py", (
         ('self.run(str(self.env.python), "-P", "-m", "pip"', 'self.run(str(self.env.python), "-m", "pip"',
