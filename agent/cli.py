@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from tunesmith.agent.commands.startup import open_store, unexpected
-from tunesmith.memory.errors import BadInput, TunesmithError
+from tunesmith.agent.commands.startup import explained, open_store
+from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
 from tunesmith.memory.privacy import keep_private
 from tunesmith.tools.pipeline import catalog
 
@@ -58,10 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UnicodeEncodeError as error:
         # Bytes of an argument that are no UTF-8 came in as surrogates, which no store and no request takes.
         if not any(word in " ".join(words) for word in error.object[error.start : error.end]):
-            return _failed(unexpected(error), 1, words, opened)
+            return _failed(str(explained(error)), 1, words, opened)
         return _failed("an argument is not UTF-8 text; give it as text", BadInput.exit_code, words, opened)
     except Exception as error:  # a defect of ours: told in a line, with where its trace is
-        return _failed(_lost_stdout(error) or unexpected(error), 1, words, opened)
+        failure = StepFailed(lost) if (lost := _lost_stdout(error)) else explained(error)
+        return _failed(str(failure), failure.exit_code, words, opened)
 
 
 def _prepare_streams() -> None:

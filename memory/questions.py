@@ -12,10 +12,12 @@ import math
 import sqlite3
 import time
 from collections.abc import Collection
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from tunesmith.memory.damage import damaged, is_damage
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.places import HOME_MARK
 from tunesmith.memory.records import Artifact, Step
@@ -64,19 +66,18 @@ def ask_sql(
     """
     if not path.is_file():
         raise BadInput(f"there is no store at {path} yet; `tunesmith base` starts the first run")
-    conn = _guarded(path, home or path.parent)
+    home = home or path.parent
     try:
-        guard = _Guard(_read_by_views(conn, only) if only is not None else None)
-        conn.set_authorizer(guard)
-        # Of its own processor time: a machine that is busy with a training makes no question a longer one.
-        deadline = time.thread_time() + deadline_s
-        conn.set_progress_handler(lambda: time.thread_time() > deadline, _CHECK_EVERY_OPCODES)
-        return _answer(conn, sql, max_rows)
+        with closing(_guarded(path, home)) as conn:
+            guard = _Guard(_read_by_views(conn, only) if only is not None else None)
+            conn.set_authorizer(guard)
+            # Of its own processor time: a machine that is busy with a training makes no question a longer one.
+            deadline = time.thread_time() + deadline_s
+            conn.set_progress_handler(lambda: time.thread_time() > deadline, _CHECK_EVERY_OPCODES)
+            return _answer(conn, sql, max_rows)
     # what SQL from outside may raise: refused, too long, no text, a number too large
     except (sqlite3.Error, sqlite3.Warning, OverflowError, ValueError) as error:
-        raise BadInput(_why(error, deadline_s)) from None
-    finally:
-        conn.close()
+        raise BadInput(damaged(path, home, error) if is_damage(error) else _why(error, deadline_s)) from None
 
 
 def _guarded(path: Path, home: Path) -> sqlite3.Connection:
@@ -85,6 +86,8 @@ def _guarded(path: Path, home: Path) -> sqlite3.Connection:
     conn.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
     conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_CELL_BYTES)
     conn.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, 20_000)  # a few pages: parsing is not interrupted
+    for name in ("printf", "format"):
+        conn.create_function(name, -1, _printf, deterministic=True)
     # Views and pragmas before the authorizer, which would refuse them.
     _show_present_paths(conn, str(home.absolute()))
     # Each for itself: nothing is written, a view of a hostile file calls nothing odd, a broken page is noticed.
@@ -107,6 +110,18 @@ def _show_present_paths(conn: sqlite3.Connection, home: str) -> None:
         ]
         if columns:
             conn.execute(f"CREATE TEMP VIEW {view} AS SELECT {', '.join(columns)} FROM main.{view}")
+
+
+def _printf(form: object = None, *values: object) -> object:
+    """As SQLite's own, which answers NULL where its text passes the limit: an error, as of every other function."""
+    with closing(sqlite3.connect(":memory:")) as conn:
+        conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_CELL_BYTES + 1)
+        # Behind a letter of ours no text is empty, for which its own is NULL too.
+        placeholders = ", ?" * len(values)
+        text = conn.execute(f"SELECT printf('.' || ?{placeholders})", (form, *values)).fetchone()[0]
+    if text is None and form is not None:
+        return " " * (_MAX_CELL_BYTES + 1)  # which SQLite refuses in its own words
+    return text and text[1:]
 
 
 class _Guard:
@@ -191,6 +206,11 @@ def _why(error: Exception, deadline_s: float) -> str:
         return f"the question took more than {deadline_s:g} s of processor time; narrow it, or add LIMIT"
     if "not authorized" in text or "prohibited" in text or "readonly" in text:
         return f"only reading is allowed ({text}); the views are {', '.join(VIEWS)}"
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_TOOBIG:
+        return (
+            f"a value has over {_MAX_CELL_BYTES:,} bytes, the most that one may have here; ask for a shorter one, such "
+            "as a part by substr, or leave it out"
+        )
     if "one statement at a time" in text:
         return "one SELECT at a time"
     return f"SQLite says: {text}; the views are {', '.join(VIEWS)}"

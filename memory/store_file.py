@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.memory import migrations
+from tunesmith.memory.damage import StoreDamaged, damaged, find_damage, is_damage, is_damaged_text, last_copy
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import sync_folder
 from tunesmith.memory.locks import is_locked, lock_file
@@ -34,7 +35,6 @@ BUSY_TIMEOUT_S = 30.0
 """Writes take milliseconds: who waits longer waits for a migration, or a disk that is fully used."""
 _BACKUPS_MAX = 3
 """Copies from before a migration, each as large as the store: enough to go back a few versions."""
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _KEYS = {
     "runs": ("run", "r"),
     "steps": ("step", "s"),
@@ -81,12 +81,12 @@ class StoreFile:
             # every use holds `_lock`
             self._conn = sqlite3.connect(self.path, timeout=busy_timeout_s, check_same_thread=False)
         try:
-            self._open()
+            with self._damage_told():
+                self._open()
         except BaseException as error:  # a Ctrl-C too: the file must not stay open
             self._conn.close()
-            # An extended code has its primary one in the low byte.
-            if isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
-                raise BadInput(self._damaged(error)) from None
+            if isinstance(error, StoreDamaged):
+                raise BadInput(str(error)) from None
             raise
 
     def _open(self) -> None:
@@ -98,19 +98,13 @@ class StoreFile:
         if version > migrations.LATEST:
             raise BadInput(
                 f"{self.path} was written by a newer tunesmith (schema {version}, this one knows {migrations.LATEST}); "
-                f"update tunesmith, set TUNESMITH_HOME to another folder, or go back to {self._last_copy()}"
+                f"update tunesmith, set TUNESMITH_HOME to another folder, or go back to {last_copy(self.home)}"
             )
         if version < migrations.LATEST:
             self._migrate_copy() if self.unwritable else self._migrate()
 
     def _version(self) -> int:
         return int(self._conn.execute("PRAGMA user_version").fetchone()[0])
-
-    def _damaged(self, error: BaseException) -> str:
-        return (
-            f"{self.path} is damaged (SQLite says: {error}), and nothing here repairs it; move it and its -wal and "
-            f"-shm away, go back to {self._last_copy()}, and `tunesmith runs recover` lists what else runs/ holds"
-        )
 
     def _refuse_lone_log(self) -> None:
         """SQLite would delete the log of a store that was moved away without it. Raises BadInput."""
@@ -126,11 +120,21 @@ class StoreFile:
         """The name that no other store has."""
         return str(self.read("SELECT store FROM identity")[0]["store"])
 
-    def _last_copy(self) -> str:
-        """Where the file as it was before it was last brought up to date lies."""
-        folder = self.home / "backups"
-        copies = sorted(folder.glob("tunesmith-*.db"), key=lambda path: path.stat().st_mtime)
-        return str(copies[-1]) if copies else f"a copy of your own ({folder} holds none)"
+    @contextmanager
+    def _damage_told(self) -> Iterator[None]:
+        """Whatever reads or writes the file meanwhile. Raises StoreDamaged where that meets damage."""
+        try:
+            yield
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            if is_damage(error) or is_damaged_text(error):
+                raise StoreDamaged(damaged(self.path, self.home, error)) from None
+            raise
+
+    def refuse_damage(self) -> None:
+        """Look for damage that nothing has met yet; seconds for a large store. Raises StoreDamaged."""
+        with self._lock:
+            if found := find_damage(self._conn):
+                raise StoreDamaged(damaged(self.path, self.home, found))
 
     def _migrate(self) -> None:
         with (self.home / ".migrate.lock").open("w") as lock:
@@ -243,7 +247,7 @@ class StoreFile:
 
     @contextmanager
     def _transaction(self, wait_s: float | None) -> Iterator[sqlite3.Connection]:
-        with self._lock:  # threads share the connection, and a transaction is the connection's
+        with self._lock, self._damage_told():  # threads share the connection, and a transaction is the connection's
             self._begin(wait_s)
             try:
                 yield self._conn
@@ -263,7 +267,7 @@ class StoreFile:
 
     def read(self, sql: str, *args: object) -> list[sqlite3.Row]:
         """Rows of a query of our own; questions from outside go through `memory.questions`."""
-        with self._lock:
+        with self._lock, self._damage_told():
             return self._conn.execute(sql, args).fetchall()
 
     def _insert(self, conn: sqlite3.Connection, table: str, values: dict[str, object]) -> str:

@@ -249,7 +249,7 @@ def fits(args: argparse.Namespace, settings: Settings, store: Store, out: Output
 
 def doctor(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """`doctor`: this machine, the versions that are installed, the vllm that was found, the driver tried out, what can
-    leave this machine and what did.
+    leave this machine and what did. A store that is damaged where no command met it yet is refused.
 
     `doctor --gpu`: what only a card can say, measured by a step that is asked about.
     """
@@ -260,6 +260,7 @@ def doctor(args: argparse.Namespace, settings: Settings, store: Store, out: Outp
     from tunesmith.agent.doctor import examine, examine_driver, examined_view
     from tunesmith.agent.what_leaves import leaving
 
+    store.refuse_damage()
     driver = examine_driver(settings, start=args.driver)
     examination = examine(settings, driver, leaving(settings, store))
     out.document(asdict(examination), examined_view(examination))

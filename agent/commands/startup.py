@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from tunesmith.memory.errors import BadInput, StepFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tunesmith.agent.commands.output import Output
     from tunesmith.agent.commands.settings import Settings
+    from tunesmith.memory.errors import TunesmithError
     from tunesmith.memory.store import Store
 
 
@@ -74,18 +76,48 @@ def _recovered(store: Store) -> list[str]:
 
     try:
         return recover(store)
-    except Exception as error:  # a defect there must not keep the program from starting
+    except Exception as error:  # nothing there keeps the program from starting, nor what is whole from being read
         return [f"what ended while nobody looked could not be written down: {unexpected(error)}"]
 
 
 def unexpected(error: Exception) -> str:
-    """One line about a full disk, or about a defect of ours, whose traceback goes to a file. Raises nothing."""
+    """`explained` as one line. Raises nothing."""
+    return str(explained(error))
+
+
+def explained(error: Exception) -> TunesmithError:
+    """What an error comes from: a full disk, a damaged store, or a defect of ours, whose traceback goes to a file.
+
+    Raises nothing.
+    """
     from tunesmith.agent.commands.error_log import keep_traceback
     from tunesmith.agent.commands.settings import home_of
     from tunesmith.tools.core.disk import concerns_disk, trouble
 
     with contextlib.suppress(OSError):  # the home itself may be what fails
         if concerns_disk(error) and (why := trouble(home_of(), error)):
-            return why
+            return StepFailed(why)
+    if damage := _damage(error, home_of):
+        return BadInput(damage)
     # a line or two
-    return f"unexpected {type(error).__name__}: {str(error)[:300] or 'no message'}; {keep_traceback(error, home_of)}"
+    what = f"{type(error).__name__}: {str(error)[:300] or 'no message'}"
+    return StepFailed(f"unexpected {what}; {keep_traceback(error, home_of)}")
+
+
+def _damage(error: Exception, home_of: Callable[[], Path]) -> str:
+    """How the store is damaged where an error comes from that, also of one that met what was made of it."""
+    from tunesmith.memory.damage import StoreDamaged
+    from tunesmith.memory.store import Store
+
+    if isinstance(error, StoreDamaged):
+        return str(error)
+    try:
+        home = home_of()
+        if (home / "tunesmith.db").is_file():
+            with contextlib.closing(Store(home)) as store:
+                store.refuse_damage()
+    except (StoreDamaged, BadInput) as damage:
+        return str(damage)
+    except Exception:  # it cannot be looked at
+        return ""
+    return ""

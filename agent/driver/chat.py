@@ -35,6 +35,7 @@ from tunesmith.agent.driver.turn_deps import Call, Declined, TurnAnswer, TurnDep
 from tunesmith.agent.driver.unsure import did_you_mean, guessed
 from tunesmith.agent.driver.voice import Reply, Say, Voice
 from tunesmith.memory.conversations import Conversations, Waiting
+from tunesmith.memory.damage import StoreDamaged
 from tunesmith.memory.errors import ApprovalPending, NotFound, StepFailed, TunesmithError
 from tunesmith.memory.records import PLANNED, Step
 from tunesmith.tools.pipeline import catalog
@@ -224,7 +225,7 @@ class Chat:
         except (RunCancelled, Cancelled) as cancelled:  # the user's own: no error of the turn
             self._finish(turn, "(stopped by the user)", [], before)
             raise Cancelled from cancelled
-        except TunesmithError as error:
+        except (TunesmithError, StoreDamaged) as error:
             self._finish(turn, f"(no answer: {error})", [], before)
             raise
         except Exception as error:  # whatever a driver or its library raised is told in a line

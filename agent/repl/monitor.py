@@ -49,7 +49,7 @@ class Monitor(threading.Thread):
 
     def look(self) -> None:
         """Read what runs, mark what died, tell what ended; as far as the disk has room for, which the start tells."""
-        # a disk that is full, or a store that is being moved: the next look
+        # a disk that is full, a store that is being moved or is damaged: the next look
         with contextlib.suppress(OSError, sqlite3.Error):
             running = self._store.steps(status=RUNNING)
             self.running = tuple(step for step in running if catalog.ENTRIES[step.stage].asks(step.request))

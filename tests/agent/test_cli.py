@@ -137,7 +137,8 @@ def test_a_stream_ends_with_done_whatever_was_wrong(tunesmith: Tunesmith, argv: 
 def test_a_defect_of_ours_is_json_too(tunesmith: Tunesmith) -> None:
     one_run(tunesmith)
     with Store(tunesmith.home).write() as conn:
-        conn.execute("UPDATE runs SET plan = 'not json'")
+        conn.execute("UPDATE runs SET plan = '5'")
+        conn.execute("UPDATE steps SET plan = '5'")
     shown = tunesmith("runs", "show", "r1", "--json")
     assert shown.returncode == 1 and "unexpected" in json.loads(shown.stdout)["message"]
     resumed = tunesmith("run", "--resume", "r1", "--json")
@@ -257,7 +258,7 @@ def test_a_finished_plan_ends_with_zero_and_a_report(tunesmith: Tunesmith, tmp_p
 def test_a_defect_of_ours_is_one_line_and_its_traceback_a_file(tunesmith: Tunesmith) -> None:
     one_run(tunesmith)
     with Store(tunesmith.home).write() as conn:
-        conn.execute("UPDATE steps SET request = 'not json'")
+        conn.execute("UPDATE steps SET plan = '5'")
     done = tunesmith("runs", "show", "r1")
     assert done.returncode == 1 and "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
     log = Path(done.stderr.strip().rsplit("traceback is in ", 1)[1])
@@ -267,7 +268,7 @@ def test_a_defect_of_ours_is_one_line_and_its_traceback_a_file(tunesmith: Tunesm
 def test_a_log_that_cannot_be_written_is_said_and_hides_no_error(tunesmith: Tunesmith, tmp_path: Path) -> None:
     one_run(tunesmith)
     with Store(tunesmith.home).write() as conn:
-        conn.execute("UPDATE steps SET request = 'not json'")
+        conn.execute("UPDATE steps SET plan = '5'")
     (tunesmith.home / "logs").mkdir(exist_ok=True)
     (tunesmith.home / "logs" / "errors.log").symlink_to("/dev/full")  # every write to it finds no space left
     (tmp_path / f"tunesmith-{os.geteuid()}").write_text("")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.questions import ask_sql, provenance_of, show_run
 from tunesmith.memory.records import Artifact, TrainingRow
@@ -89,8 +90,46 @@ def test_answers_are_bounded_in_rows_and_in_bytes(store: Store) -> None:
     wide = endless.replace("SELECT x FROM n", "SELECT hex(zeroblob(400000)) FROM n")
     answer = ask_sql(store.path, wide)
     assert len(answer.rows) < 10 and answer.truncated
-    cell = ask_sql(store.path, "SELECT printf('%.*c', 2000000000, 'x')").rows[0][0]
-    assert cell is None or len(cell) <= 1_000_000
+
+
+BIG = "hex(zeroblob(400000))"
+
+
+@table(
+    "sql",
+    [
+        "SELECT printf('%.*c', 200000000, 'x')",
+        "SELECT format('%2000000000d', 1)",
+        "SELECT length(printf('%.*c', 1000001, 'x'))",
+        f"SELECT printf('%s%s', {BIG}, {BIG})",
+        "SELECT zeroblob(2000000000)",
+        "SELECT hex(zeroblob(600000))",
+        f"SELECT {BIG} || {BIG}",
+        f"SELECT replace({BIG}, '0', '00')",
+        f"SELECT group_concat({BIG}) FROM (SELECT 1 UNION SELECT 2)",
+        f"SELECT quote(replace({BIG}, '0', ''''))",
+        f"SELECT json_array({BIG}, {BIG})",
+    ],
+)
+def test_a_value_over_the_bound_is_told_with_the_bound_and_never_as_nothing(
+    tmp_path_factory: pytest.TempPathFactory, sql: str
+) -> None:
+    home = tmp_path_factory.mktemp("home")
+    Store(home).close()
+    with pytest.raises(BadInput, match=r"a value has over 1,000,000 bytes.* by substr, or leave it out"):
+        ask_sql(home / "tunesmith.db", sql)
+
+
+def test_printf_is_sqlites_own_below_the_bound(store: Store) -> None:
+    own = sqlite3.connect(":memory:")
+    calls = (
+        "'%,d|%!.3f|%s|%q|%c', 1234567, 1.5, NULL, 'a''b', 'x'", "'%'", "'%d'", "5", "1.5", "NULL", "NULL, 3", "",
+        "x'6162'", "'%s', x'6162'", "'%05d%%'", "'%.*c', 1000000, 'x'", "'ü%s', '💶'",
+    )  # fmt: skip
+    for call in calls:
+        for name in ("printf", "format"):
+            sql = f"SELECT {name}({call})"
+            assert ask_sql(store.path, sql).rows[0][0] == own.execute(sql).fetchone()[0], sql
 
 
 def test_only_the_views_can_be_asked_when_told_so(store: Store) -> None:

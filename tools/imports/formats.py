@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.core.record_files import ASKED, PREVIEW_RECORDS, Unreadable, strict_json
@@ -24,7 +25,8 @@ Message = dict[str, Any]
 Status = Literal["READY", "NEEDS MAPPING", "INCOMPATIBLE"]
 MAX_CELL_CHARS = 200_000
 """Of one message: no model here is trained on more, and a cell of millions is a mistake."""
-PARTS = ("user", "assistant", "system")
+_NEEDED = ("user", "assistant")
+PARTS = (*_NEEDED, "system")
 """What a mapping names columns for."""
 _ROLES = {
     "user": "user", "human": "user", "prompter": "user", "assistant": "assistant", "gpt": "assistant",
@@ -72,13 +74,41 @@ class Inspection:
     columns: tuple[str, ...] = ()
 
 
-def inspect_records(records: Sequence[object], mapping: Mapping[str, str] | None = None) -> Inspection:
-    """How records would be taken: their format, and which of them cannot be."""
+def check_mapping(mapping: Mapping[str, str]) -> None:
+    """Raises BadInput where a mapping names something else than parts of a conversation, or too few of them."""
+    if odd := next((part for part in mapping if part not in PARTS), None):
+        raise BadInput(f"mapping names {odd!r}; it names columns for {', '.join(PARTS)}")
+    if mapping and (lacking := [part for part in _NEEDED if part not in mapping]):
+        raise BadInput(f"mapping names no column for {lacking[0]}; it takes one for {' and one for '.join(_NEEDED)}")
+
+
+def _check_columns(mapping: Mapping[str, str], columns: Sequence[str]) -> None:
+    """Raises BadInput where a mapping names columns that are not there: it would be followed nowhere."""
+    if lacking := {part: column for part, column in mapping.items() if column not in columns}:
+        named = ", ".join(f"{part}={column}" for part, column in lacking.items())
+        raise BadInput(
+            f"mapping names {named}, and no record looked at has such a column; the columns are "
+            f"{', '.join(columns[:12])}"
+        )
+
+
+def inspect_records(
+    records: Sequence[object], mapping: Mapping[str, str] | None = None, behind: Iterable[object] = ()
+) -> Inspection:
+    """How records would be taken: their format, and which of them cannot be.
+
+    Raises BadInput for a mapping that is followed nowhere, also not in the records `behind` these.
+    """
+    check_mapping(mapping or {})
     whole = [record for record in records if isinstance(record, dict) and record]
     columns = tuple(dict.fromkeys(str(name) for record in whole for name in record))
     if not whole:
         _, problems = convert(records, "", {})
         return Inspection("INCOMPATIBLE", "", {}, problems, len(records))
+    if mapping and not set(mapping.values()) <= {*columns}:
+        # Files of several formats may lie in one folder, and those looked at first need no mapping.
+        heads = (name for record in behind if isinstance(record, dict) for name in record)
+        _check_columns(mapping, [*dict.fromkeys([*columns, *map(str, heads)])])
     name = "mapping" if mapping else _format_of(whole)
     chosen = dict(mapping or {}) if name else propose_mapping(whole)
     if not name and not chosen:
@@ -161,9 +191,9 @@ def _turns_of(record: Mapping[str, object]) -> list[object]:
         message = _object(node.get("message"))
         parts = _object(message.get("content")).get("parts")
         if isinstance(parts, list) and any(parts):  # its first messages are empty
-            turns.insert(0, {"role": _object(message.get("author")).get("role"), "content": parts})
+            turns.append({"role": _object(message.get("author")).get("role"), "content": parts})
         node = left.pop(str(node.get("parent")), None)  # each once, whatever leads to what
-    return turns
+    return turns[::-1]
 
 
 def _object(value: object) -> Mapping[str, object]:
@@ -200,7 +230,7 @@ def _messages(
 ) -> tuple[list[Message], list[dict[str, Any]]]:
     """The conversation of a record by its format, and the tools that were offered with it."""
     tools = _tools(record)
-    mapped = name == "mapping" and all(mapping.get(part) in record for part in ("user", "assistant"))
+    mapped = name == "mapping" and all(mapping.get(part) in record for part in _NEEDED)
     if not mapped:  # files of several formats may lie in one folder
         name = _format_of_one(record) or name
     if name in ("messages", "tool calls", "sharegpt"):
@@ -223,7 +253,7 @@ def _messages(
             ]
             return turns, tools
         return _pair(_text(asked_, "prompt"), _answer(answered, column), record.get("system")), tools
-    missing = next((mapping.get(part) for part in ("user", "assistant") if mapping.get(part) not in record), None)
+    missing = next((mapping.get(part) for part in _NEEDED if mapping.get(part) not in record), None)
     if missing is not None or not mapping.get("user"):
         raise ValueError(f"it has no column {missing or 'for the message'}")
     named = record.get(mapping["system"]) if mapping.get("system") else None

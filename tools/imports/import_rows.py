@@ -33,7 +33,7 @@ from tunesmith.tools.core.stage import (
     pinned,
 )
 from tunesmith.tools.data.behaviour import load_behaviour, pins_of
-from tunesmith.tools.imports.formats import PARTS, Inspection, Problem
+from tunesmith.tools.imports.formats import Inspection, Problem, check_mapping
 from tunesmith.tools.imports.hub_source import PREFIX, at_commit, list_files, listing_digest, parse_source
 from tunesmith.tools.imports.sources import (
     CHILD_BYTES,
@@ -116,8 +116,7 @@ def is_on_hub(source: str) -> bool:
 
 def inspect_inputs(request: ImportRequest, inputs: Inputs) -> ImportContext:
     """Read the first records, so that what cannot be taken is told before anything starts. Raises BadInput."""
-    if odd := next((part for part in request.mapping if part not in PARTS), None):
-        raise BadInput(f"mapping names {odd!r}; it names columns for {', '.join(PARTS)}")
+    check_mapping(request.mapping)  # of a data set of the hub nothing is looked at
     pins = {}
     if request.behaviour:
         pins = {"behaviour": pins_of(load_behaviour(request.behaviour), ())["behaviour"]}

@@ -237,7 +237,7 @@ def look(argument: Mapping[str, Any]) -> Iterator[object]:
         beside = f", nor do the {len(files) - 1} files beside it" if len(files) > 1 else ""
         raise BadInput(f"{files[0]} holds no records{beside}")
     values = [record.value for record in records]
-    inspection = inspect_records(values, argument["mapping"])
+    inspection = inspect_records(values, argument["mapping"], _heads(files))
     problems = tuple(_placed(inspection.problems, records, file_names(files)))
     rows = [convert_one(value, 1, inspection.format, inspection.mapping) for value in values]
     yield {
@@ -256,7 +256,7 @@ def take(argument: Mapping[str, Any]) -> Iterator[object]:
     names, every = file_names(files), _records_of(files)
     records = islice(every, argument["limit"])
     first = _first(records)
-    inspection = inspect_records([record.value for record in first], argument["mapping"])
+    inspection = inspect_records([record.value for record in first], argument["mapping"], _heads(files))
     if inspection.status != "READY":
         why = "; ".join(map(str, _placed(inspection.problems[:3], first, names)))
         yield "stopped", f"{inspection.status}: {why or ', '.join(inspection.columns) or 'there are no records'}"
@@ -310,6 +310,11 @@ def _first(records: Iterator[Record]) -> list[Record]:
             break
         first.append(record)
     return first
+
+
+def _heads(files: Sequence[Path]) -> Iterator[object]:
+    """The first record of every file."""
+    return (record.value for file in files for record in islice(_records_of([file]), 1))
 
 
 def _records_of(files: Sequence[Path]) -> Iterator[Record]:

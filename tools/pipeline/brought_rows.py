@@ -100,6 +100,8 @@ def bring(wanted: Wanted, ask: Ask, say: Callable[[str], None] = lambda text: No
             sources.append(RowsSource(files_of(name).files, mapping, wanted.limit, name))
         fields = {"source": name, "limit": wanted.limit, "max_unusable_share": wanted.max_unusable_share}
         imports.append({**fields, "mapping": mapping})
+    if wanted.mapping and not any(step["mapping"] for step in imports):
+        look_at(files_of(wanted.names[0]), wanted.mapping, wanted.limit)  # which says that it is followed nowhere
     if (size := sum(file.stat().st_size for source in sources for file in source.files)) > _LONG_READ_BYTES:
         say(f"reading {wanted.title}, {size / 1e6:,.0f} MB")
     if len(sources) < len(imports):
@@ -198,13 +200,19 @@ _MORE = (
 
 def _mapping(name: str, wanted: Wanted, ask: Ask) -> dict[str, str]:
     """How the columns of a source are read, agreed on with the person where they do not say it themselves."""
-    look = look_at(files_of(name), wanted.mapping, wanted.limit)
+    mapping = dict(wanted.mapping)
+    try:
+        look = look_at(files_of(name), mapping, wanted.limit)
+    except BadInput:
+        if len(wanted.names) == 1 or not mapping:
+            raise
+        mapping, look = {}, look_at(files_of(name), {}, wanted.limit)  # it is for another one of them
     for question in questions(look.inspection):
         if ask(question):
             return {name: str(role) for name, role in as_object(question.yes["mapping"]).items()}
     if refused := refusals(look.inspection, wanted.max_unusable_share):
         raise BadInput(f"{name}: {'; '.join(refused)}")
-    return dict(wanted.mapping)
+    return mapping
 
 
 def _check(read: Survey, wanted: Wanted) -> None:

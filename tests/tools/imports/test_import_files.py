@@ -25,7 +25,7 @@ from tunesmith.tools.core.stage import GIB, Facts
 from tunesmith.tools.imports import sources
 from tunesmith.tools.imports.formats import Problem, convert
 from tunesmith.tools.imports.import_rows import ImportContext, ImportRequest, plan
-from tunesmith.tools.imports.sources import Look, Totals, digest_of, find_files, inspect_files, rows_of
+from tunesmith.tools.imports.sources import Look, Totals, digest_of, find_files, inspect_files, rows_of, take
 
 ROOT = Path(__file__).resolve().parents[3]
 MB = 1 << 20
@@ -123,6 +123,21 @@ def test_a_small_file_that_decodes_to_much_is_bounded_by_bytes_and_a_limit_takes
     with pytest.raises(BadInput, match=r"first (\d+) records hold over 10 MB.*--limit \d+, or split"):
         taken(path, most_bytes=10_000_000)
     assert len(taken(path, limit=10, most_bytes=10_000_000)[0]) == 10
+
+
+def test_the_rows_of_an_import_are_bounded_in_bytes_and_what_fits_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in memory whole, however little was read for them."""
+    path = written(tmp_path / "a.jsonl", ROW * 10)
+    argument = {"files": [str(path)], "mapping": {}, "limit": 100, "most_bytes": 64 * MB}
+    rows = [values for kind, *values in take(argument) if kind == "row"]
+    bytes_ = sum(len(json.dumps(row[1:])) for row in rows)
+    monkeypatch.setattr(sources, "MAX_IMPORT_BYTES", bytes_)
+    assert [values for kind, *values in take(argument) if kind == "row"] == rows
+    monkeypatch.setattr(sources, "MAX_IMPORT_BYTES", bytes_ - 1)
+    with pytest.raises(BadInput, match=r"first 10 records hold over 0 MB of rows, .* --limit 9, or split"):
+        list(take(argument))
 
 
 @pytest.mark.heavy
@@ -286,6 +301,19 @@ def test_each_record_is_taken_by_its_own_format_and_named_by_its_own_file(tmp_pa
     assert [(problem.file, problem.number) for problem in problems] == [("a.json", 1), ("in/c.jsonl", 10)]
 
 
+@pytest.mark.heavy
+def test_columns_of_a_later_file_may_be_mapped_and_those_of_none_are_refused(tmp_path: Path) -> None:
+    """A folder of several formats, in which the first records need no mapping."""
+    written(tmp_path / "a.jsonl", ROW * 250)
+    written(tmp_path / "b.jsonl", json.dumps({"ask": "5+5?", "tell": "10"}) + "\n")
+    found, mapping = find_files(tmp_path), {"user": "ask", "assistant": "tell"}
+    assert inspect_files(found.files, found.bytes, mapping, 1_000).inspection.status == "READY"
+    rows = [one for one in rows_of(found.files, mapping, 1_000, MB) if isinstance(one, TrainingRow)]
+    assert (len(rows), rows[0].answer, rows[-1].answer) == (251, "4", "10")
+    with pytest.raises(BadInput, match=r"names assistant=told, .*are prompt, completion, ask, tell$"):
+        list(rows_of(found.files, {"user": "ask", "assistant": "told"}, 1_000, MB))
+
+
 def test_it_is_known_whether_a_limit_left_records_unread(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", ROW * 5)
     assert [taken(path, limit)[2].more for limit in (4, 5, 6)] == [True, False, False]
@@ -310,6 +338,21 @@ def test_a_folder_gives_its_own_files_of_rows_and_nothing_hidden_or_linked(tmp_p
     digest = digest_of(found.files)
     written(folder / "in/a.csv", ROW + ROW)
     assert digest_of(found.files) != digest
+
+
+def test_a_folder_of_the_system_is_no_data_set_and_a_folder_in_it_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("/etc", "/proc", "/dev", "/usr", "/var", "/tmp", "/usr/../etc"):
+        with pytest.raises(BadInput, match=f"^{name} holds far more than rows; name the folder"):
+            find_files(Path(name))
+    written(tmp_path / "data.jsonl", ROW)
+    with pytest.raises(BadInput, match="far more than rows"):
+        find_files(tmp_path)
+    (tmp_path / "in").mkdir()
+    written(tmp_path / "in" / "data.jsonl", ROW)
+    assert find_files(tmp_path / "in").bytes == len(ROW)
 
 
 @pytest.mark.heavy

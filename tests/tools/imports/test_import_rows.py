@@ -113,6 +113,34 @@ def test_columns_of_ones_own_need_a_mapping_that_is_proposed_on_three_rows() -> 
 
 
 @table(
+    ("mapping", "told"),
+    [
+        (
+            {"user": "nosuch", "assistant": "alsonot"},
+            "names user=nosuch, assistant=alsonot, .* are prompt, completion$",
+        ),
+        ({"user": "prompt", "assistant": "alsonot"}, "names assistant=alsonot, and no record looked at has such"),
+        ({"user": "prompt", "assistant": "completion", "system": "note"}, "names system=note, "),
+        ({"system": "prompt"}, "names no column for user; it takes one for user and one for assistant"),
+        ({"user": "prompt"}, "names no column for assistant"),
+        ({"usr": "prompt"}, "names 'usr'; it names columns for user, assistant, system"),
+    ],
+)
+def test_a_mapping_that_would_be_followed_nowhere_is_refused(mapping: dict[str, str], told: str) -> None:
+    records = [{"prompt": f"question {n}", "completion": "yes"} for n in range(5)]
+    with pytest.raises(BadInput, match=told):
+        inspect_records(records, mapping)
+
+
+def test_a_mapping_is_followed_in_a_known_format_too() -> None:
+    records = [{"prompt": f"question {n}", "completion": "yes", "note": "Be kind."} for n in range(5)]
+    found = inspect_records(records, {"user": "completion", "assistant": "prompt", "system": "note"})
+    rows, _ = convert(records, found.format, found.mapping)
+    assert found.status == "READY" and rows[0].answer == "question 0"
+    assert [turn["content"] for turn in rows[0].prompt] == ["Be kind.", "yes"]
+
+
+@table(
     ("record", "told"),
     [
         ({"prompt": "a", "completion": ""}, "completion is empty"),

@@ -71,6 +71,19 @@ def test_columns_of_unclear_meaning_are_asked_about_and_never_guessed(tmp_path: 
     assert brought(path, mapping={"user": "beta", "assistant": "alpha"}).survey
 
 
+@pytest.mark.heavy
+def test_a_mapping_is_for_the_sources_that_have_its_columns_and_for_one_at_least(tmp_path: Path) -> None:
+    known = written(tmp_path / "known.jsonl", PAIRS[:12])
+    own = tmp_path / "own.csv"
+    own.write_text("alpha,beta\n" + "".join(f"{a},{b}\n" for a, b in PAIRS[12:]))
+    both = bring(wanted(known, own, mapping={"user": "alpha", "assistant": "beta"}), nobody)
+    assert [step["mapping"] for step in both.imports] == [{}, {"user": "alpha", "assistant": "beta"}]
+    assert both.survey and both.survey.rows == len(PAIRS)
+    for files in ((known,), (known, known)):
+        with pytest.raises(BadInput, match="names user=nosuch, and no record looked at has such a column"):
+            bring(wanted(*files, mapping={"user": "nosuch", "assistant": "completion"}), nobody)
+
+
 def test_contradictions_are_asked_about_and_what_was_said_is_in_the_plan(tmp_path: Path) -> None:
     path = written(tmp_path / "mine.jsonl", [*PAIRS, (PAIRS[0][0], "Nowhere.")])
     asked: list[str] = []
