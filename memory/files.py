@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypedDict
 
 from tunesmith.memory.errors import StepFailed
@@ -138,12 +138,24 @@ def _folder_digest(files: Mapping[str, FileEntry]) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a sealed folder, or None where the folder is not whole."""
+    """The manifest of a sealed folder, or None where the folder is not whole: it names files of its own alone."""
     try:
         manifest: Manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):  # not sealed, or cut off
+    except (OSError, ValueError, RecursionError):  # not sealed, or cut off
         return None
-    return manifest if isinstance(manifest, dict) and "files" in manifest else None
+    return manifest if _is_manifest(manifest) else None
+
+
+def _is_manifest(value: object) -> bool:
+    """Whether a document is what `seal` writes: sizes and digests of files that lie in the folder itself."""
+    if not isinstance(value, dict) or not _is_entry(value) or not isinstance(files := value.get("files"), dict):
+        return False
+    inside = (not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts for name in files)
+    return all(inside) and all(map(_is_entry, files.values()))
+
+
+def _is_entry(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("sha256"), str) and type(value.get("bytes")) is int
 
 
 def verify(folder: Path, sha256: str | None = None, *, sha256_of: Callable[[Path], str] = sha256_file) -> Manifest:
@@ -154,7 +166,9 @@ def verify(folder: Path, sha256: str | None = None, *, sha256_of: Callable[[Path
     """
     manifest = read_manifest(folder)
     if manifest is None:
-        raise StepFailed(f"{folder} has no manifest: it was never finished; run the step that makes it again")
+        raise StepFailed(
+            f"{folder} has no whole manifest: it was never finished, or was changed; run the step that makes it again"
+        )
     present = {path.relative_to(folder).as_posix() for path in _files_below(folder)}
     recorded = manifest["files"]
     if present != set(recorded):

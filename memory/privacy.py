@@ -11,7 +11,8 @@ from tunesmith.memory.errors import BadInput
 
 _STORE = "tunesmith.db"
 _OURS = ("servers", "runs", "models", "logs", "history", "settings.toml", "accelerator.lock", ".migrate.lock")
-_OUR_ENTRIES = {*_OURS, "locks", "backups", "downloads", "behaviours", "dry-loads", "rates.json", "driver-probe.json"}
+_FOLDERS = ("servers", "runs", "models", "locks", "downloads", "behaviours", "exports", "dry-loads")
+_OUR_ENTRIES = {*_OURS, *_FOLDERS, "backups", "rates.json", "driver-probe.json"}
 _OUR_ENTRIES |= {"lost+found"}  # a disk of its own begins with it
 
 
@@ -26,7 +27,7 @@ def make_private(folder: Path) -> None:
     Only one that is empty, or holds nothing but what is ours, is tightened. Raises BadInput for one that others may
     enter and that holds something else, for it is a home by mistake. Where our store lies already in such a one (the
     user's own home, or one for everybody such as /tmp) it stays as it is, and what lies directly in it and was made by
-    tunesmith is closed instead.
+    tunesmith is closed instead. Raises BadInput, too, where something else stands in the place of a folder of ours.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # its user's alone
     if folder.stat().st_mode & 0o077 and not (folder / _STORE).exists() and (theirs := _not_ours(folder)):
@@ -34,6 +35,13 @@ def make_private(folder: Path) -> None:
             f"{folder} is no home of tunesmith: it holds {theirs}, and a home is closed to everybody else; set "
             "TUNESMITH_HOME to a new or empty folder, such as one in it"
         )
+    for path in (folder / name for name in _FOLDERS):
+        # A link may lead to another disk, and that may not be there.
+        if (path.exists() or path.is_symlink()) and not path.is_dir():
+            raise BadInput(
+                f"{path} is no folder, and tunesmith keeps its {path.name} in one; move it away, or mount the disk "
+                "that it leads to"
+            )
     shared = folder == Path.home() or folder.stat().st_mode & stat.S_ISVTX  # sticky, as /tmp is
     for path in [*folder.glob(f"{_STORE}*"), *(folder / name for name in _OURS)] if shared else [folder]:
         with contextlib.suppress(OSError):  # a file system that knows no modes, or a file of somebody else

@@ -254,7 +254,7 @@ def _rows(rows: argparse.ArgumentParser) -> None:
     page.add_argument("--rows", type=int, default=60, metavar="N", help="that the page asks for (60)")  # in one answer
     _written(page)
     export = _add(actions, "export", "write the kept rows as messages, one a line")
-    export.add_argument("file", metavar="FILE.jsonl")
+    export.add_argument("file", metavar="FILE.jsonl", help="or -, which prints them")
     _written(export)
     _run(export)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 
 from tunesmith.agent.commands import render, run_steps
@@ -12,6 +13,7 @@ from tunesmith.agent.commands.review import Review, in_terminal
 from tunesmith.agent.commands.rows_request import request
 from tunesmith.agent.commands.rows_view import balance_of, document, of_kind, review_of, rows_view
 from tunesmith.agent.commands.settings import Settings
+from tunesmith.agent.commands.terminal import json_text
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.json_values import picked
 from tunesmith.memory.records import TrainingRow
@@ -100,9 +102,14 @@ def exported(rows: Sequence[TrainingRow]) -> list[dict[str, object]]:
 
 
 def _export(name: str, rows: Sequence[TrainingRow], out: Output, *, force: bool) -> int:
-    """Write the kept rows to a file."""
+    """Write the kept rows to a file, or to stdout for `-`: there as they are, or within the document of `--json`."""
     lines = exported(rows)
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    path = write_private_text(name, text, force=force)
-    out.document({"file": str(path), "rows": len(lines)}, render.plain(f"{len(lines)} rows are in {path}"))
+    if name != "-":
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        path = write_private_text(name, text, force=force)
+        out.document({"file": str(path), "rows": len(lines)}, render.plain(f"{len(lines)} rows are in {path}"))
+    elif out.wants_json:
+        out.document({"file": name, "rows": len(lines), "lines": lines}, render.plain(""))
+    else:
+        sys.stdout.writelines(json_text(line) + "\n" for line in lines)
     return 0

@@ -49,11 +49,12 @@ def test_make_targets_of_the_readme_exist() -> None:
 def test_ci_runs_set_up_lint_and_the_readmes_own_test_command_and_fails_with_any(fails: str, tmp_path: Path) -> None:
     assert "    make test\n" in README
     make = tmp_path / "make"
-    make.write_text(f'#!/bin/sh\necho "make $*"\n[ "$*" != "{fails}" ]\n')
+    make.write_text(f'#!/bin/sh\necho "make $*"\necho "told $PYTEST_FLAGS" >&2\n[ "$*" != "{fails}" ]\n')
     make.chmod(0o755)
-    env = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    env = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTEST_FLAGS": "-x"}
     done = subprocess.run([ROOT / ".ci" / "run"], env=env, cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.splitlines() == ["make setup", "make lint", "make test"]
+    assert "told -x --durations=30\n" in done.stderr, "the slowest tests are named"
     assert done.returncode == bool(fails) and (f"make {fails} failed" in done.stderr) == bool(fails)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -54,6 +55,49 @@ def test_every_way_of_touching_a_sealed_folder_is_found(tmp_path: Path, tamper: 
         (folder / "b").unlink()
     with pytest.raises(StepFailed):
         verify(folder)
+
+
+_ENTRY = {"sha256": "0" * 64, "bytes": 1}
+
+
+@table(
+    "changed",
+    [
+        {"files": 5},
+        {"files": None},
+        {"files": ["a"]},
+        {"files": {"a": 5}},
+        {"files": {"a": {"bytes": 1}}},
+        {"files": {"a": {"sha256": "0" * 64}}},
+        {"files": {"a": {"sha256": "0" * 64, "bytes": "1"}}},
+        {"files": {"a": {"sha256": "0" * 64, "bytes": True}}},
+        {"files": {"a": {"sha256": 5, "bytes": 1}}},
+        {"files": {"/etc/passwd": _ENTRY}},
+        {"files": {"../a": _ENTRY}},
+        {"files": {"in/../../a": _ENTRY}},
+        {"sha256": None},
+        {"bytes": "1"},
+        "[]",
+        "5",
+        "[" * 100_000,
+        '{"files": {',
+    ],
+)
+def test_a_manifest_that_seal_did_not_write_is_none(
+    tmp_path_factory: pytest.TempPathFactory, changed: dict[str, object] | str
+) -> None:
+    folder = folder_with(tmp_path_factory.mktemp("folder") / "m", a="1")
+    sealed = seal(folder)
+    assert read_manifest(folder) == sealed
+    (folder / "manifest.json").write_text(changed if isinstance(changed, str) else json.dumps({**sealed, **changed}))
+    assert read_manifest(folder) is None
+    with pytest.raises(StepFailed, match=r"has no whole manifest: .*; run the step that makes it again"):
+        verify(folder)
+
+
+def test_a_name_with_dots_in_it_stays_within_its_folder(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "m", **{"a..b": "1", "..c": "2"})
+    assert verify(folder, seal(folder)["sha256"])["files"].keys() == {"a..b", "..c"}
 
 
 def test_another_folder_under_the_same_name_is_not_the_recorded_artifact(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ _FACTS = "tests/agent/queries/test_with_every_fact.py::"
 _STORE, _WORKERS = "tests/memory/test_store.py::", "tests/trust/test_workers.py::"
 _FILES, _POWER = "tests/memory/test_files.py::", "tests/trust/test_power_cut.py::"
 _SERVERS, _QUESTIONS = "tests/trust/test_servers.py::", "tests/memory/test_questions.py::"
+_DAMAGE, _RECORDED = "tests/trust/test_store_damage.py::", "tests/tools/core/test_recorded_bytes.py::"
 _BROUGHT = "tests/tools/pipeline/test_brought_rows.py::"
 _PATHS, _LIMITS = "tests/trust/test_path_attacks.py::", "tests/trust/test_bounds.py::"
 _TERMINAL, _STATISTICS = "tests/trust/test_terminal.py::", "tests/tools/evaluation/test_statistics.py::"
@@ -390,8 +391,52 @@ MUTANTS: tuple[Mutant, ...] = (
         ("                self._back_up(version)\n", "",
          "tests/trust/test_store_file.py::test_before_a_migration_the_file_is_copied_and_the_copy_is_whole"),
     )),
+    *rows(STORE, "memory/store_file.py", (
+        ("with self._lock, self._damage_told():\n            return", "with self._lock:\n            return",
+         f"{_DAMAGE}test_reads_and_writes_that_meet_damage_are_told_and_others_are_answered"),
+        ("with self._lock, self._damage_told():  # threads", "with self._lock:  # threads",
+         f"{_DAMAGE}test_reads_and_writes_that_meet_damage_are_told_and_others_are_answered"),
+        ("if is_damage(error) or is_damaged_text(error):", "if is_damage(error):",
+         f"{_DAMAGE}test_a_text_that_is_no_utf_8_is_damage"),
+    )),
+    *rows(STORE, "memory/damage.py", (
+        ("or code in _READ_CODES", "or False",
+         f"{_DAMAGE}test_what_a_disk_cannot_give_back_is_damage_and_a_full_or_busy_one_is_none"),
+        ("class StoreDamaged(sqlite3.DatabaseError):", "class StoreDamaged(BadInput):",
+         f"{_DAMAGE}test_an_answer_does_not_do_without_what_is_damaged"),
+        ("    if isinstance(error, UnicodeDecodeError):", "    if False:",
+         f"{_DAMAGE}test_words_of_sqlite_that_quote_damage_are_told"),
+        ('json.loads(document or "null")', "pass",
+         f"{_DAMAGE}test_a_document_that_was_cut_short_is_damage_and_no_defect_of_ours"),
+    )),
+    *rows(STORE, "agent/commands/startup.py", (
+        ("                store.refuse_damage()\n", "                pass\n",
+         f"{_DAMAGE}test_a_document_that_was_cut_short_is_damage_and_no_defect_of_ours"),
+    )),
+    *rows(PRICES, "tools/core/estimate.py", (
+        ("disk_bytes=disk_bytes + STORE_BYTES", "disk_bytes=disk_bytes",
+         f"{_RECORDED}test_the_store_is_in_the_price_of_every_step"),
+        ("round(2 * records * within)", "round(records * within)",
+         f"{_RECORDED}test_records_take_their_pages_and_their_log_and_not_twice_as_much"),
+    )),
+    *rows(PRICES, "tools/imports/import_rows.py", (
+        ('if before else 0),  # recorded', 'if False else 0),  # recorded',
+         f"{_RECORDED}test_rows_of_before_are_in_the_price_of_an_import_beside_them"),
+    )),
+    *rows(WHOLE, "memory/privacy.py", (
+        ("(path.exists() or path.is_symlink()) and not path.is_dir()", "False",
+         "tests/trust/test_other_users.py::test_what_stands_in_the_place_of_a_folder_of_the_home_is_named"),
+    )),
+    *rows(ELSEWHERE, "tools/pipeline/plan_file.py", (
+        ("""if on not in (None, "here") and not any("on" in fields for _, fields in entries):""", "if False:",
+         "tests/tools/pipeline/test_executor.py::test_a_broken_plan_is_refused_by_name"),
+    )),
     # --- whole or absent
     *rows(WHOLE, "memory/files.py", (
+        ("return manifest if _is_manifest(manifest) else None", "return manifest",
+         "tests/memory/test_files.py::test_a_manifest_that_seal_did_not_write_is_none"),
+        ("return all(inside) and all(map", "return all(map",
+         "tests/memory/test_files.py::test_a_manifest_that_seal_did_not_write_is_none"),
         ("    _sync_all(folder)\n    files:", "    files:",
          f"{_POWER}test_a_folder_that_was_sealed_is_whole_after_a_power_cut_at_any_moment"),
         ("        if path.is_file() or path.is_dir():\n", "        if path.is_file():\n",
@@ -498,6 +543,10 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_QUESTIONS}test_only_the_views_can_be_asked_when_told_so"),
         ("if len(rows) == max_rows or size > _MAX_ANSWER_BYTES:", "if len(rows) == max_rows:",
          f"{_QUESTIONS}test_answers_are_bounded_in_rows_and_in_bytes"),
+        ("    if text is None and form is not None:", "    if False:",
+         f"{_QUESTIONS}test_a_value_over_the_bound_is_told_with_the_bound_and_never_as_nothing"),
+        ("damaged(path, home, error) if is_damage(error) else _why", "_why",
+         f"{_DAMAGE}test_a_question_that_meets_damage_is_told_by_the_same_sentence"),
     )),
     *rows(SQL, "memory/confined.py", (
         ("        (resource.RLIMIT_AS, limits.memory_bytes),\n", "",
@@ -682,6 +731,12 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/imports/test_import_files.py::test_a_csv_record_of_thousands_of_lines_counts_as_all_of_them"),
     )),
     *rows(ROWS, "tools/imports/sources.py", (
+        ("if str(real) in _NOT_A_DATA_SET or", "if",
+         "tests/tools/imports/test_import_files.py::test_a_folder_of_the_system_is_no_data_set_and_a_folder_in_it_may_be"),
+        (", (\" of rows\", row_bytes, MAX_IMPORT_BYTES)):", ",):",
+         "tests/tools/imports/test_import_files.py::test_the_rows_of_an_import_are_bounded_in_bytes_and_what_fits_is_taken"),
+        ('argument["mapping"], _heads(files))\n    problems', 'argument["mapping"])\n    problems',
+         "tests/tools/imports/test_import_files.py::test_columns_of_a_later_file_may_be_mapped_and_those_of_none_are_refused"),
         ("if path.is_symlink():", "if False:",
          "tests/tools/imports/test_import_files.py::test_a_folder_gives_its_own_files_of_rows_and_nothing_hidden_or_linked"),
     )),
@@ -692,6 +747,12 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_BROUGHT}test_what_is_left_out_is_said_and_not_counted_as_trained_on"),
     )),
     *rows(ROWS, "tools/imports/formats.py", (
+        ("if mapping and not set(mapping.values()) <= {*columns}:", "if False:",
+         "tests/tools/imports/test_import_rows.py::test_a_mapping_that_would_be_followed_nowhere_is_refused"),
+        ("if mapping and (lacking :=", "if False and (lacking :=",
+         "tests/tools/imports/test_import_rows.py::test_a_mapping_that_would_be_followed_nowhere_is_refused"),
+        ("return turns[::-1]", "return turns",
+         "tests/tools/imports/test_import_rows.py"),
         ("if messages[n].pop(_WEIGHT, 1) == 0", "if messages[n].pop(_WEIGHT, 1) == 7",
          "tests/tools/imports/test_import_rows.py::test_an_answer_of_weight_0_is_shown_and_never_learned"),
     )),

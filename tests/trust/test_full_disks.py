@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import sqlite3
@@ -25,8 +26,8 @@ from tunesmith.tools.core.estimate import room
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.stage import GIB, Estimate, Facts
 from tunesmith.tools.pipeline import launcher
-from tunesmith.tools.pipeline.run_step import price, propose
-from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
+from tunesmith.tools.pipeline.run_step import price, propose, run_step
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
 __all__ = ["disk"]  # a fixture
 
@@ -186,3 +187,23 @@ def test_a_worker_whose_disk_fills_says_so_and_its_step_goes_on_once_there_is_ro
         store.decide(step, "yes", by="test", reason="", price={})
         list(launcher.follow(store, launcher.launch(store, step, vllm=None).id))
         assert store.step(step).status == "done", store.step(step).error
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("words", [3, 60, 400])
+def test_an_import_ends_on_a_disk_with_just_the_room_of_its_price(disk: Mount, tmp_path: Path, words: int) -> None:
+    """The rows as a file, and in the pages and the log of the store; those of before once more, under their step."""
+    rows = [{"prompt": f"Größe {n}? " + "é " * words, "completion": "так " * words} for n in range(60_000 // words)]
+    for name, part in (("first", rows[::3]), ("second", rows[1::3])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    place = disk(256 << 20)
+    with closing(Store(place / "home")) as store:
+        ws, run = Workspace(store, None, lambda event, **facts: None), store.new_run("r")
+        for name in ("first", "second"):
+            request = StepRequest("import", {"source": str(tmp_path / f"{name}.jsonl")}, run)
+            priced = price(ws, request).estimate.disk_bytes
+            filling = fill(place, leave=priced + (128 << 10))  # what is recorded until the step begins
+            ended = run_step(ws, request, lambda plan, step: Decision(True, "test")).done()
+            assert ended.status == "done", ended.error
+            filling.unlink()
+        assert ended.result and ended.result["rows_before"] == len(rows[::3])

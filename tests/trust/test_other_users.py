@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.demo_run import tunesmith
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.privacy import make_private
 from tunesmith.memory.store import Store
 
@@ -139,3 +140,19 @@ def test_a_folder_that_is_new_or_ours_is_closed(place: Path, holds: list[str]) -
         (place / name).touch()
     make_private(place)
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("name", ["runs", "locks", "models", "servers"])
+@pytest.mark.parametrize("what", ["file", "link to nothing"])
+def test_what_stands_in_the_place_of_a_folder_of_the_home_is_named(place: Path, name: str, what: str) -> None:
+    place.chmod(0o700)
+    if what == "file":
+        (place / name).touch()
+    else:
+        (place / name).symlink_to(place / "not-mounted")
+    with pytest.raises(BadInput, match=rf"{place}/{name} is no folder, and tunesmith keeps its {name} in one; move it"):
+        Store(place)
+    (place / name).unlink()
+    (place / "elsewhere").mkdir()
+    (place / name).symlink_to(place / "elsewhere")
+    Store(place).close()

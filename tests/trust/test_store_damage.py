@@ -111,8 +111,8 @@ def test_reads_and_writes_that_meet_damage_are_told_and_others_are_answered(home
 def test_a_question_that_meets_damage_is_told_by_the_same_sentence(home: Path) -> None:
     path = home / "tunesmith.db"
     path.write_bytes(path.read_bytes()[: 20 * PAGE])
-    with pytest.raises(BadInput, match="is damaged"), closing(Store(home)) as store:
-        store.refuse_damage()
+    with pytest.raises(BadInput, match="is damaged"):
+        Store(home)
     with pytest.raises(BadInput, match=r"is damaged .*go back to"):
         ask_sql(path, "SELECT sum(length(output)) FROM eval_results")
 
@@ -137,6 +137,16 @@ def test_a_document_that_was_cut_short_is_damage_and_no_defect_of_ours(
     assert main(["runs", "show", "r1"]) == 2
     told = capsys.readouterr().err
     assert "is damaged" in told and "unexpected" not in told and not (home / "logs").exists()
+
+
+def test_a_text_that_is_no_utf_8_is_damage(home: Path) -> None:
+    with Store(home).write() as conn:
+        conn.execute("UPDATE runs SET goal = CAST(x'61ff' AS TEXT)")
+    with closing(Store(home)) as store, pytest.raises(StoreDamaged, match="is damaged"):
+        store.runs()
+    with pytest.raises(BadInput, match="Could not decode") as asked:  # a question may make such a text itself
+        ask_sql(home / "tunesmith.db", "SELECT CAST(x'61ff' AS TEXT)")
+    assert "is damaged" not in str(asked.value)
 
 
 def test_words_of_sqlite_that_quote_damage_are_told(home: Path) -> None:

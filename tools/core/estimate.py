@@ -14,6 +14,19 @@ from tunesmith.tools.core.stage import Estimate, Facts, Fitting
 _GPU = "GPU"
 _NAMED = 2
 """Steps of a run that a price names as what it rests on."""
+STORE_BYTES = (1_000 * 4_120) + (256 << 10)
+"""Of disk, whatever a step writes: the log of the store, which SQLite begins anew after 1,000 pages; the first pages of
+a new one, its shared memory, locks and manifests."""
+_PAGE, _COLUMNS = 4_096, 200
+"""Bytes: of a page, and what a record takes beside its text, its places in the indexes included."""
+
+
+def recorded_bytes(bytes_: int, records: int) -> int:
+    """Disk that records with so much text take in the store: in its pages, which end with a whole one, and its log."""
+    each = bytes_ / max(1, records) + _COLUMNS
+    # Half a record is lost at the end of a page, or half a page at the end of a record.
+    within = _PAGE / max(1.0, _PAGE / each - 0.5) if each < _PAGE else each + _PAGE / 2
+    return round(2 * records * within)
 
 
 def estimate(
@@ -33,7 +46,7 @@ def estimate(
     What they say of it is reckoned by `pace`: those of this run weigh more than those before it, those of the same
     stage more than others. Where a stage does different kinds of work, `like` names the kind; a step that is priced in
     VRAM is of another device than the same on the CPU. `rates` are the device's: until they were measured, or it worked
-    here before, the price is the middle of a wide range.
+    here before, the price is the middle of a wide range. What the store needs beside `disk_bytes` is added.
     """
     device = _GPU if vram_bytes else ""
     work = seconds if isinstance(seconds, Seconds) else Seconds(compute=seconds)
@@ -50,7 +63,7 @@ def estimate(
         peak_ram_bytes=ram_bytes,
         peak_vram_bytes=vram_bytes,
         cards=cards,
-        disk_bytes=disk_bytes,
+        disk_bytes=disk_bytes + STORE_BYTES,
         calibrated_seconds=round(work.total, 1),
         fixed_seconds=round(work.fixed, 1),
         least_seconds=round(learned.least, 1),

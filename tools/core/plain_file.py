@@ -82,7 +82,7 @@ def writable(name: str, *, force: bool = False) -> Path:
     With `force` it may be a regular file, which is replaced. A link, a device or a pipe is never written to.
     """
     path = expanded(name)
-    if not name or not path.name or path.name == "..":
+    if name in ("", "-") or not path.name or path.name == "..":
         raise BadInput(f"{name!r} names no file; name one, such as ./rows.jsonl")
     if not is_folder(path.parent):
         raise BadInput(f"there is no folder {path.parent}; make it first, or name another one")

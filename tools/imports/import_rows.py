@@ -18,7 +18,7 @@ from pydantic import Field
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
-from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.estimate import estimate, recorded_bytes, room
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, expanded, is_there, local_path
 from tunesmith.tools.core.stage import (
     Facts,
@@ -49,6 +49,8 @@ _TOKENS_PER_BYTE = 0.25
 """Of a row as JSON, whose names and marks are fewer tokens in a chat."""
 _STARTS_S, _SECONDS_PER_MB, _BYTES_A_SECOND = 0.5, 0.15, 2e7
 """Of a step: its start, reading and converting, a download, on the usual two cores and a line of 160 Mbit/s."""
+_NAMES_BYTES, _USUAL_BYTES = 100, 1_000
+"""Of a row: the names of its fields in our file, and a usual one of a data set that nobody has read."""
 _LEAST_READ_BYTES, MAX_READ_BYTES = 64 << 20, 4 << 30
 """Decoded bytes that every step may read, and that none may pass: a compressed file may come to any size."""
 _DECODED_MORE = 8
@@ -175,6 +177,8 @@ def plan(request: ImportRequest, facts: Facts, context: ImportContext) -> Plan:
     look = context.look
     read_bytes = look.read_bytes if look else min(context.download_bytes * _DECODED_MORE, MAX_READ_BYTES)
     row_bytes = min(look.row_bytes if look else read_bytes, MAX_IMPORT_BYTES)
+    records = look.records if look else min(request.limit, row_bytes // _USUAL_BYTES)
+    before = facts.artifacts.get("rows") if request.beside else None
     price = estimate(
         "import",
         facts,
@@ -184,10 +188,11 @@ def plan(request: ImportRequest, facts: Facts, context: ImportContext) -> Plan:
         # Python; the child's own with what it decodes, up to its limit; and rows, some four times their bytes as
         # objects.
         ram_bytes=(200 << 20) + min(CHILD_BYTES, (100 << 20) + read_bytes * 4) + row_bytes * 4,
-        disk_bytes=context.download_bytes + row_bytes * 3,  # in our own form they are longer than in the file
+        disk_bytes=context.download_bytes
+        + _disk_bytes(row_bytes, records)
+        + (_disk_bytes(before.bytes, before.count("rows")) if before else 0),  # recorded once more, under this step
         like="" if look else "hub",
     )
-    rows = facts.artifacts.get("rows") if request.beside else None
     inspection = look.inspection if look else None
     return Plan(
         stage="import",
@@ -195,7 +200,7 @@ def plan(request: ImportRequest, facts: Facts, context: ImportContext) -> Plan:
         summary=f"take the rows of {context.name}",
         steps=_steps(inspection, context),
         request=request.model_dump(mode="json"),
-        inputs=pinned(rows=rows),
+        inputs=pinned(rows=before),
         pins=dict(context.pins),
         estimate=price,
         writes=(f"at most {request.limit:,} candidate rows",),
@@ -208,6 +213,11 @@ def plan(request: ImportRequest, facts: Facts, context: ImportContext) -> Plan:
         questions=questions(inspection),
         notes=(*_problems(inspection), *context.notes),
     )
+
+
+def _disk_bytes(row_bytes: int, rows: int) -> int:
+    """Rows as a file and in the store."""
+    return row_bytes + _NAMES_BYTES * rows + recorded_bytes(row_bytes, rows)
 
 
 def most_read_bytes(look: Look, download_bytes: int) -> int:

@@ -325,4 +325,5 @@ def _records_of(files: Sequence[Path]) -> Iterator[Record]:
 
 
 def _bytes(row: TrainingRow) -> int:
-    return len(json.dumps([row.prompt, row.completion, row.attributes.as_json()], ensure_ascii=False))
+    text = json.dumps([row.prompt, row.completion, row.attributes.as_json()], ensure_ascii=False)
+    return len(text.encode(errors="surrogatepass"))

@@ -138,6 +138,9 @@ def load_pipeline(path: Path, say: Callable[[str], None] = lambda text: None) ->
     if (on := document.pop("on", None)) is not None:
         entries = [(stage, {**place_of(stage, on), **fields}) for stage, fields in entries]
     steps = [_step_spec(path, stage, fields) for stage, fields in entries]
+    if on not in (None, "here") and not any("on" in fields for _, fields in entries):
+        stay = ", ".join(dict.fromkeys(stage for stage, _ in entries))
+        raise BadInput(f"{path}: `on: {on}` is followed nowhere, for {stay} can be done only here; leave `on` out")
     for sentence in dict.fromkeys(one for stage, fields in entries for one in renamed(stage, fields)):
         say(sentence)
     try:

@@ -168,6 +168,27 @@ def test_show_and_export_are_documents(
     assert main(["rows", "import", str(target), "--limit", "0"]) == 2 and "limit" in capsys.readouterr().err
 
 
+def test_rows_are_printed_for_a_dash(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TUNESMITH_HOME", str(store.home))
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert main(["rows", "export", "rows.jsonl"]) == 0
+    written = (tmp_path / "rows.jsonl").read_text()
+    (tmp_path / "rows.jsonl").unlink()
+    capsys.readouterr()
+    assert main(["rows", "export", "-"]) == 0
+    printed = capsys.readouterr().out
+    lines = [json.loads(line) for line in written.splitlines()]
+    assert [json.loads(line) for line in printed.splitlines()] == lines
+    assert "\u202e" in written and not {"\x1b", "\u202e"} & {*printed}, "what a terminal might obey is escaped"
+    assert main(["rows", "export", "-", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"file": "-", "rows": len(lines), "lines": lines}
+    assert sorted(tmp_path.iterdir()) == before
+    assert main(["report", "-o", "-"]) == 2 and "'-' names no file" in capsys.readouterr().err
+
+
 # The page
 
 

@@ -13,7 +13,7 @@ from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.estimate import STORE_BYTES, estimate, room
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.pace import Past
 from tunesmith.tools.core.rates import Seconds, usual_card
@@ -95,6 +95,16 @@ def test_a_wrong_field_is_named_with_the_right_one(stage: str, fields: dict[str,
             "{stage: deploy, arm: adapter}]",
             "step 8: deploy serves only what was evaluated",
         ),
+        (
+            "name: x\non: ssh\nsteps: [base, deploy]",
+            "`on: ssh` is followed nowhere, for base, deploy can be done only",
+        ),
+        (
+            "name: x\non: ray\nsteps: [base]",
+            "`on: ray` is followed nowhere, for base can be done only here; leave `on`",
+        ),
+        ("name: x\non: ssh\nsteps: [base, baseline]", "baseline: on is 'ssh'"),
+        ("name: x\non: ray\nsteps: [nosuch]", "no stage 'nosuch'"),
         ("name: x\nsteps: []", "steps"),
         ("steps: [base]", "name"),
         ("name: x\nsteps: [{lora_rank: 3}]", "step 1 names no stage"),
@@ -107,6 +117,13 @@ def test_a_wrong_field_is_named_with_the_right_one(stage: str, fields: dict[str,
 def test_a_broken_plan_is_refused_by_name(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(BadInput, match=told):
         load_pipeline(plan_file(tmp_path, text))
+
+
+def test_a_plan_says_where_its_steps_are_done_where_one_of_them_can_go(tmp_path: Path) -> None:
+    for on, kept in (("ray", "ray"), ("here", "here")):
+        plan = load_pipeline(plan_file(tmp_path, f"name: x\non: {on}\nsteps: [base, baseline]"))
+        assert [spec.fields.get("on") for spec in plan.steps] == [None, kept]
+    assert load_pipeline(plan_file(tmp_path, "name: x\non: here\nsteps: [base]")).steps[0].fields == {}
 
 
 def test_the_bundled_plans_bring_their_rows_and_hold_every_stage_that_needs_no_file_of_the_user() -> None:
@@ -198,8 +215,8 @@ def test_a_base_that_only_had_to_be_verified_does_not_price_one_that_has_to_be_c
     known = {past.like for past in past_steps(ws.store, measure_machine(ws.store.home))}
     assert known == {"folder", "folder, here already"}
     again, fresh = (price(ws, StepRequest("base", {"model": model})).estimate for model in (first, other))
-    assert "2 past runs of base (folder, here already)" in again.basis and again.disk_bytes == 0
-    assert "1 past run of base (folder)" in fresh.basis and fresh.disk_bytes > 0
+    assert "2 past runs of base (folder, here already)" in again.basis and again.disk_bytes == STORE_BYTES
+    assert "1 past run of base (folder)" in fresh.basis and fresh.disk_bytes > STORE_BYTES
 
 
 def test_what_each_kind_of_work_took_is_kept_and_counts_on_the_same_machine_alone(tmp_path: Path) -> None:
