@@ -56,8 +56,10 @@ AT_WORK = {
     "tools/export/expert_updates.py", "tools/export/stored_layout.py", "tools/export/offloaded_model.py",
     "tools/release/gguf_file.py", "tools/export/calibration.py",
 }  # fmt: skip
-# Beside the settings: a server's own parent, which hands its environment on, and who asks which GPUs CUDA may see.
-READS_ENVIRONMENT = {"agent/commands/settings.py", "tools/serving/supervisor.py", "tools/machine/gpus.py"} | INSIDE_VLLM
+# Beside the settings: who hands an environment on, whole or in part, and who asks which GPUs CUDA may see.
+READS_ENVIRONMENT = INSIDE_VLLM | {
+    "agent/commands/settings.py", "tools/serving/supervisor.py", "tools/machine/gpus.py", "memory/confined.py",
+}  # fmt: skip
 SANDBOX, ESCAPING = "jinja2.sandbox.ImmutableSandboxedEnvironment", "jinja2.Environment"
 JINJA = {
     "tools/suites/template.py": SANDBOX,  # of suites
