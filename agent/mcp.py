@@ -5,11 +5,10 @@ client shows the price in a form, and where it cannot show one the answer names 
 answer and no key reaches the model; what it may read is what the driver may.
 """
 
-import io
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import wraps
 from typing import Annotated, ParamSpec, TypeVar, Union
 
@@ -17,36 +16,31 @@ from mcp.server.elicitation import AcceptedElicitation, DeclinedElicitation, Eli
 from mcp.server.mcpserver import Context, Elicit, MCPServer, Resolve
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
-from pydantic import BaseModel, Field
-from rich.console import Console
+from pydantic import Field
 
-from tunesmith.agent.commands.places import is_known, places
-from tunesmith.agent.commands.price import price_lines
+from tunesmith.agent.commands.places import may_name_a_place, places
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.startup import unexpected
+from tunesmith.agent.mcp_forms import Agreed, Allowed, NotNeeded, Shown, Unasked, leave_to_look, price_to_agree_to
 from tunesmith.agent.queries.answer import Context as Records
 from tunesmith.agent.queries.registry import REQUESTS, answer
 from tunesmith.agent.version import VERSION
-from tunesmith.memory.errors import ApprovalPending, BadInput, TunesmithError
+from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.json_values import picked
 from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.records import PLANNED, RUNNING, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.memory.views import VIEWS
+from tunesmith.tools.core.field_names import our_names
 from tunesmith.tools.core.format import one_line
-from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog, launcher
 from tunesmith.tools.pipeline.run_step import current_plan, propose_step, run_pending
-from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
 MOST_WAIT_S = 50.0
 """Clients give a call up after about 60 s."""
 _LOOK_EVERY_S = 0.25
 """As often as a client could show it; a look is a read of the store."""
-_COLUMNS = 88
-"""Of a text that another program's window shows."""
-_HASH_CHARACTERS = 12
-"""Of a plan's digest: a yes has to name one plan, and twelve digits no two share."""
 _OF_A_SERVER = ("server", "role", "url", "model", "healthy", "artifact", "run")
 """What is shown of a server: where its key lies is not."""
 _OF_A_STEP = (
@@ -60,51 +54,24 @@ cases and no answers: for those name the command, as `tunesmith rows review`, `t
 
 _READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 _ASKS_THE_HUB = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=True)
-_PRICES = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
+_PRICES = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=True)
 _STARTS = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=True)
 _STOPS = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
 
 Json = dict[str, object]
 P = ParamSpec("P")
 T = TypeVar("T")
-_NOT_ASKED = ("case", "row", "described", "trial", "served", "fits", "price")
-# What is for the screen alone, where a key lies, and what may look at a folder or the hub.
-_ASKED = tuple(request for kind, request in REQUESTS.items() if kind not in _NOT_ASKED)
+_FOR_THE_SCREEN = ("case", "row", "described", "trial", "served")
+# Nor is put what names anything but records: it may look at a folder or ask the hub.
+_ASKED = tuple(
+    request
+    for kind, request in REQUESTS.items()
+    if kind not in _FOR_THE_SCREEN and not any(map(may_name_a_place, request.model_fields.values()))
+)
 # Made of the registry, which mypy does not run; of a tuple, which `|` does not take.
 Question = Annotated[Union[_ASKED], Field(discriminator="kind")]  # type: ignore[valid-type]  # noqa: UP007
 
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
-
-
-class Agreed(BaseModel):
-    """What the person is asked for below a price."""
-
-    start: bool = Field(title="Start?", description="yes starts exactly this step")
-    reason: str = Field(default="", title="Why not?", description="is recorded with a no")
-
-
-class Unasked(Agreed):
-    """No answer: the client cannot show a form."""
-
-    start: bool = False
-
-
-class Allowed(BaseModel):
-    """What the person is asked for below a question."""
-
-    allow: bool = Field(title="Allow it?")
-
-
-class _Exactly:
-    """Agrees to the one plan that a person was shown. Raises ApprovalPending for any other."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._hash = plan.hash
-
-    def __call__(self, plan: Plan, step: str) -> Decision:
-        if plan.hash != self._hash:
-            raise ApprovalPending(f"{plan.stage} ({step}) would now be planned as {plan.hash[:_HASH_CHARACTERS]}")
-        return Decision(True, "mcp")
 
 
 def serve(settings: Settings, store: Store) -> int:
@@ -221,23 +188,28 @@ class _Tools:
         return _step(now)
 
     def stop(self, step: str) -> Json:
-        """End a step at work. What it did is kept: it can be planned again and goes on from there."""
+        """End a step at work, unasked. What it did is kept: going on from there takes a new yes."""
         if self.store.step(step).status != RUNNING:
             raise BadInput(f"{step} does not run: it is {self.store.step(step).status}")
+        self.store.event("step.stopped", step=step, by="mcp")
         return _step(launcher.stop(self.store, step))
 
     # What a person is asked about
 
     def _asking(self) -> Sequence[Callable[..., object]]:
         """`fits`, `plan` and `start`: what each has asked stands in its own signature."""
-        ask_price = _plain_errors(self._ask_price)
+        shown = _plain_errors(self._shown)
 
         @_plain_errors
-        def leave_to_read(model: str, ctx: Context) -> Elicit[Allowed] | Allowed:
-            return self._leave_to_read([model], ctx)
+        def ask_price(waiting: Annotated[Shown, Resolve(shown)], ctx: Context) -> Elicit[Agreed] | Agreed:
+            return price_to_agree_to(waiting, ctx)
+
+        @_plain_errors
+        def of_a_model(model: str, ctx: Context) -> Elicit[Allowed] | Allowed:
+            return leave_to_look([model], ctx)
 
         def fits(
-            model: str, leave: Annotated[ElicitationResult[Allowed], Resolve(leave_to_read)], card: str | None = None
+            model: str, leave: Annotated[ElicitationResult[Allowed], Resolve(of_a_model)], card: str | None = None
         ) -> Json:
             """Whether a model could be trained, measured, quantized and served here, or on a card (4090, 24)."""
             if not isinstance(leave, AcceptedElicitation) or not leave.data.allow:
@@ -245,15 +217,16 @@ class _Tools:
             return self._fits(model, card or "")
 
         @_plain_errors
-        def leave_to_look(stage: str, ctx: Context, fields: Json | None = None) -> Elicit[Allowed] | Allowed:
+        def of_fields(stage: str, ctx: Context, fields: Json | None = None) -> Elicit[Allowed] | Allowed:
             priced = [name for name, one in catalog.BY_NAME.items() if one.expensive]
             if stage not in priced:
                 raise BadInput(f"{stage!r} is no step that is priced; those are {', '.join(priced)}")
-            return self._leave_to_read(places(list((fields or {}).values())), ctx)
+            request = catalog.BY_NAME[stage].load().request
+            return leave_to_look(places(request, our_names(fields or {}, request.model_fields).fields), ctx)
 
         def plan(
             stage: str,
-            leave: Annotated[ElicitationResult[Allowed], Resolve(leave_to_look)],
+            leave: Annotated[ElicitationResult[Allowed], Resolve(of_fields)],
             run: str | None = None,
             fields: Json | None = None,
         ) -> Json:
@@ -265,11 +238,17 @@ class _Tools:
             named = {str(one) for one in (run, chosen.pop("run", None)) if one}
             if len(named) > 1:
                 raise BadInput(f"two runs are named: {' and '.join(sorted(named))}; name one")
-            return _price(propose_step(self.ws, StepRequest(stage, chosen, str(*named))))
+            # `given` asks the hub for a commit where none is named: only after a person's yes
+            asked_for = StepRequest if isinstance(leave.data, NotNeeded) else StepRequest.given
+            return _price(propose_step(self.ws, replace(asked_for(stage, chosen), run=str(*named))))
 
-        def start(plan_hash: str, price: Annotated[ElicitationResult[Agreed], Resolve(ask_price)]) -> Json:
+        def start(
+            plan_hash: str,
+            waiting: Annotated[Shown, Resolve(shown)],
+            price: Annotated[ElicitationResult[Agreed], Resolve(ask_price)],
+        ) -> Json:
             """Have the person agree to a planned step, and start it. Nobody else can agree to it."""
-            return self._start(plan_hash, price)
+            return self._start(waiting, price)
 
         return fits, plan, start
 
@@ -291,16 +270,6 @@ class _Tools:
             "steps": counts.total,
         }
 
-    def _leave_to_read(self, names: Sequence[str], ctx: Context) -> Elicit[Allowed] | Allowed:
-        """A question where a name has files read or the hub asked; a model that is known here needs none."""
-        asked = [name for name in names if not is_known(name)]
-        if not asked:
-            return Allowed(allow=True)
-        if not _can_ask(ctx):
-            return Allowed(allow=False)
-        named = ", ".join(f"“{one_line(name)[:200]}”" for name in asked)  # a client's own words: any length
-        return Elicit(f"May tunesmith look at {named}, here or on the hub?", Allowed)
-
     def _fits(self, model: str, card: str) -> Json:
         from tunesmith.tools.machine.cards import card_of
         from tunesmith.tools.models.find import find_model
@@ -311,35 +280,22 @@ class _Tools:
         facts = facts_here(self.store, vllm=self.ws.vllm, card=other)
         return {"answered": True, **to_json(fits(named_model, facts, revision=revision), other)}
 
-    def _waiting(self, plan_hash: str) -> Step:
-        planned = (step for step in self.store.priced_steps() if step.status == PLANNED)
-        waiting = [step for step in planned if step.plan_hash.startswith(plan_hash)]
-        if not waiting or len(plan_hash) < _HASH_CHARACTERS:
-            raise BadInput(f"no step waits with plan {plan_hash[:80]!r}; call `plan`, and give its plan_hash")
-        return waiting[-1]
+    def _shown(self, plan_hash: str) -> Shown:
+        """The newest step that waits with this plan. A part of its hash is not enough: a yes is to one plan."""
+        waiting = [one for one in self.store.priced_steps() if (one.status, one.plan_hash) == (PLANNED, plan_hash)]
+        if not waiting:
+            raise BadInput(
+                f"no step waits with plan {plan_hash[:80]!r}; call `plan`, and give its plan_hash, all 64 characters"
+            )
+        return Shown(waiting[-1], current_plan(waiting[-1]))
 
-    def _ask_price(self, plan_hash: str, ctx: Context) -> Elicit[Agreed] | Agreed:
-        plan = current_plan(step := self._waiting(plan_hash))
-        if not _can_ask(ctx):
-            return Unasked()
-        declared = catalog.ENTRIES[plan.stage].load().request.model_fields
-        chosen = [
-            f"  {name:<12} {one_line(str(value))}"
-            for name, value in plan.request.items()
-            if name != "run" and value not in (None, "", [], {}) and value != declared[name].default
-        ]
-        console = Console(file=io.StringIO(), width=_COLUMNS, color_system=None)
-        console.print(price_lines(plan, step.id, with_hash=True))
-        assert isinstance(console.file, io.StringIO)
-        return Elicit("\n".join([console.file.getvalue().rstrip(), *chosen]), Agreed)
-
-    def _start(self, plan_hash: str, price: ElicitationResult[Agreed]) -> Json:
-        step = self._waiting(plan_hash)
-        plan = current_plan(step)
-        by_hand = f"tunesmith {plan.stage} --approve {plan.hash[:_HASH_CHARACTERS]}"
+    def _start(self, shown: Shown, price: ElicitationResult[Agreed]) -> Json:
+        step, plan = shown.step, shown.plan
+        by_hand = f"tunesmith {plan.stage} --approve {plan.hash[:12]}"
         if isinstance(price, AcceptedElicitation) and price.data.start:
-            started = run_pending(self.ws, step, _Exactly(plan), follow=False).step
-            return {"started": True, **_step(started)}
+            if (now := self.store.step(step.id)).status != PLANNED:
+                raise BadInput(f"{step.id} waits for a yes no more: it is {now.status}; call `get_step`")
+            return {"started": True, **_step(run_pending(self.ws, step, shown, follow=False).step)}
         if isinstance(price, AcceptedElicitation) and isinstance(price.data, Unasked):
             return {"started": False, "why": "this client cannot ask its person", "type_this": by_hand}
         reason = price.data.reason if isinstance(price, AcceptedElicitation) else ""
@@ -348,12 +304,6 @@ class _Tools:
             self.store.decide(step.id, "no", by="mcp", reason=reason, price=cost)
             return {"started": False, "why": one_line(reason) or "the person said no"}
         return {"started": False, "why": "the person did not answer", "type_this": by_hand}
-
-
-def _can_ask(ctx: Context) -> bool:
-    """Whether the client can put a question to its person."""
-    capabilities = ctx.client_capabilities
-    return capabilities is not None and capabilities.elicitation is not None
 
 
 def _typed(stage: str, run: str | None, fields: Json) -> str:

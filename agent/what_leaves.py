@@ -22,6 +22,7 @@ from tunesmith.tools.evaluation.judge_settings import JudgeSettings
 from tunesmith.tools.models.base import source_of
 from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.serving.addresses import Address, read_address, refuse_key_in_clear, visible_address
+from tunesmith.tools.serving.listeners import can_tell
 from tunesmith.tools.serving.traffic import Contacts, contacts
 
 OFF, HERE, ON_REQUEST, ELSEWHERE, REFUSED = "off", "this machine", "on request", "another machine", "refused"
@@ -66,7 +67,7 @@ def channels(settings: Settings) -> list[Channel]:
         Channel("trackers", OFF, "", f"{trackers}a training reports to none (report_to=none)"),
         Channel("vLLM usage statistics", OFF, "", "servers start with VLLM_NO_USAGE_STATS=1"),
         Channel(
-            "Hugging Face telemetry", OFF, "", "workers start with HF_HUB_DISABLE_TELEMETRY=1; trl's goes the same way"
+            "Hugging Face telemetry", OFF, "", "whatever loads its libraries starts with HF_HUB_DISABLE_TELEMETRY=1"
         ),
         _ray(settings),
         Channel("tunesmith", OFF, "", "it tells nobody that it is used"),
@@ -115,8 +116,15 @@ def _way(what: str, named: Callable[[], Address], words: str, key: str, beyond: 
     except BadInput as refused:
         return Channel(what, REFUSED, "", str(refused))
     if address.is_loopback:
-        return Channel(what, HERE, address.place, f"{words}; {beyond}")
+        return Channel(what, HERE, address.place, "; ".join([words, beyond, *([_to_whom()] if key else [])]))
     return Channel(what, ELSEWHERE, address.place, "; ".join(_on_the_way(address, words, key, proxy)))
+
+
+def _to_whom() -> str:
+    """Which program of this machine is sent a key."""
+    if can_tell():
+        return "the key goes only to a program of yours or of root"
+    return "the key goes to whatever program has that port: this system does not say whose it is"
 
 
 def _on_the_way(address: Address, words: str, key: str, proxy: str) -> Iterator[str]:

@@ -120,22 +120,22 @@ def bring_back(store: Store, step: Step, records: Records, *, submission: str, l
             for row in records["artifacts"]:
                 there = str(row.pop("artifact"))
                 row["parents"] = to_json([ids.get(parent, parent) for parent in json.loads(str(row["parents"]))])
-                row["meta"] = _renamed_json(str(row["meta"]), ids)
+                row["meta"] = renamed(str(row["meta"]), ids)
                 row["created_at"] = as_float(row["created_at"]) + later_s
                 # The store's own way to a new id; `add_artifact` would make a record of now.
                 ids[there] = store._insert(conn, "artifacts", row)
             for table in ("events", "metrics", "eval_results", "rows"):
                 for row in records[table]:
                     changed: dict[str, object] = {"at": as_float(row["at"]) + later_s} if "at" in row else {}
-                    changed |= {"data": _renamed_json(str(row["data"]), ids)} if table == "events" else {}
-                    _put_back(conn, table, {**row, **changed})
+                    changed |= {"data": renamed(str(row["data"]), ids)} if table == "events" else {}
+                    put_back(conn, table, {**row, **changed})
             reported = {"submission": submission, "artifacts": ids}
             add_event(conn, step.run, step.id, RETURNED, to_json(reported))
-    result = _renamed_json(str(records["steps"][0]["result"] or "{}"), reported["artifacts"])
+    result = renamed(str(records["steps"][0]["result"] or "{}"), reported["artifacts"])
     return as_object(store.places.from_json(result))
 
 
-def _put_back(conn: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:
+def put_back(conn: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:
     """Insert a row; one that is there under the same key becomes what it was made there."""
     names, keys = ", ".join(row), _UNIQUE.get(table)
     changes = ", ".join(f"{name} = excluded.{name}" for name in row)
@@ -155,18 +155,25 @@ def _refuse_others(step: Step, records: Records) -> None:
 
 def _refuse_other_columns(store: Store, records: Records) -> None:
     """The names in a document become part of a statement, so each has to be a column's. Raises StepFailed."""
+    if odd := odd_column(store, records):
+        raise StepFailed(f"what came back has {odd}; nothing of it was recorded")
+
+
+def odd_column(store: Store, records: Records) -> str:
+    """A name among records that is no column of its table, and that in words; empty where all are."""
     for table, rows in records.items():
         columns = {row["name"] for row in store.read("SELECT name FROM pragma_table_info(?)", table)}
         if odd := next((name for row in rows for name in row if name not in columns), None):
-            raise StepFailed(f"what came back has {odd[:40]!r}, which {table} do not have; nothing of it was recorded")
+            return f"{odd[:40]!r}, which {table} do not have"
+    return ""
 
 
-def _renamed_json(text: str, ids: Mapping[str, str]) -> str:
+def renamed(text: str, ids: Mapping[str, str]) -> str:
+    """The JSON text of a document in which artifacts that another store recorded have their ids here."""
     return to_json(_renamed(json.loads(text), ids)) if ids else text
 
 
 def _renamed(value: object, ids: Mapping[str, str]) -> object:
-    """A document of ours in which artifacts that were made there have their ids here."""
     if isinstance(value, dict):
         return {name: _renamed(item, ids) for name, item in value.items()}
     if isinstance(value, list):

@@ -55,8 +55,8 @@ def is_damaged_text(error: BaseException) -> bool:
 def damaged(path: Path, home: Path, what: object) -> str:
     """The sentence of a damaged store at `path`, of which `what` is how it shows."""
     return (
-        f"{path} is damaged (SQLite says: {what}); move it away, for nothing here repairs it; go back to "
-        f"{last_copy(home)}"
+        f"{path} is damaged (SQLite says: {what}), and nothing here repairs it; move it and its -wal and -shm away, go "
+        f"back to {last_copy(home)}, and `tunesmith runs recover` lists what else runs/ holds"
     )
 
 

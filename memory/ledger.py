@@ -113,6 +113,11 @@ class Ledger(RunLedger):
         except Locked:  # another process said yes, and starts it now
             raise BadInput(_decided_elsewhere(step, APPROVED)) from None
 
+    def agreed_plans(self, step: str) -> set[str]:
+        """Hashes of the plans that a step has had a yes for, and of the one it holds; a moved home changes them."""
+        plans = "SELECT plan_hash FROM approvals WHERE step = ?1 AND decision = 'yes' UNION"
+        return {row["plan_hash"] for row in self.read(f"{plans} SELECT plan_hash FROM steps WHERE step = ?1", step)}
+
     def let_go(self, step: str) -> None:
         """A step that this process agreed to was started, or will not be: whoever comes may decide about it anew."""
         if (fd := self._starting.pop(step, None)) is not None:

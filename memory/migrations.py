@@ -259,6 +259,12 @@ def m014_ratings_of_answers(db: Database) -> None:
     db.execute("CREATE INDEX ratings_by_message ON ratings(digest)")
 
 
+def m015_identity_of_the_store(db: Database) -> None:
+    """A name that no other store has: what a step seals carries it."""
+    db.execute("CREATE TABLE identity (store TEXT NOT NULL) STRICT")
+    db.execute("INSERT INTO identity VALUES (lower(hex(randomblob(16))))")
+
+
 MIGRATIONS: tuple[Callable[..., None], ...] = (
     m001_tables,
     m002_views,
@@ -274,6 +280,7 @@ MIGRATIONS: tuple[Callable[..., None], ...] = (
     m012_stages_of_a_plan,
     m013_blind_cases_are_counted,
     m014_ratings_of_answers,
+    m015_identity_of_the_store,
 )
 _OF_A_PLACE = (m010_paths_by_their_place_in_the_home, m013_blind_cases_are_counted)
 LATEST = len(MIGRATIONS)

@@ -112,13 +112,13 @@ def _show_present_paths(conn: sqlite3.Connection, home: str) -> None:
             conn.execute(f"CREATE TEMP VIEW {view} AS SELECT {', '.join(columns)} FROM main.{view}")
 
 
-def _printf(form: object = None, *values: object) -> object:
+def _printf(form: object = None, *values: object) -> str | None:
     """As SQLite's own, which answers NULL where its text passes the limit: an error, as of every other function."""
     with closing(sqlite3.connect(":memory:")) as conn:
         conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_CELL_BYTES + 1)
         # Behind a letter of ours no text is empty, for which its own is NULL too.
         placeholders = ", ?" * len(values)
-        text = conn.execute(f"SELECT printf('.' || ?{placeholders})", (form, *values)).fetchone()[0]
+        text: str | None = conn.execute(f"SELECT printf('.' || ?{placeholders})", (form, *values)).fetchone()[0]
     if text is None and form is not None:
         return " " * (_MAX_CELL_BYTES + 1)  # which SQLite refuses in its own words
     return text and text[1:]

@@ -22,6 +22,7 @@ from tunesmith.memory.damage import StoreDamaged, damaged, find_damage, is_damag
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import sync_folder
 from tunesmith.memory.locks import is_locked, lock_file
+from tunesmith.memory.numbering import highest_number
 from tunesmith.memory.places import Places
 from tunesmith.memory.privacy import make_private
 from tunesmith.memory.records import RUNNING
@@ -68,12 +69,15 @@ class StoreFile:
         self.path = home / "tunesmith.db"
         """The file that is read, which is a copy elsewhere where the home itself allows no reading."""
         self.unwritable = unwritable
+        self.is_new = False
+        """Whether this opening made the file."""
         self._busy_timeout_s = busy_timeout_s
         self._lock = threading.RLock()
         if unwritable:
             self._conn, self.path = open_to_read(self.path, migrations.LATEST, timeout_s=busy_timeout_s)
         else:
             make_private(home)
+            self._refuse_lone_log()
             # every use holds `_lock`
             self._conn = sqlite3.connect(self.path, timeout=busy_timeout_s, check_same_thread=False)
         try:
@@ -89,7 +93,9 @@ class StoreFile:
         self._conn.row_factory = sqlite3.Row
         self._conn.execute("PRAGMA synchronous=FULL")  # else a power cut may take back a commit, such as an approval
         self._conn.execute("PRAGMA foreign_keys=ON")
-        if (version := self._version()) > migrations.LATEST:
+        version = self._version()
+        self.is_new = not version
+        if version > migrations.LATEST:
             raise BadInput(
                 f"{self.path} was written by a newer tunesmith (schema {version}, this one knows {migrations.LATEST}); "
                 f"update tunesmith, set TUNESMITH_HOME to another folder, or go back to {last_copy(self.home)}"
@@ -99,6 +105,20 @@ class StoreFile:
 
     def _version(self) -> int:
         return int(self._conn.execute("PRAGMA user_version").fetchone()[0])
+
+    def _refuse_lone_log(self) -> None:
+        """SQLite would delete the log of a store that was moved away without it. Raises BadInput."""
+        log = self.path.with_name(f"{self.path.name}-wal")  # looked at first: it is made after the file
+        if log.exists() and log.stat().st_size and not (self.path.exists() and self.path.stat().st_size):
+            raise BadInput(
+                f"{self.path} is missing, and {log.name} beside it holds {log.stat().st_size:,} bytes of its last "
+                "changes; put the file back, or move the log away, too"
+            )
+
+    @property
+    def identity(self) -> str:
+        """The name that no other store has."""
+        return str(self.read("SELECT store FROM identity")[0]["store"])
 
     @contextmanager
     def _damage_told(self) -> Iterator[None]:
@@ -251,10 +271,10 @@ class StoreFile:
             return self._conn.execute(sql, args).fetchall()
 
     def _insert(self, conn: sqlite3.Connection, table: str, values: dict[str, object]) -> str:
-        """Insert a row under the table's next id and return that id."""
+        """Insert a row under the table's next id and return that id; no file of a store before has that id either."""
         key, letter = _KEYS[table]
         last_id = conn.execute(f"SELECT max(CAST(substr({key}, 2) AS INTEGER)) FROM {table}").fetchone()[0]
-        values = {key: f"{letter}{(last_id or 0) + 1}", **values}
+        values = {key: f"{letter}{max(last_id or 0, highest_number(self.home, letter)) + 1}", **values}
         names = ", ".join(values)
         conn.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(values))})", [*values.values()])
         return str(values[key])

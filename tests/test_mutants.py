@@ -50,6 +50,12 @@ def test_every_promise_and_every_law_has_two_mutations() -> None:
     assert len({(mutant.file, mutant.old, mutant.new) for mutant in MUTANTS}) == len(MUTANTS)
 
 
-def test_the_promises_are_those_of_security_md() -> None:
+def test_every_promise_of_security_md_stands_beside_its_test() -> None:
     promised = (ROOT / "SECURITY.md").read_text().partition("## What is promised")[2].partition("\n## ")[0]
-    assert set(PROMISES) == set(re.findall(r"^- \*\*(.+?)\*\*", promised, re.MULTILINE))
+    assert set(PROMISES) == set(re.findall(r"^### (.+)$", promised, re.MULTILINE))
+    for group in promised.split("\n### ")[1:]:
+        lines = group.splitlines()[1:]
+        assert any(lines), group
+        for line in filter(None, lines):
+            assert re.fullmatch(r"- .+[.)](?: `[\w/]+\.py`)+", line), f"no test beside it: {line}"
+            assert all((ROOT / "tests" / file).is_file() for file in re.findall(r"`([\w/]+\.py)`", line)), line

@@ -11,6 +11,7 @@ from rich.console import Group
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.recover import left_behind, recover
 from tunesmith.agent.commands.run_steps import LET_GO, newest_run
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import summarise, summary_view, write_run_report
@@ -63,10 +64,12 @@ def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Out
 
 
 def runs(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """`runs list`, `runs show [RUN]`, `runs sql "SELECT …"`."""
+    """`runs list`, `runs show [RUN]`, `runs recover [RUN…]`, `runs sql "SELECT …"`."""
     if args.action == "show":
         run = show_run(store, _run_of(args, store, out))
         out.document(run, render.run_table(run))
+    elif args.action == "recover":
+        return recover(args, store, out)
     elif args.action == "sql":
         answer = ask_in_process(store.path, args.query, home=store.home)
         document = {
@@ -80,6 +83,8 @@ def runs(args: argparse.Namespace, settings: Settings, store: Store, out: Output
     else:
         document = {"runs": [_run_line(store, run.id) for run in store.runs()]}
         out.document(document, render.runs_table(store, day))
+        if not store.is_new and (left := left_behind(store)):  # else its opening has said it
+            out.say(left)
     return 0
 
 

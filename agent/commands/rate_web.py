@@ -37,11 +37,13 @@ class RateServer(PageServer):
 
     def state(self) -> dict[str, object]:
         """The messages with their answers in the order in which they are shown, and the counts."""
-        document = self.sitting.document()
-        if document["open"]:
-            document["right"] = None  # while messages wait, no count tells one arm from the other
         entries = [_entry(number, one) for number, one in self.sitting.now().items()]
-        return {**document, "shown": entries, "room": self.sitting.room(), "note": visible(self.note)}
+        return {
+            **self.sitting.document(blind=True),
+            "shown": entries,
+            "room": self.sitting.room(),
+            "note": visible(self.note),
+        }
 
     def messages(self, request: dict[str, object]) -> dict[str, object]:
         """Take messages in, one a line or the whole as one. Raises BadInput for what is no text."""

@@ -38,6 +38,11 @@ def open_store(settings: Settings, out: Output) -> Store:
     if store.unwritable:
         out.say(f"nothing is recorded now: {store.unwritable}")
         return store
+    if store.is_new and (settings.home / "runs").is_dir():
+        from tunesmith.agent.commands.recover import left_behind
+
+        if left := left_behind(store):
+            out.say(left)
     for line in _recovered(store):
         out.say(line)
     return store

@@ -103,7 +103,10 @@ class Endpoint:
         class Client(AsyncOpenAI):
             listener = self.listener
 
-        http = driver_client(self.address, listener=self.listener, recorder=self.recorder, timeout_s=timeout_s)
+        has_key = bool(self.key)
+        http = driver_client(
+            self.address, listener=self.listener, has_key=has_key, recorder=self.recorder, timeout_s=timeout_s
+        )
         key = self.key or "none"
         return Client(base_url=self.url, api_key=key, timeout=timeout_s, max_retries=retries, http_client=http)
 

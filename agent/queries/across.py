@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tunesmith.agent.queries import scores
 from tunesmith.agent.queries.answer import Answer, Context, clip, named, ordinary
-from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, StageName
+from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, Recorded, StageName
 from tunesmith.agent.queries.comparisons import KEPT, forgot_more, lost_of
 from tunesmith.agent.queries.settings import value_in
 from tunesmith.memory.errors import NotFound
@@ -28,7 +28,7 @@ class AcrossQuery(Query):
 
     kind: Literal["across"] = "across"
     figure: Literal["pass_rate", "forgotten", "loss", "memory", "time", "rows", "size", "setting"] = "pass_rate"
-    field: Annotated[str, Field(description="For setting: its name")] = ""
+    field: Annotated[Recorded, Field(description="For setting: its name")] = ""
     order: Literal["most", "least"] = "most"
     stage: StageName = ""
     arm: AnyArm = ""

@@ -7,12 +7,19 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tunesmith.tools.core.local_paths import NO_PLACE
+
 Arm = Literal["base", "prompted", "adapter", "merged", "quantized"]
 Block = Literal["target", "general", "tools", "adversarial", "over-trigger"]
 
-RunName = Annotated[str, Field(description="Run, such as r3; empty: the one talked about, else the newest that has it")]
-StepName = Annotated[str, Field(description="Step, such as s12")]
-StageName = Annotated[str, Field(description="Stage, such as train")]
+Recorded = Annotated[str, NO_PLACE]
+"""A text that is looked for among the records alone. A question with a text of another kind may look at a folder or ask
+the hub, so no other agent may put it."""
+RunName = Annotated[
+    Recorded, Field(description="Run, such as r3; empty: the one talked about, else the newest that has it")
+]
+StepName = Annotated[Recorded, Field(description="Step, such as s12")]
+StageName = Annotated[Recorded, Field(description="Stage, such as train")]
 AnyArm = Annotated[Arm | Literal[""], Field(description="Arm; empty: the last one, or all")]
 AnyBlock = Annotated[Block | Literal[""], Field(description="Block of test cases; empty: all")]
 MOST_SHOWN = 40  # of cases or rows on the screen at once; a page has all of them

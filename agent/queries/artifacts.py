@@ -12,7 +12,7 @@ from pydantic import Field
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, named
-from tunesmith.agent.queries.arguments import AnyArm, Query, RunName
+from tunesmith.agent.queries.arguments import AnyArm, Query, Recorded, RunName
 from tunesmith.agent.queries.cases import PAIRS, CasesQuery
 from tunesmith.agent.queries.cases import answer as answer_cases
 from tunesmith.agent.queries.described import asked_by, cases_of
@@ -40,7 +40,7 @@ class ArtifactQuery(Query):
 
     kind: Literal["artifact"] = "artifact"
     about: Literal["overview", "path", "size", "digest", "lineage", "date"] = "overview"
-    artifact: Annotated[str, Field(description="By its id, such as a12")] = ""
+    artifact: Annotated[Recorded, Field(description="By its id, such as a12")] = ""
     made: Annotated[ArtifactKind, Field(description="By what it is; empty: all that the run made")] = ""
     run: RunName = ""
 
@@ -50,7 +50,7 @@ class DiskUseQuery(Query):
 
     kind: Literal["disk_use"] = "disk_use"
     about: Literal["total", "largest"] = "total"
-    run: Annotated[str, Field(description="Run; empty: all")] = ""
+    run: Annotated[Recorded, Field(description="Run; empty: all")] = ""
     made: Annotated[ArtifactKind, Field(description="empty: everything")] = ""
 
 

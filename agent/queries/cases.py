@@ -14,7 +14,7 @@ from pydantic import Field
 
 from tunesmith.agent.queries import scores
 from tunesmith.agent.queries.answer import Answer, Context, clip
-from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Most, Query, RunName, TabledQuery
+from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Most, Query, Recorded, RunName, TabledQuery
 from tunesmith.agent.queries.case import CaseQuery, case_answer, given_by, page_of, quoted, reason_of, verdict_of
 from tunesmith.agent.queries.described import asked_by, cases_of, wanted_in_words, wanted_of
 from tunesmith.memory.arms import ARMS
@@ -41,7 +41,7 @@ class CasesQuery(TabledQuery):
     arm: AnyArm = ""
     other_arm: Annotated[AnyArm, Field(description="Of a flip: the arm before. Of failed: both arms fail it")] = ""
     block: AnyBlock = ""
-    label: Annotated[str, Field(description="Only cases of this label, such as billing")] = ""
+    label: Annotated[Recorded, Field(description="Only cases of this label, such as billing")] = ""
     most: Most = 0
     number: Annotated[int, Field(ge=-1, description="Only the one at this place of the list; -1: the last; 0: all")] = 0
     skip: Annotated[int, Field(ge=0, description="So many of the list were shown before")] = 0

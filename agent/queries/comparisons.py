@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries import scores, settings
 from tunesmith.agent.queries.answer import Answer, Context, Proposed, clip, find, named, ordinary
-from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, RunName, StageName, TabledQuery
+from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Recorded, RunName, StageName, TabledQuery
 from tunesmith.agent.queries.cases import asked_of_both, passed_and_failed
 from tunesmith.agent.queries.curves import lines_of
 from tunesmith.agent.queries.described import asked_by, cases_of
@@ -47,7 +47,7 @@ class CompareRunsQuery(TabledQuery):
     kind: Literal["compare_runs"] = "compare_runs"
     about: Literal["results", "forgotten", "settings", "time", "suites", "cases", "choice", "why"] = "results"
     run: RunName = ""
-    other_run: Annotated[str, Field(description="The other run; empty: the one before")] = ""
+    other_run: Annotated[Recorded, Field(description="The other run; empty: the one before")] = ""
     stage: Annotated[StageName, Field(description="For time: one stage alone")] = ""
     arm: Annotated[AnyArm, Field(description="For cases")] = ""
     block: Annotated[AnyBlock, Field(description="For results and cases: one block alone")] = ""

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries.answer import Answer, Context, clip, matching, without_instruction
-from tunesmith.agent.queries.arguments import Most, Query, RunName
+from tunesmith.agent.queries.arguments import Most, Query, Recorded, RunName
 from tunesmith.agent.queries.machine import at_work
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, RUNNING, Run, TrainingRow
@@ -35,7 +35,7 @@ class RowsQuery(Query):
     verdict: Verdict = ""
     origin: Origin = ""
     split: Annotated[Literal["", "train", "valid"], Field(description="Part: trained on, or for validation")] = ""
-    reason: Annotated[str, Field(description="Only dropped for this, such as duplicate or leak")] = ""
+    reason: Annotated[Recorded, Field(description="Only dropped for this, such as duplicate or leak")] = ""
     most: Most = 0
     skip: Annotated[int, Field(ge=0, description="So many of the list were shown before")] = 0
 

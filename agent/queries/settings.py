@@ -11,7 +11,7 @@ from pydantic import Field
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries.answer import Answer, Context, cite, clip, find, named, ordinary
-from tunesmith.agent.queries.arguments import Query, RunName, StageName
+from tunesmith.agent.queries.arguments import Query, Recorded, RunName, StageName
 from tunesmith.agent.queries.steps import BEGUN
 from tunesmith.memory.errors import BadInput, NotFound, TunesmithError
 from tunesmith.memory.json_values import as_object
@@ -33,7 +33,7 @@ class SettingQuery(Query):
     is sensible, by the product's own rule."""
 
     kind: Literal["setting"] = "setting"
-    fields: Annotated[tuple[str, ...], Field(min_length=1, description="Names of settings")]
+    fields: Annotated[tuple[Recorded, ...], Field(min_length=1, description="Names of settings")]
     about: Literal["value", "default", "sensible"] = "value"
     run: RunName = ""
     stage: StageName = ""

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, ordinary, reached
-from tunesmith.agent.queries.arguments import AnyArm, Query, RunName, StageName, StepName
+from tunesmith.agent.queries.arguments import AnyArm, Query, Recorded, RunName, StageName, StepName
 from tunesmith.agent.queries.prices import how_it_goes_on, not_tested
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.json_values import picked
@@ -42,7 +42,9 @@ class StepQuery(Query):
     stage: StageName = ""
     run: RunName = ""
     arm: AnyArm = ""
-    other_stage: Annotated[str, Field(description="A stage whose time or memory is set against the first one's")] = ""
+    other_stage: Annotated[
+        Recorded, Field(description="A stage whose time or memory is set against the first one's")
+    ] = ""
 
 
 def facts_of(step: Step) -> Mapping[str, object]:
@@ -292,7 +294,7 @@ class FigureQuery(Query):
     argmax_agreement, generated_tokens, balance (rows by label)."""
 
     kind: Literal["figure"] = "figure"
-    figure: Annotated[str, Field(description="Name of the number")]
+    figure: Annotated[Recorded, Field(description="Name of the number")]
     run: RunName = ""
 
 

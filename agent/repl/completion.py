@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _RUN_COMMANDS = ("show", "resume", "continue", "report", "explain", "compare", "rate")
 _STEP_COMMANDS = ("attach", "stop")
 _ACTIONS = {
-    "runs": ("list", "show", "sql"),
+    "runs": ("list", "show", "recover", "sql"),
     "jobs": ("list",),
     "serve": ("status", "stop", "quantized", "merged", "adapter"),
     "demo": ("--fast",),

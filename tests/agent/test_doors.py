@@ -133,8 +133,10 @@ def test_a_wrong_name_of_vllm_is_not_answered_with_a_set_up(tmp_path: Path) -> N
 
 @table(
     ("model", "known"),
-    [("8b", True), ("llama3", True), ("", True), ("bundled", True), ("Qwen/Qwen3-8B", True), ("banana", True),
-     ("somebody/private-7b", False), ("/etc", False), ("../x", False), ("~nobody-here/x", False)],
+    [("8b", True), ("llama3", True), ("", True), ("bundled", True), ("Qwen/Qwen3-8B", True), ("qwen3 8b", True),
+     ("demo", True), ("endpoint", True), ("banana", False), ("somebody/private-7b", False), ("private-7b", False),
+     ("attacker/Qwen3-8B", False), ("https://huggingface.co/Qwen/Qwen3-8B", False), ("~qwen3-8b", False),
+     ("/etc", False), ("../x", False), ("~nobody-here/x", False)],
 )  # fmt: skip
 def test_leave_is_asked_for_exactly_what_would_be_looked_at(model: str, known: bool) -> None:
     assert is_known(model) is known
@@ -144,5 +146,6 @@ def test_what_lies_here_under_a_models_name_is_looked_at_only_with_leave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "Qwen3-8B").mkdir()
-    assert not is_known("Qwen3-8B")
+    for name in ("Qwen3-8B", "demo"):
+        (tmp_path / name).mkdir()
+        assert not is_known(name)

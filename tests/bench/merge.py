@@ -79,11 +79,11 @@ def told(line: str, good: bool) -> bool:
 
 def alone(*what: str | Path) -> Side:
     """One side in a process of its own."""
-    from tunesmith.tools.machine.torch_env import TORCH_ENV
+    from tunesmith.tools.machine.torch_env import OFFLINE, TORCH_ENV
 
     started = time.perf_counter()
     command = [sys.executable, __file__, *map(str, what)]
-    env = {**os.environ, **(TORCH_ENV if what[0] == "ours" else {})}  # as a worker has it
+    env = {**os.environ, **(OFFLINE | TORCH_ENV if what[0] == "ours" else {})}  # as a worker has it
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
     seconds = time.perf_counter() - started
     found = json.loads(done.stdout.splitlines()[-1])

@@ -128,7 +128,7 @@ def main() -> int:
     from tunesmith.tools.models.tensor_file import places_of
     from tunesmith.tools.pipeline.launcher import worker_environment
 
-    env, wrong = {**os.environ, **worker_environment(STAGE, ())}, 0
+    env, wrong = {**os.environ, **worker_environment(STAGE, {}, ())}, 0
     with tempfile.TemporaryDirectory(prefix="bench-offloaded-") as name:
         folder = Path(name)
         model = model_folder(folder)

@@ -181,7 +181,9 @@ def apart(*arguments: str) -> Figures:
     from tunesmith.tools.pipeline.launcher import worker_environment
 
     assert trains_on_cpu()
-    env = [f"{name}={value}" for name, value in worker_environment(STAGE, ()).items()] if "ours" in arguments else []
+    env = (
+        [f"{name}={value}" for name, value in worker_environment(STAGE, {}, ()).items()] if "ours" in arguments else []
+    )
     command = ["/usr/bin/env", *env, sys.executable, __file__, *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
     found: Figures = json.loads(done.stdout.splitlines()[-1])

@@ -175,11 +175,11 @@ def row_tokens(model: Path, folder: Path, steps: int) -> tuple[int, float]:
 def start(side: str, model: Path, folder: Path, out: Path, steps: int) -> dict[str, Any]:
     """One side in a process of its own; ours with the environment that a worker has on a CPU."""
     from tunesmith.tools.cpu.settings import COMPUTING
-    from tunesmith.tools.machine.torch_env import TORCH_ENV
+    from tunesmith.tools.machine.torch_env import OFFLINE, TORCH_ENV
 
     out.mkdir()
     command = [sys.executable, "-m", "tests.bench.train_skewed", str(model), "--side", side, "--folder", str(folder)]
-    env = {**os.environ, **TORCH_ENV, **(COMPUTING if side.startswith("ours") else {})}
+    env = {**os.environ, **OFFLINE, **TORCH_ENV, **(COMPUTING if side.startswith("ours") else {})}
     done = subprocess.run(
         [*command, "--out", str(out), "--steps", str(steps)],
         cwd=ROOT,

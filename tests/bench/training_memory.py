@@ -157,10 +157,10 @@ def expected_bytes(model: Path, shape: Shape) -> int:
 def measured(model: Path, shape: Shape) -> dict[str, Any]:
     """One shape in a process of its own, with the environment that a worker has."""
     from tunesmith.tools.cpu.settings import COMPUTING
-    from tunesmith.tools.machine.torch_env import TORCH_ENV
+    from tunesmith.tools.machine.torch_env import OFFLINE, TORCH_ENV
 
     command = [sys.executable, "-m", "tests.bench.training_memory", str(model), "--shape", json.dumps(asdict(shape))]
-    env = {**os.environ, **TORCH_ENV, **COMPUTING}
+    env = {**os.environ, **OFFLINE, **TORCH_ENV, **COMPUTING}
     done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, check=True)
     peak, told = int(done.stdout.splitlines()[-1]), expected_bytes(model, shape)
     return {

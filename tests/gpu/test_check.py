@@ -44,7 +44,7 @@ def findings(
     store = Store(folder / "home")
     step = store.propose(store.new_run("checks"), "doctor", plan_hash="h", estimated_seconds=1)
     (folder / "step").mkdir()
-    for name, value in launcher.worker_environment(catalog.ENTRIES["doctor"].load(), measure_gpus()).items():
+    for name, value in launcher.worker_environment(catalog.ENTRIES["doctor"].load(), {}, measure_gpus()).items():
         module_patch.setenv(name, value)
     check = Check(home=store.home, dir=folder / "step", step=step, vllm=find_vllm(None))
     try:

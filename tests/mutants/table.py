@@ -29,9 +29,10 @@ LEAVES = "Nothing leaves this machine unseen."
 MOVED = "A home can be moved."
 NAMED_FILES = "A file that you name is not replaced unasked."
 ELSEWHERE = "A step goes to another machine only where `[ray]` names it and the step says `on: ray`."
+LOST = "A lost store mixes up no runs."
 PROMISES = (
     PRESENT_FOLDER, YES, STRANGERS_DATA, BASE, OTHER_USERS, TERMINAL, WORKER, STORE, SERVER, LOCKED, SQL, BOUNDS, ROWS,
-    TEMPLATE, JUDGED, LEAVES, MOVED, NAMED_FILES, AGENT, ELSEWHERE,
+    TEMPLATE, JUDGED, LEAVES, MOVED, NAMED_FILES, AGENT, ELSEWHERE, LOST,
 )  # fmt: skip
 """As SECURITY.md words them."""
 CLAIM, APPROVALS, LEDGER = "claim", "approvals", "ledger"
@@ -69,8 +70,18 @@ _PATHS, _LIMITS = "tests/trust/test_path_attacks.py::", "tests/trust/test_bounds
 _TERMINAL, _STATISTICS = "tests/trust/test_terminal.py::", "tests/tools/evaluation/test_statistics.py::"
 _FOLDER, _APPROVERS = "tests/tools/models/test_folder.py::", "tests/agent/commands/test_approvals.py::"
 
+_UNASKED = "tests/trust/test_unasked_looks.py::"
+_LEAVE = "tests/agent/test_doors.py::test_leave_is_asked_for_exactly_what_would_be_looked_at"
+_LOST = "tests/trust/test_lost_store.py::"
+_PORTS = "tests/trust/test_ports.py::test_a_key_goes_to_a_users_own_port_alone"
+_RAYS_TOKEN = "tests/trust/test_ports.py::test_rays_token_goes_to_a_head_of_this_user_or_of_root_alone"
+_KEY_FILE = "tests/trust/test_ports.py::test_a_key_that_others_can_read_is_refused_with_what_to_type"
+_CONFINED = "tests/memory/test_confined.py::"
 _UNREAD = "tests/agent/words/test_unread.py::"
 _ELSEWHERE = "tests/tools/pipeline/test_another_machine.py::"
+_HUB, _UNTOLD = "tests/trust/test_hub.py::", "tests/tools/training/test_no_trackers.py::"
+_LOGIN = f"{_HUB}test_a_login_is_sent_as_it_lies_there_and_renewed_by_nobody"
+_ASKED = "tests/docs/test_what_leaves.py::test_the_hub_is_asked_what_the_page_names_and_nothing_else"
 
 
 def rows(guard: str, file: str, broken: tuple[tuple[str, ...], ...]) -> Iterator[Mutant]:
@@ -83,17 +94,80 @@ def rows(guard: str, file: str, broken: tuple[tuple[str, ...], ...]) -> Iterator
 MUTANTS: tuple[Mutant, ...] = (
     # --- another agent
     *rows(AGENT, "agent/mcp.py", (
-        ("        if not asked:\n", "        if True:\n",
-         "tests/agent/test_mcp.py::test_a_price_looks_at_no_place_that_a_person_did_not_allow"),
+        ("kind not in _FOR_THE_SCREEN and not any(", "kind not in _FOR_THE_SCREEN or any(",
+         "tests/agent/test_mcp.py::test_what_is_for_the_screen_or_looks_elsewhere_cannot_be_asked"),
+        (" and not any(map(may_name_a_place, request.model_fields.values()))", "",
+         "tests/agent/test_mcp.py::test_what_is_for_the_screen_or_looks_elsewhere_cannot_be_asked"),
+        ("return leave_to_look([model], ctx)", "return NotNeeded()",
+         "tests/agent/test_mcp.py::test_a_model_that_is_not_known_here_is_looked_for_only_after_a_yes"),
+        ("asked_for = StepRequest if isinstance(leave.data, NotNeeded) else", "asked_for =",
+         f"{_UNASKED}test_a_price_by_the_list_alone_starts_nothing"),
+        ("if (one.status, one.plan_hash) == (PLANNED, plan_hash)]",
+         "if one.status == PLANNED and one.plan_hash.startswith(plan_hash)]",
+         "tests/agent/test_mcp_yes.py::test_a_part_of_a_hash_is_no_plan"),
+        ("step, plan = shown.step, shown.plan", "step, plan = self._shown(shown.plan.hash).step, shown.plan",
+         "tests/agent/test_mcp_yes.py::test_only_the_step_that_was_shown_last_is_started"),
+        ("if (now := self.store.step(step.id)).status != PLANNED:", "if not (now := self.store.step(step.id)):",
+         "tests/agent/test_mcp_yes.py::test_only_the_step_that_was_shown_last_is_started"),
+        ("if self.store.step(step).status != RUNNING:", "if False:",
+         "tests/agent/test_mcp_yes.py::test_stop_ends_a_step_at_work_without_a_yes_and_nothing_else"),
         ("if isinstance(price, AcceptedElicitation) and price.data.start:",
          "if isinstance(price, AcceptedElicitation):",
          "tests/agent/test_mcp.py::test_without_a_persons_yes_nothing_starts"),
-        ("if plan.hash != self._hash:", "if False:",
+    )),
+    *rows(AGENT, "agent/mcp_forms.py", (
+        ("if plan.hash != self.plan.hash:", "if False:",
          "tests/agent/test_mcp.py::test_a_plan_that_changed_since_it_was_shown_is_shown_again"),
+        ("if all(map(is_known, names)):", "if any(map(is_known, names)):",
+         f"{_UNASKED}test_one_known_name_lets_no_other_pass"),
+        ("if all(map(is_known, names)):", "if True:",
+         f"{_UNASKED}test_without_leave_a_price_names_the_command_to_type_and_looks_at_nothing"),
+        (" > _MOST_NAMED:", " < 0:", f"{_UNASKED}test_more_names_than_a_person_reads_are_not_asked_about"),
+        ("(asks.form is not None or asks.url is None)", "True",
+         f"{_UNASKED}test_a_client_without_forms_is_one_that_cannot_ask"),
     )),
     *rows(AGENT, "agent/commands/places.py", (
-        ("return not HUB_ID.fullmatch(model) or (known is not None and not known.approximate)", "return True",
-         "tests/agent/test_mcp.py::test_a_model_that_is_not_known_here_is_looked_for_only_after_a_yes"),
+        ("(is_listed(name) and not looks_like_path(name))", "True", _LEAVE),
+        ("is_listed(name) and not looks_like_path(name)", "is_listed(name)", _LEAVE),
+        ("ours and not is_there(name)", "ours",
+         "tests/agent/test_doors.py::test_what_lies_here_under_a_models_name_is_looked_at_only_with_leave"),
+        ("if name in known and may_name_a_place(known[name])]", "if name in known and known[name].annotation is str]",
+         f"{_UNASKED}test_a_field_of_a_new_question_or_stage_may_name_a_place_until_it_is_declared_to_name_none"),
+        ("kind not in (bool, int, float, datetime, NoneType, Ellipsis)", "kind is str",
+         f"{_UNASKED}test_a_field_of_a_new_question_or_stage_may_name_a_place_until_it_is_declared_to_name_none"),
+        ("[*value, *value.values()] if isinstance(value, Mapping) else value", "value",
+         f"{_UNASKED}test_a_field_of_a_new_question_or_stage_may_name_a_place_until_it_is_declared_to_name_none"),
+    )),
+    *rows(AGENT, "tools/models/model_names.py", (
+        ("        return lowered in _IDS\n", "        return bool(hub_name(lowered))\n", _LEAVE),
+    )),
+    *rows(YES, "tools/models/base.py", (
+        ("    check_before_start=_need_commit,\n", "", f"{_UNASKED}test_a_price_by_the_list_alone_starts_nothing"),
+    )),
+    # --- a store that was lost
+    *rows(LOST, "memory/store_file.py", (
+        ("max(last_id or 0, highest_number(self.home, letter))", "(last_id or 0)",
+         f"{_LOST}test_no_number_is_given_twice_after_three_stores_were_lost_in_a_row"),
+        ("        if log.exists() and log.stat().st_size and not", "        if False and not",
+         f"{_LOST}test_a_log_without_its_store_is_not_deleted"),
+    )),
+    *rows(LOST, "tools/core/job.py", (
+        ("if seal_of[:2] == [self.store.identity, self.step.id] and", "if seal_of[1] == self.step.id and",
+         f"{_LOST}test_a_folder_that_another_has_sealed_is_not_published"),
+        ("and seal_of[2] in self.store.agreed_plans(self.step.id):", "and True:",
+         f"{_LOST}test_a_folder_that_another_has_sealed_is_not_published"),
+        ("manifest = self.sealed(path) or", "manifest = read_manifest(path) or",
+         f"{_LOST}test_a_folder_that_another_has_sealed_is_not_published"),
+    )),
+    *rows(LOST, "memory/step_records.py", (
+        ("                verify(path, sha256)\n", "                pass\n",
+         f"{_LOST}test_a_record_or_an_artifact_that_is_not_whole_is_not_taken_back"),
+        ("elif sha256_file(path) != sha256:", "elif False:",
+         f"{_LOST}test_a_file_that_changed_since_it_was_recorded_is_not_taken_back"),
+        ("file.read(_RECORD_BYTES)", "file.read()",
+         f"{_LOST}test_a_record_is_read_no_further_than_its_bound"),
+        ('if not whole or (row["run"], row["step"], row["status"]) != (run, folder.name, DONE):', "if not whole:",
+         f"{_LOST}test_a_record_of_something_else_is_not_taken_back"),
     )),
     # --- what starts
     *rows(PRESENT_FOLDER, "tools/machine/processes.py", (
@@ -481,6 +555,24 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        (resource.RLIMIT_FSIZE, limits.file_bytes),\n", "",
          "tests/memory/test_confined.py::test_it_writes_no_file"),
     )),
+    *rows(ROWS, "memory/confined.py", (
+        ("        (resource.RLIMIT_CORE, 0),  # a dump would hold what it read\n", "",
+         f"{_CONFINED}test_no_dump_of_it_is_left"),
+        ("cwd=\"/\", env=env, ", "cwd=\"/\", env=None, ", f"{_CONFINED}test_no_key_of_the_environment_is_handed_on"),
+        ("            if not read:\n                return\n",
+         "            if not read:\n                yield from [bytes(begun)] * bool(begun)\n                return\n",
+         f"{_CONFINED}test_half_a_line_is_no_answer"),
+        ("os.killpg(child.pid, signal.SIGKILL)", "child.poll()",
+         f"{_CONFINED}test_a_child_is_killed_as_soon_as_nobody_listens"),
+        ("os.killpg(child.pid, signal.SIGKILL)", "child.kill()",
+         f"{_CONFINED}test_what_it_started_does_not_outlive_it"),
+        ("            if len(begun) > _LINE_BYTES:\n", "            if False:\n",
+         f"{_CONFINED}test_an_item_that_is_too_large_for_the_parent_is_refused"),
+        ("            if left_s <= 0:\n", "            if False:\n",
+         f"{_CONFINED}test_a_wait_has_an_end_whatever_processor_time_is_taken"),
+        ("        return _OUT_OF_MEMORY\n", "        return 0\n",
+         f"{_CONFINED}test_what_passes_its_limits_or_dies_is_an_error_never_a_short_answer"),
+    )),
     # --- judges
     *rows(JUDGED, "tools/suites/judge_prompt.py", (
         ("    written = json.dumps(text, ensure_ascii=False)\n", "    written = text\n",
@@ -552,6 +644,14 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(LEAVES, "tools/models/hub_client.py", (
         ("headers.pop(_KEY, None)", "pass", "tests/trust/test_hub.py"),
         ('if where.scheme == "https" or _same', "if True or _same", "tests/trust/test_hub.py"),
+        ("{\"user-agent\": f\"tunesmith/{version('tunesmith')}\", ", "{", _ASKED),
+        ('"accept-encoding": "identity"', '"x-more": "y"', _ASKED),
+        ("cookies=no_cookies, ", "", _LOGIN),
+        ("_auth._get_token_from_environment() or _auth._get_token_from_file()", "_auth.get_token()",
+         _LOGIN),
+        ("if token is None or constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:", "if token is None:",
+         _LOGIN),
+        ("if constants.is_offline_mode():", "if False:", _ASKED),
     )),
     *rows(LEAVES, "tools/serving/addresses.py", (
         ("if self.is_loopback or proxy_bypass(self.place)", "if proxy_bypass(self.place)",
@@ -564,7 +664,19 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/trust/test_network.py"),
     )),
     *rows(LEAVES, "tools/pipeline/launcher.py", (
-        ("{**NO_REPORTS, **stage.env", "{**stage.env", "tests/tools/training/test_no_trackers.py"),
+        ("(NO_REPORTS if stage.asks_hub(fields) else OFFLINE)", "NO_REPORTS",
+         f"{_UNTOLD}test_every_worker_starts_with_what_switches_reports_off"),
+        ("(NO_REPORTS if stage.asks_hub(fields) else OFFLINE)", "({} if stage.asks_hub(fields) else OFFLINE)",
+         f"{_UNTOLD}test_a_worker_has_the_hub_only_where_its_request_names_it"),
+        ("(NO_REPORTS if stage.asks_hub(fields) else OFFLINE)", "OFFLINE",
+         f"{_UNTOLD}test_a_worker_has_the_hub_only_where_its_request_names_it"),
+    )),
+    *rows(LEAVES, "tools/suites/grading/embedding.py", (
+        ("with_environment(OFFLINE, command)", "with_environment({}, command)",
+         f"{_UNTOLD}test_what_no_step_starts_finds_no_hub_either"),
+    )),
+    *rows(LEAVES, "tools/serving/spec.py", (
+        ("env = {**OFFLINE, ", "env = {", f"{_UNTOLD}test_what_no_step_starts_finds_no_hub_either"),
     )),
     *rows(LEAVES, "tools/training/selection.py", (
         ("return before is None or lowest >= before or before - loss", "return True or before - loss",
@@ -577,11 +689,34 @@ MUTANTS: tuple[Mutant, ...] = (
         ('report_to="none"', 'report_to="all"', "tests/tools/training/test_no_trackers.py"),
     )),
     *rows(SERVER, "tools/serving/listeners.py", (
-        ('return self.is_ours if inode == "0" else inode in self.own', "return self.is_ours",
+        ('return self.is_ours if inode == _NOT_ACCEPTED else inode in self.own', "return self.is_ours",
          "tests/trust/test_network.py"),
     )),
     *rows(SERVER, "tools/serving/connections.py", (
         ("await self._guard.after_async(", "(lambda *_: None)(", "tests/trust/test_network.py"),
+    )),
+    *rows(LEAVES, "tools/serving/listeners.py", (
+        ("return {_ROOT, os.geteuid()}", "return {_ROOT, os.geteuid(), *range(1 << 16)}", _PORTS),
+        ("UsersProgram(address.port) if has_key and", "UsersProgram(address.port) if False and",
+         _PORTS),
+        ("    return _TABLES[0].exists()\n", "    return True\n",
+         "tests/trust/test_ports.py::test_where_the_system_does_not_say_whose_a_port_is_that_is_said"),
+        ('"/proc/net/tcp"), Path("/proc/net/tcp6")', '"/proc/net/tcp"), Path("/proc/net/tcp4")',
+         "tests/trust/test_network.py::test_this_machine_is_reached_through_no_proxy"),
+        ("(isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped) or ip", "ip",
+         "tests/trust/test_network.py::test_this_machine_is_reached_through_no_proxy"),
+    )),
+    *rows(LEAVES, "agent/driver/endpoint.py", (
+        ("has_key = bool(self.key)", "has_key = False", _PORTS),
+    )),
+    *rows(ELSEWHERE, "tools/pipeline/ray_launcher.py", (
+        ("                guard.after(self.sock)\n", "", _RAYS_TOKEN),
+        ('proxies = {"http": "", "https": "", "all": ""} if address.is_loopback else None', "proxies = None",
+         _RAYS_TOKEN),
+    )),
+    *rows(OTHER_USERS, "tools/core/plain_file.py", (
+        ("    if mode & 0o077:\n", "    if False:\n", _KEY_FILE),
+        ("    if mode & 0o077:\n", "    if mode & 0o007:\n", _KEY_FILE),
     )),
     *rows(SERVER, "tools/serving/local_http.py", (
         ("        self._guard.after(self.sock)\n", "", "tests/trust/test_network.py"),
@@ -668,6 +803,18 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(OTHER_USERS, "agent/commands/local_page.py", (
         ("hosts[0] in self.server.hosts", "hosts[0].rsplit(':', 1)[0] in ('127.0.0.1', 'localhost')",
          "tests/agent/commands/test_rows.py"),
+        ("len(hosts) == 1 and hosts[0] in", "hosts and hosts[0] in",
+         "tests/agent/commands/test_rows.py::test_a_page_that_is_asked_for_under_two_names_is_not_there"),
+        ("; frame-ancestors 'none'", "",
+         "tests/agent/commands/test_rows.py::test_the_page_is_for_this_machine_and_its_token_alone"),
+    )),
+    *rows(PEOPLE, "tools/pipeline/rate_answers.py", (
+        ("            self.admission.refuse_case(text)\n", "            pass\n",
+         "tests/agent/commands/test_rate.py::test_a_test_case_is_refused_unless_it_is_of_a_held_out_row"),
+        ("blind and bool(own.open or apart.open)", "blind and bool(own.open)",
+         "tests/agent/commands/test_rate.py::test_while_any_message_waits_the_page_is_told_no_count_of_an_arm"),
+        ("None if hidden else dict(zip(arms, one.right", "None if hidden and one is own else dict(zip(arms, one.right",
+         "tests/agent/commands/test_rate.py::test_while_any_message_waits_the_page_is_told_no_count_of_an_arm"),
     )),
     *rows(LOCKED, "tools/machine/environments.py", (
         ('self.run(str(self.env.python), "-P", "-m", "pip"', 'self.run(str(self.env.python), "-m", "pip"',

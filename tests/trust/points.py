@@ -26,8 +26,10 @@ from pathlib import Path
 from tests.fixtures.old_homes import contents, make_old_home
 from tests.fixtures.steps import say_yes
 from tests.fixtures.tiny_model import make_tiny_model
+from tests.trust.test_lost_store import a_life
 from tunesmith.memory import files, migrations
 from tunesmith.memory.records import DONE, FAILED, PLANNED, RUNNING
+from tunesmith.memory.step_records import damage, left_steps, take_back
 from tunesmith.memory.store import Store
 from tunesmith.tools.core import job
 from tunesmith.tools.core.stage import Plan
@@ -203,6 +205,33 @@ class Migration(Stage):
             return "" if store.step("s1").status == DONE else "a step changed"
 
 
+class Recovery(Stage):
+    """A home whose store was lost: its steps are taken back all at once or not at all, and once more in any case."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self.template = folder / "home", folder / "template"
+        self.template.mkdir()
+        a_life(self.template, "a")
+
+    def act(self, note: Note) -> None:
+        with closing(Store(self.home)) as store:
+            take_back(store, [left for left in left_steps(store) if not damage(store, left)])
+        note("taken back")
+
+    def wrong(self, notes: set[str]) -> str:
+        with closing(Store(self.home)) as store:
+            there = [step.id for step in store.steps()]
+            if there not in ([], ["s1", "s2"]) or ("taken back" in notes and not there):
+                return f"{there} were taken back"
+            take_back(store, left_steps(store))
+            base, adapter = store.artifacts("r1")
+            return (
+                ""
+                if adapter.parents == (base.id,) and len(store.steps()) == 2
+                else "what was taken back is another thing"
+            )
+
+
 class Files(Stage):
     """A file over another, a sealed folder, and a folder of the user's own."""
 
@@ -279,7 +308,12 @@ def _note(shared: mmap.mmap, text: str) -> None:
 
 def scenario_of(name: str, folder: Path) -> Stage:
     """The scenario of a name, or the step of a stage of that name."""
-    made: dict[str, Callable[[Path], Stage]] = {"ledger": Ledger, "files": Files, "migration": Migration}
+    made: dict[str, Callable[[Path], Stage]] = {
+        "ledger": Ledger,
+        "files": Files,
+        "migration": Migration,
+        "recovery": Recovery,
+    }
     return made[name](folder) if name in made else Stage(name, folder)
 
 

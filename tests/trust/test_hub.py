@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import threading
@@ -13,6 +14,9 @@ from typing import Any
 
 import pytest
 
+import tunesmith.agent
+import tunesmith.memory
+import tunesmith.tools
 from tests.fixtures.hub_stand_in import COMMIT, MODEL, TOKEN, Hub, Sender, hub_of, make_certificate
 from tests.fixtures.terminal import Tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
@@ -40,10 +44,6 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 def here(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
     """The hub as this process has it, for what takes no command line."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)
-    monkeypatch.setattr(
-        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
-        hub.address + "/{repo_id}/resolve/{revision}/{filename}",
-    )
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub-cache"))
     monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -338,6 +338,54 @@ def test_another_host_is_not_believed_what_it_sends(here: Hub, tmp_path: Path, t
     with hub_of(other, certificate=trusted) as elsewhere:
         here.answers[SHARD] = lambda to: to.redirect(f"{elsewhere.address}{to.path}")
         refused(here, tmp_path, "other bytes")
+
+
+def test_a_login_is_sent_as_it_lies_there_and_renewed_by_nobody(
+    here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library's own reader would renew a token that ends soon, and exchange one of a CI: both by requests."""
+    kept = tmp_path / "token"
+    kept.write_text(f"{TOKEN}-of-a-login\n")
+    (tmp_path / "stored_tokens").write_text(f"[me]\nhf_token = {TOKEN}-of-a-login\nrefresh_token = r\nexpires_at = 1\n")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(kept))
+    monkeypatch.setattr("huggingface_hub.constants.HF_STORED_TOKENS_PATH", str(tmp_path / "stored_tokens"))
+    monkeypatch.setenv("HF_OIDC_RESOURCE", "models/org/tiny")
+    monkeypatch.setenv("HF_OIDC_ID_TOKEN", "of-a-ci")
+    assert sent_keys(here) == {f"Bearer {TOKEN}"}, "the environment comes first"
+    monkeypatch.delenv("HF_TOKEN")
+    assert sent_keys(here) == {f"Bearer {TOKEN}-of-a-login"}
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+    assert sent_keys(here) == {""}
+    kept.unlink()
+    assert sent_keys(here) == {""}
+    assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == ["stored_tokens"]
+
+
+def sent_keys(hub: Hub) -> set[str]:
+    """What two requests carry; there are no others, and the second brings back no cookie of the first."""
+    hub.asked.clear()
+    inspect_hub(MODEL, COMMIT)
+    assert {asked.method for asked in hub.asked} == {"GET"} and "/api/models/" in hub.asked[0].path
+    assert all("cookie" not in asked.headers for asked in hub.asked) and len(hub.asked) == 3
+    return {asked.key for asked in hub.asked}
+
+
+def test_of_the_hubs_own_library_nothing_is_used_that_asks_the_hub() -> None:
+    rooms = [
+        Path(room.__file__).parent for room in (tunesmith.agent, tunesmith.tools, tunesmith.memory) if room.__file__
+    ]
+    used = {
+        f"{node.module}.{name.name}"
+        for path in [path for room in rooms for path in room.rglob("*.py")]
+        if "huggingface_hub" in (text := path.read_text())
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("huggingface_hub")
+        for name in node.names
+    }
+    assert used == {
+        "huggingface_hub.constants", "huggingface_hub.try_to_load_from_cache", "huggingface_hub.utils._auth",
+        "huggingface_hub.utils.validate_repo_id", "huggingface_hub.errors.HFValidationError",
+    }  # fmt: skip
 
 
 def test_a_token_does_not_travel_in_the_open(here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

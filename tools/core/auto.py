@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 from pydantic.fields import FieldInfo
 
 AUTO = "auto"
+REQUIRED = "none (it has to be named)"
+"""The default of a field that has none."""
 
 
 def _reading(open_: float) -> BeforeValidator:
@@ -82,4 +84,4 @@ def readable_default(info: FieldInfo) -> object:
     """What a field is where nobody says anything, as people read it."""
     if left_out := next((mark for mark in info.metadata if isinstance(mark, LeftOut)), None):
         return left_out.means
-    return readable_value(info, info.get_default(call_default_factory=True))
+    return REQUIRED if info.is_required() else readable_value(info, info.get_default(call_default_factory=True))

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from tunesmith.memory.digests import Digests
 from tunesmith.memory.errors import StepFailed
-from tunesmith.memory.files import read_manifest, seal, sha256_file, verify
+from tunesmith.memory.files import Manifest, read_manifest, seal, sha256_file, verify
 from tunesmith.memory.records import Artifact, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.rates import COMPUTE, START
@@ -213,15 +213,35 @@ class Job(Generic[R]):
         else:
             self.agreed(name, fingerprint)
 
+    def sealed(self, folder: Path) -> Manifest | None:
+        """The manifest of a folder that this step has sealed; None where it has not yet.
+
+        A model's copy outside of the step's folder is known by its bytes alone. Raises StepFailed for a folder that
+        another store, another step or a plan without this step's yes has sealed.
+        """
+        manifest = read_manifest(folder)
+        if manifest is None or not folder.is_relative_to(self.dir):
+            return manifest
+        seal_of = [manifest.get(name) for name in ("store", "step", "plan")]
+        if seal_of[:2] == [self.store.identity, self.step.id] and seal_of[2] in self.store.agreed_plans(self.step.id):
+            return manifest
+        raise StepFailed(
+            f"{folder} was sealed by {seal_of[1]} of store {str(seal_of[0])[:12]} for plan {str(seal_of[2])[:12]}, "
+            f"and this is {self.step.id} of {self.store.identity[:12]}; move that folder away, then "
+            f"`tunesmith run --resume {self.run}` goes on"
+        )
+
     def publish(
         self, kind: str, path: Path, *, parents: Sequence[str] | None = None, meta: Mapping[str, object] | None = None
     ) -> Artifact:
         """Seal `path` (a folder, or one file) and record it as this step's artifact.
 
-        Its parents are all inputs of the step unless given. A folder that is sealed already is taken as it is.
+        Its parents are all inputs of the step unless given. A folder that this step has sealed is taken as it is.
+        Raises StepFailed for one that another has.
         """
         if path.is_dir():
-            manifest = read_manifest(path) or seal(path, kind=kind, step=self.step.id)
+            own = {"store": self.store.identity, "step": self.step.id, "plan": self.step.plan_hash}
+            manifest = self.sealed(path) or seal(path, kind=kind, **own)
             digest, size = manifest["sha256"], manifest["bytes"]
         else:
             digest, size = sha256_file(path), path.stat().st_size

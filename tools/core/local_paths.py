@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 FOLDER = "folder"
 """Key of the validation context that names the folder which relative paths start from."""
 
+NO_PLACE = "names no place"
+"""Marks a text in a request that no file, folder or hub is looked at for: words, or a name of the records. Of any other
+text another agent's person is asked first."""
+
 BUNDLED_BEHAVIOUR = "demo"
 """Short name of the behaviour that comes with tunesmith, and of its suites; it lies in a folder like any other."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tunesmith.tools.core.local_paths import expanded, is_folder
 MAX_BYTES = 10 * 1024 * 1024
 """More than suites, settings and descriptions have; a file is in memory at once, and a larger one was named by
 mistake."""
+_KEY_BYTES = 1 << 16
 
 
 def read_plain_text(path: Path, limit_bytes: int = MAX_BYTES, *, through_link: bool = True) -> str:
@@ -49,6 +51,29 @@ def read_plain_text(path: Path, limit_bytes: int = MAX_BYTES, *, through_link: b
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise BadInput(f"{path}:{line}: not UTF-8 text; save it as UTF-8") from None
+
+
+def read_key(path: Path, section: str, setting: str) -> str:
+    """The one word of a file that holds a key. Raises BadInput where others may read it, or where it holds none.
+
+    `section` of settings.toml names it by `setting`.
+    """
+    where = f"settings.toml, [{section}]:"
+    try:
+        with path.open("rb") as file:
+            mode, data = os.fstat(file.fileno()).st_mode, file.read(_KEY_BYTES)
+    except (OSError, ValueError) as error:  # none there, no rights, or a NUL in its name
+        reason = getattr(error, "strerror", None) or "it is no file name"
+        raise BadInput(f"{where} cannot read {setting} {path}: {reason}") from None
+    if mode & 0o077:
+        raise BadInput(
+            f"{where} {setting} {path} is open to other users (mode {stat.S_IMODE(mode):04o}); type `chmod 600 "
+            f"{shlex.quote(str(path))}`, and change the key where one of them may have read it"
+        )
+    key = data.decode(errors="replace").strip()
+    if not key or not key.isascii() or any(character.isspace() for character in key):
+        raise BadInput(f"{where} {setting} {path} holds no key: one word of ASCII is expected")
+    return key
 
 
 def writable(name: str, *, force: bool = False) -> Path:

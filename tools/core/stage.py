@@ -11,13 +11,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact, RunRule, Step
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.local_paths import NO_PLACE
 from tunesmith.tools.core.machine import Machine, chosen_gpu
 from tunesmith.tools.core.pace import Past
 from tunesmith.tools.core.rates import Rates, usual_card, usual_cpu
@@ -38,7 +39,7 @@ class Frozen(BaseModel):
 class Request(Frozen, use_attribute_docstrings=True):
     """What a stage is asked to do; exactly this is stored, and reproduces the step. Docstrings describe its fields."""
 
-    run: str = ""
+    run: Annotated[str, NO_PLACE] = ""
     """Run to work in, for example r3; empty: the newest one."""
 
     GONE: ClassVar[Mapping[str, tuple[object, ...]]] = {}
@@ -361,8 +362,8 @@ class Stage(Generic[R, C]):
     """Fields of several stages that mean this one where a user names none; those of no stage's are meant in all."""
     identified_by: tuple[str, ...] = ()
     """Fields that say which of the stage's several tasks a step is."""
-    asks: Callable[[Mapping[str, object]], bool] = lambda fields: False
-    """Whether a step with these fields waits for a yes though the stage is free: it downloads, for example."""
+    asks_hub: Callable[[Mapping[str, object]], bool] = lambda fields: False
+    """Whether the worker of a step with these fields asks the hub; it waits for a yes though the stage is free."""
     run_rule: Callable[[R], RunRule] = lambda request: RunRule.NEWEST
     makes: Callable[[R], str] = lambda request: ""
     """The kind of artifact that this request leaves, where the stage makes several; empty: the catalogue's."""

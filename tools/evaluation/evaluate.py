@@ -19,7 +19,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.auto import LeftOut
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
-from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, local_path
+from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, NO_PLACE, local_path
 from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Result, Stage, is_expected, pinned
@@ -61,7 +61,7 @@ class EvaluateRequest(PlacedRequest):
 
     arm: Literal["prompted", "adapter", "merged", "quantized"] = "adapter"
     """What to evaluate; base answers again beside adapter and prompted."""
-    system_prompt: str = ""
+    system_prompt: Annotated[str, NO_PLACE] = ""
     """For the arm `prompted`: your own; empty: one made from the behaviour."""
     behaviour: Annotated[str, local_path(BUNDLED_BEHAVIOUR)] = ""
     """What `prompted` is made from; empty: the behaviour that the run's rows are of."""

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import read_manifest
 from tunesmith.tools.core.local_paths import expanded
+from tunesmith.tools.core.plain_file import read_key
 from tunesmith.tools.core.stage import GIB, Inputs, is_expected
 from tunesmith.tools.evaluation.judge_settings import JudgeSettings
 from tunesmith.tools.models.base import source_of
@@ -215,10 +216,8 @@ def _endpoint(named: str, settings: JudgeSettings, home: Path) -> JudgeModel:
     if not settings.name:
         raise BadInput("settings.toml, [judge]: an endpoint needs the name of the model to ask it for; set name")
     url = settings.endpoint.rstrip("/").removesuffix("/v1")  # the client adds it; people write either
-    try:
-        key = (home / expanded(settings.key_file)).read_text().strip() if settings.key_file else ""
-    except OSError as error:
-        raise BadInput(f"settings.toml, [judge]: cannot read key_file {settings.key_file}: {error.strerror}") from None
+    file = home / expanded(settings.key_file)
+    key = read_key(file, "judge", "key_file") if settings.key_file else ""
     address = read_address(url, "settings.toml, [judge]: endpoint")
     refuse_key_in_clear(address, key, allowed=settings.allow_plain_http, section="judge")
     digest = hashlib.sha256(json.dumps([url, settings.name]).encode()).hexdigest()

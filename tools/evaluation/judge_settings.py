@@ -15,6 +15,6 @@ class JudgeSettings(BaseModel, frozen=True, extra="forbid"):
     name: str = ""
     """The model to ask that endpoint for."""
     key_file: str = ""
-    """File that holds the endpoint's key, absolute or relative to HOME."""
+    """File that holds the endpoint's key and that only you can read, absolute or relative to HOME."""
     allow_plain_http: bool = False
     """Whether the key may go to an endpoint on another machine over plain http, where everybody on the way reads it."""

@@ -14,6 +14,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.auto import AutoInt, LeftOut
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
+from tunesmith.tools.core.local_paths import NO_PLACE
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Estimate, Facts, Inputs, Plan, Request, Result, Stage, is_expected, pinned
@@ -64,7 +65,7 @@ class DeployRequest(Request):
     rollback: bool = False
     """Serve what was deployed before the present deployment."""
     # A reason is a sentence or two; it is shown beside the deployment ever after.
-    accept: str = Field(default="", max_length=500)
+    accept: Annotated[str, NO_PLACE] = Field(default="", max_length=500)
     """Why it is served although the gate refuses it: what got worse, or form only; the reason is kept."""
 
 

@@ -54,7 +54,7 @@ def run(job: Job[MergeRequest]) -> MergeResult:
     rows = behaviour_rows(job.unchanged(dataset).path) if dataset and dataset.path.exists() else []
     with ThreadPoolExecutor(1) as disk:
         written: list[Future[None]] = []
-        if read_manifest(out_dir) is None:
+        if job.sealed(out_dir) is None:
             written = merge_adapter(base.path, adapter.path, out_dir, job.progress, disk)
         job.progress(0, 1, "auditing the saved tensors")
         audit = audit_merged(out_dir, base.path, adapter.path, against=base.id)

@@ -65,7 +65,7 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
     config = json.loads((merged.path / "config.json").read_text())
     group = chosen_group_size(config, request.scheme, request.group_size)
     out_dir, keep = job.dir / "quantized", request.keep
-    if read_manifest(out_dir) is None:
+    if job.sealed(out_dir) is None:
         refuse_unservable(job, merged.path, config, group, quantize_with)
         chosen = request.model_copy(update={"group_size": group})
         quantize_model(merged.path, dataset.path / "train.jsonl", out_dir, chosen, job.progress)

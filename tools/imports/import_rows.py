@@ -318,5 +318,5 @@ def settle(fields: Mapping[str, object]) -> Settled:
 STAGE = Stage(
     "import", ImportRequest, ImportResult, plan, inspect_inputs, expected_artifact,
     settle=settle,
-    asks=lambda fields: is_on_hub(str(fields.get("source", ""))),
+    asks_hub=lambda fields: is_on_hub(str(fields.get("source", ""))),
 )  # fmt: skip

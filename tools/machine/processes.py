@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,6 +120,11 @@ def python_module(module: str, *arguments: str) -> list[str]:
     starts it names the working folder, too.
     """
     return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def with_environment(env: Mapping[str, str], command: Sequence[str]) -> list[str]:
+    """A command with more in its environment; /usr/bin/env adds it without anybody here having to read it."""
+    return ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items()), *command]
 
 
 def end_with_parent() -> None:

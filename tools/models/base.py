@@ -182,6 +182,12 @@ def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -
     return expected(request.role, bytes_, **known)
 
 
+def _need_commit(request: BaseRequest, inputs: Inputs) -> None:
+    """A price by the list alone is no plan to start: nobody knows yet which files are meant. Raises BadInput."""
+    if source_of(request.model) == "hub":
+        check_hub_revision(request.revision, request.model)
+
+
 def _listed_alone(request: BaseRequest) -> KnownBase | None:
     """A listed model whose commit nobody has looked up yet, as in a forecast: the list prices it."""
     return None if request.revision else known_base(request.model)
@@ -321,7 +327,9 @@ _RUN_RULES = {"base": RunRule.OWN, "driver": RunRule.DRIVER}
 STAGE = Stage(
     "base", BaseRequest, BaseResult, plan, inspect_inputs, expected_artifact,
     usual_context=usual_context,
+    check_before_start=_need_commit,
     settle=settle,
+    asks_hub=lambda fields: bool(fields.get("revision")),  # only a model of the hub has one
     settable=("model",),
     meant_by=("model", "revision"),
     belongs_to={"revision": "model"},

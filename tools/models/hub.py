@@ -27,7 +27,7 @@ from tunesmith.tools.models.folder import (
     refuse_unrecordable,
     unnamed_weights,
 )
-from tunesmith.tools.models.hub_client import errors_named, read_body, within
+from tunesmith.tools.models.hub_client import errors_named, file_path, read_body, within
 from tunesmith.tools.models.model_files import TEXT_BYTES, TEXTS, is_wanted, wanted_names
 from tunesmith.tools.models.tensor_file import INDEX_NAME, SINGLE_NAME, indexed_shards
 
@@ -111,18 +111,21 @@ def _inspected(model: str, revision: str) -> HubModel:
 
 def hub_listing(name: str, revision: str, kind: str = "models") -> dict[str, object]:
     """What the hub's interface says of a model, or of one of the `datasets`, with sizes and hashes at a commit."""
-    from huggingface_hub import constants
+    at = f"/revision/{quote(revision, safe='')}?blobs=true" if revision else ""
+    return _document(name, revision, f"/api/{kind}/{name}{at}", "the hub's list of the files", _LISTING_BYTES)
+
+
+def _document(page: str, revision: str, path: str, what: str, most_bytes: int) -> dict[str, object]:
     from huggingface_hub.utils import validate_repo_id
 
-    with errors_named(name, revision):
-        validate_repo_id(name)
-        at = f"/revision/{quote(revision, safe='')}?blobs=true" if revision else ""
-        data = read_body(f"{constants.ENDPOINT}/api/{kind}/{name}{at}", f"the files of {name}", _LISTING_BYTES)
+    with errors_named(page, revision):
+        validate_repo_id(page)
+        data = read_body(path, f"{what} of {page}", most_bytes)
     try:
-        listing = parse_json(data)
+        document = parse_json(data)
     except ValueError as error:
-        raise BadInput(f"what the hub says of {name} is no JSON: {str(error)[:100]}; check HF_ENDPOINT") from None
-    return listing if isinstance(listing, dict) else {}
+        raise BadInput(f"{what} of {page} is no JSON: {str(error)[:100]}; check HF_ENDPOINT, or take another") from None
+    return document if isinstance(document, dict) else {}
 
 
 def announced(listing: Mapping[str, object], name: str, is_meant: Callable[[str], bool]) -> list[HubFile]:
@@ -160,15 +163,7 @@ def _refuse_index(model: str, document: object, files: Mapping[str, HubFile]) ->
 
 
 def _small_json(model: str, revision: str, name: str) -> dict[str, object]:
-    from huggingface_hub import hf_hub_url
-
-    with errors_named(model, revision):
-        data = read_body(hf_hub_url(model, name, revision=revision), f"{name} of {model}", CONFIG_BYTES)
-    try:
-        document = parse_json(data)
-    except ValueError as error:
-        raise BadInput(f"{name} of {model} is not readable JSON: {error}") from None
-    fields = document if isinstance(document, dict) else {}
+    fields = _document(model, revision, file_path(model, revision, name), name, CONFIG_BYTES)
     if name == "config.json":
         refuse_unrecordable(fields, f"config.json of {model}")
     return fields

@@ -1,18 +1,24 @@
 """One request to the hub: where it may lead, whether it carries the user's token, and how much may come back.
 
 The token goes to the address that HF_ENDPOINT names (or the hub's own) and nowhere else; redirects are followed to
-https alone, or within that address. huggingface_hub's own client follows any redirect, sends the token on to another
-port of the same host and to huggingface.co from a mirror, and reads a body without end. Its settings mean here what
-they mean there: HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, and the proxies of the environment.
+https alone, or within that address. `docs/what-leaves.md` names each request and each header; a test compares.
+
+huggingface_hub asks nothing here: its client follows any redirect, sends the token on to another port of the same host
+and to huggingface.co from a mirror, reads a body without end, and tells the hub about this machine. It gives its rules
+of names, its settings (HF_ENDPOINT, HF_HUB_OFFLINE), where `hf auth login` leaves a token, and its cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from importlib.metadata import version
 from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
 from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError, disk_is_full
 
@@ -30,25 +36,23 @@ _KEY = "authorization"
 
 @contextmanager
 def answer(
-    url: str, what: str, *, read_s: float = READ_S, more: Mapping[str, str] | None = None
+    path: str, what: str, *, read_s: float = READ_S, more: Mapping[str, str] | None = None
 ) -> Iterator[httpx.Response]:
     """The hub's answer to a GET, its body unread and never compressed. Raises StepFailed, and what httpx raises."""
     import httpx
     from huggingface_hub import constants
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if constants.is_offline_mode():
-        raise OfflineModeIsEnabled(f"HF_HUB_OFFLINE is set: {what} is not asked for")
-    endpoint, where = httpx.URL(constants.ENDPOINT), httpx.URL(url)
-    headers = {**_headers(endpoint), **(more or {}), "accept-encoding": "identity"}
+        raise ConnectionError(f"HF_HUB_OFFLINE is set: {what} is not asked for")
+    endpoint, where = httpx.URL(constants.ENDPOINT), httpx.URL(constants.ENDPOINT + path)
+    headers = {**_key(endpoint), **(more or {})}
     for _ in range(_REDIRECTS + 1):
         if not _same_origin(where, endpoint):
             headers.pop(_KEY, None)  # for good: whoever redirects back has no right to it either
         timeout = httpx.Timeout(read_s, connect=CONNECT_S)
         with _client(is_loopback(endpoint)).stream("GET", where, headers=headers, timeout=timeout) as response:
             if not response.has_redirect_location:
-                if response.status_code >= 400:
-                    raise HfHubHTTPError(f"{response.status_code} for {what}", response=response)
+                response.raise_for_status()
                 if response.headers.get("content-encoding", "identity") != "identity":
                     raise StepFailed(f"the hub sent {what} compressed, which was not asked for; try again later")
                 yield response
@@ -57,9 +61,14 @@ def answer(
     raise StepFailed(f"the hub redirected {what} more than {_REDIRECTS} times; try again later")
 
 
-def read_body(url: str, what: str, most_bytes: int) -> bytes:
+def file_path(page: str, revision: str, name: str) -> str:
+    """Where the hub has a file of a page, which is owner/name, of a data set with datasets/ before it."""
+    return f"/{page}/resolve/{quote(revision, safe='')}/{quote(name)}"
+
+
+def read_body(path: str, what: str, most_bytes: int) -> bytes:
     """A small document of the hub. Raises BadInput where it is longer, and as `answer` does."""
-    with answer(url, what) as response:
+    with answer(path, what) as response:
         data = bytearray()
         for chunk in response.iter_raw():
             data += chunk
@@ -70,43 +79,48 @@ def read_body(url: str, what: str, most_bytes: int) -> bytes:
 
 def within(seconds: float, work: Callable[[], T], what: str) -> T:
     """What `work` returns or raises; StepFailed where it takes longer, whatever it waits for. It is left to itself."""
-    ended: list[tuple[T | None, BaseException | None]] = []
+    ended: Future[T] = Future()
 
     def run() -> None:
         try:
-            ended.append((work(), None))
+            ended.set_result(work())
         except BaseException as error:  # raised where it is waited for
-            ended.append((None, error))
+            ended.set_exception(error)
 
-    thread = Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not ended:
+    Thread(target=run, daemon=True).start()
+    if not wait([ended], seconds).done:
         raise StepFailed(f"the hub did not tell {what} within {seconds:g} s; try again later, or give a local folder")
-    result, error = ended[0]
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]  # no error, so it is what `work` returned
+    return ended.result()
 
 
 @cache
 def _client(local: bool) -> httpx.Client:
-    """What connects; a hub on loopback is asked through no proxy."""
+    """What connects, says who asks, and keeps no cookie; a hub on loopback is asked through no proxy."""
     import httpx
 
-    return httpx.Client(verify=httpx.create_ssl_context(), trust_env=not local, follow_redirects=False)
+    headers = {"user-agent": f"tunesmith/{version('tunesmith')}", "accept-encoding": "identity"}
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    trusted = httpx.create_ssl_context()
+    return httpx.Client(
+        headers=headers, cookies=no_cookies, verify=trusted, trust_env=not local, follow_redirects=False
+    )
 
 
-def _headers(endpoint: httpx.URL) -> dict[str, str]:
-    from huggingface_hub.utils import build_hf_headers
+def _key(endpoint: httpx.URL) -> dict[str, str]:
+    """The header with the user's token; none where nobody is logged in."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _auth
 
-    headers = {name.lower(): value for name, value in build_hf_headers().items()}
-    if _KEY in headers and endpoint.scheme != "https" and not is_loopback(endpoint):
+    # Private, as `get_token` renews a token, or fetches one, by requests of its own.
+    token = _auth._get_token_from_environment() or _auth._get_token_from_file()
+    if token is None or constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+        return {}
+    if endpoint.scheme != "https" and not is_loopback(endpoint):
         raise BadInput(
             f"HF_ENDPOINT is {endpoint}, where your token would travel in the open; name an https address, or unset "
             "HF_TOKEN and set HF_HUB_DISABLE_IMPLICIT_TOKEN=1"
         )
-    return headers
+    return {_KEY: f"Bearer {token}"}
 
 
 def _allowed(where: httpx.URL, endpoint: httpx.URL, what: str) -> httpx.URL:
@@ -149,13 +163,12 @@ def errors_named(model: str, revision: str) -> Iterator[None]:
 
 def _named(error: Exception, model: str, what: str) -> TunesmithError:
     import httpx
-    from huggingface_hub.errors import HfHubHTTPError
 
     if disk_is_full(error):
         return StepFailed(
             f"the disk is full: {what} was not downloaded whole; make room or move TUNESMITH_HOME, then try again"
         )
-    if isinstance(error, HfHubHTTPError) and error.response is not None:
+    if isinstance(error, httpx.HTTPStatusError):
         status = error.response.status_code
         if status < 500:  # below: the request is refused, and asking again changes nothing
             return BadInput(f"the hub refused {what}: {status}; {_next_step(status, model)}")

@@ -11,15 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.models.hub import HubFile
-from tunesmith.tools.models.hub_client import answer, errors_named
+from tunesmith.tools.models.hub_client import answer, errors_named, file_path
 from tunesmith.tools.models.model_files import open_inside
-
-if TYPE_CHECKING:
-    import httpx
 
 Progress = Callable[[float, float, str], None]
 
@@ -120,13 +117,11 @@ class _Download:
 
     def _chunks(self, name: str, digest: _Digest, out: BinaryIO) -> Iterator[bytes]:
         """What is still to come of a file, or all of it again where the hub does not go on in the middle."""
-        from huggingface_hub import hf_hub_url
-
         what, at = f"{name} of {self.name}", digest.count
         more = {"range": f"bytes={at}-"} if at else {}
-        url = hf_hub_url(self.name, name, revision=self.revision, repo_type=self.repo_type)
-        with answer(url, what, read_s=_READ_S, more=more) as response:
-            self._refuse_other_commit(response, what)
+        with answer(file_path(self._page, self.revision, name), what, read_s=_READ_S, more=more) as response:
+            if response.headers.get("x-repo-commit", self.revision) != self.revision:
+                raise StepFailed(f"the hub sent {what} of another commit than {self.revision[:12]}; do not use it")
             if at and not response.headers.get("content-range", "").startswith(f"bytes {at}-"):
                 # The range was not honoured: this is the file from its first byte.
                 digest.begin()
@@ -136,11 +131,6 @@ class _Download:
                 if self.stopped.is_set():
                     raise StepFailed(f"{what} was given up")
                 yield chunk
-
-    def _refuse_other_commit(self, response: httpx.Response, what: str) -> None:
-        commit = response.headers.get("x-repo-commit", self.revision)
-        if commit != self.revision:
-            raise StepFailed(f"the hub sent {what} of another commit than {self.revision[:12]}; do not use it")
 
     def _write(self, out: BinaryIO, chunk: bytes) -> None:
         out.write(chunk)

@@ -69,6 +69,18 @@ def hub_name(asked: str) -> str:
     return known.name if known else ""
 
 
+def is_listed(name: str) -> bool:
+    """Whether a name alone says a model: the id of a published one that is known here, its spoken name, its family's,
+    or a size."""
+    lowered = name.strip().lower()
+    if "/" in lowered:
+        return lowered in _IDS
+    try:
+        return bool(_SIZE.fullmatch(lowered) or hub_name(lowered))
+    except SeveralSizes:
+        return True
+
+
 def _plain(lowered: str) -> str:
     """A model's name without its publisher and without what says how it was trained."""
     return re.sub(r"[-_ ](?:instruct|chat|base|it|hf|thinking|2507|v\d+(?:\.\d+)?)\b", "", lowered.rpartition("/")[2])

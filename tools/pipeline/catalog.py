@@ -49,7 +49,7 @@ class Entry(NamedTuple):
 
     def asks(self, fields: Mapping[str, object]) -> bool:
         """Whether a step with these fields of its request is carried out by a worker, after a yes."""
-        return self.expensive or self.load().asks(fields)
+        return self.expensive or self.load().asks_hub(fields)
 
     @property
     def only_looks(self) -> bool:

@@ -174,7 +174,7 @@ def _work(store: Store, step: Step) -> None:
     log = launcher.log_path(store, step)
     log.parent.mkdir(parents=True, exist_ok=True)
     stage, vllm = catalog.ENTRIES[step.stage].load(), find_vllm(None)
-    env = launcher.worker_environment(stage, measure_machine(store.home).gpus)
+    env = launcher.worker_environment(stage, step.request, measure_machine(store.home).gpus)
     argv = launcher.worker_command(store.home, step.id, env, vllm)
     # What an earlier attempt wrote was told by it.
     at = log.stat().st_size if log.exists() else 0

@@ -26,8 +26,8 @@ from tunesmith.tools.core.machine import Gpu
 from tunesmith.tools.core.stage import Plan, Request, Stage
 from tunesmith.tools.machine.control_groups import cores_allowed
 from tunesmith.tools.machine.gpus import pin_environment, trains_on_cpu
-from tunesmith.tools.machine.processes import ProcessId, boot_id, python_module, stop_group
-from tunesmith.tools.machine.torch_env import NO_REPORTS
+from tunesmith.tools.machine.processes import ProcessId, boot_id, python_module, stop_group, with_environment
+from tunesmith.tools.machine.torch_env import NO_REPORTS, OFFLINE
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.ray_settings import RaySettings
 from tunesmith.tools.serving.eviction import machine_for_a_step
@@ -58,10 +58,13 @@ def cores_in_use() -> float:
     return share if share < _BUSY else min(share, psutil.cpu_percent(interval=0.2) / 100)
 
 
-def worker_environment(stage: Stage[Request, object], gpus: Sequence[Gpu], cards: int = 1) -> dict[str, str]:
-    """What a stage's worker is started with beside its parent's environment: nothing that reports, its own, its GPUs,
-    or what suits a CPU, how much of it is allowed, and how busy that is."""
-    env = {**NO_REPORTS, **stage.env, **pin_environment(gpus, cards)}
+def worker_environment(
+    stage: Stage[Request, object], fields: Mapping[str, object], gpus: Sequence[Gpu], cards: int = 1
+) -> dict[str, str]:
+    """What a stage's worker is started with beside its parent's environment: nothing that reports, no hub unless the
+    fields of its request name it, its own, its GPUs, or what suits a CPU, how much of it is allowed, and how busy that
+    is."""
+    env = {**(NO_REPORTS if stage.asks_hub(fields) else OFFLINE), **stage.env, **pin_environment(gpus, cards)}
     if stage.env and (allowed := cores_allowed()):
         # A thread for each core of the machine would use up what the group allows and sleep, all of them at once.
         env["OMP_NUM_THREADS"] = str(max(1, math.ceil(allowed)))
@@ -75,9 +78,9 @@ def worker_environment(stage: Stage[Request, object], gpus: Sequence[Gpu], cards
 
 
 def worker_command(home: Path, step: str, env: Mapping[str, str], vllm: str | None, *more: str) -> list[str]:
-    """How a step's worker is started; /usr/bin/env adds to the environment without this module having to read it."""
+    """How a step's worker is started."""
     worker = python_module("tunesmith.tools.pipeline.worker", "--home", str(home), *(["--vllm", vllm] if vllm else []))
-    return ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items()), *worker, *more, step]
+    return with_environment(env, [*worker, *more, step])
 
 
 def launch(store: Store, step: str, *, vllm: str | None, ray: RaySettings | None = None) -> Step:
@@ -90,7 +93,7 @@ def launch(store: Store, step: str, *, vllm: str | None, ray: RaySettings | None
     log.parent.mkdir(parents=True, exist_ok=True)
     stage = catalog.ENTRIES[record.stage].load()
     cards = Plan.model_validate(record.plan).estimate.cards if record.plan else 1
-    here = worker_environment(stage, machine_for_a_step(store.home).gpus, cards)
+    here = worker_environment(stage, record.request, machine_for_a_step(store.home).gpus, cards)
     env = dict(NO_REPORTS) if ray else here
     argv = worker_command(store.home, step, env, vllm, *(["--ray", ray.model_dump_json()] if ray else []))
     nothing = subprocess.DEVNULL

@@ -195,20 +195,24 @@ class Sitting:
 
     # What came of it
 
-    def document(self) -> dict[str, object]:
-        """The counts, as `--json` prints them: a person's messages, and those that a model wrote apart."""
+    def document(self, *, blind: bool = False) -> dict[str, object]:
+        """The counts, as `--json` prints them: a person's messages, and those that a model wrote apart.
+
+        `blind`: while any message waits, no count tells one arm from the other.
+        """
         arms = self.pair.arms
         own, apart = (tally(self.store, self.pair, generated=generated) for generated in (False, True))
+        hidden = blind and bool(own.open or apart.open)
+        right, right_apart = (None if hidden else dict(zip(arms, one.right, strict=True)) for one in (own, apart))
         return {
             "run": self.pair.run,
             "arms": list(arms),
             "messages": own.messages,
-            "right": dict(zip(arms, own.right, strict=True)),
+            "right": right,
             "open": own.open,
             "taken_back": own.taken_back,
-            "generated": {"messages": apart.messages, "right": dict(zip(arms, apart.right, strict=True)),
-                          "open": apart.open},
-        }  # fmt: skip
+            "generated": {"messages": apart.messages, "right": right_apart, "open": apart.open},
+        }
 
     def sentence(self) -> list[str]:
         """The same in lines, for people."""

@@ -13,14 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.core.format import size
 from tunesmith.tools.pipeline.ray_settings import RaySettings
+from tunesmith.tools.serving.listeners import Guard
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
+    from requests.adapters import HTTPAdapter
 
 _ANSWER_S = 60.0
 """A head that is busy starting workers answers late; one that is gone never does."""
@@ -184,22 +186,57 @@ def connect(settings: RaySettings, home: Path) -> JobSubmissionClient:
     """A client of the head, its token sent with every request. Raises BadInput, NotReached."""
     address, token = settings.head(), settings.token(home)
     try:
+        from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
     except ImportError:
         raise BadInput(
             "ray is not installed here; `pip install 'tunesmith[ray]'` into tunesmith's environment"
         ) from None
 
-    class Client(JobSubmissionClient):
-        """It waits for no answer for ever, follows nobody elsewhere, and asks this machine without a proxy."""
+    from requests import Response, Session
 
-        def _do_request(self, method: str, endpoint: str, **more: object) -> object:
-            if address.is_loopback:
-                more["proxies"] = {"http": None, "https": None, "all": None}
-            # private: no public hook sets a timeout
-            return super()._do_request(method, endpoint, timeout=_ANSWER_S, allow_redirects=False, **more)
+    headers = {"Authorization": f"Bearer {token}"}
+    proxies = {"http": "", "https": "", "all": ""} if address.is_loopback else None
+
+    class Client(JobSubmissionClient):
+        """It waits for no answer for ever, follows nobody elsewhere, asks this machine without a proxy, and sends the
+        token only over a connection that was looked at."""
+
+        # private: no public hook sets a timeout or sees a connection before the request
+        def _do_request(
+            self, method: str, endpoint: str, *, data: bytes | None = None, json_data: Any = None
+        ) -> Response:
+            with Session() as session:
+                for scheme in ("http://", "https://"):
+                    session.mount(scheme, _guarded(Guard(address)))
+                answer = session.request(
+                    method, f"{address.url}{endpoint}", data=data, json=json_data, headers=headers, proxies=proxies,
+                    timeout=_ANSWER_S, allow_redirects=False,
+                )  # fmt: skip
+            if answer.status_code in (401, 403):
+                raise AuthenticationError(answer.reason)
+            return answer
 
     try:
-        return Client(address.url, headers={"Authorization": f"Bearer {token}"})
+        return Client(address.url, headers=headers)
     except Exception as error:  # Ray raises bare RuntimeErrors, and its transport's own kinds
         raise _in_words(address.place, error) from error
+
+
+def _guarded(guard: Guard) -> HTTPAdapter:
+    """What opens connections for requests, with a guard's question before anything is sent."""
+    from requests.adapters import HTTPAdapter
+    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+
+    def asking(pool: Any) -> Any:
+        class Connection(pool.ConnectionCls):
+            def connect(self) -> None:
+                super().connect()
+                guard.after(self.sock)
+
+        return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
+
+    adapter = HTTPAdapter()
+    pools = {"http": asking(HTTPConnectionPool), "https": asking(HTTPSConnectionPool)}
+    adapter.poolmanager.pool_classes_by_scheme = pools
+    return adapter

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.local_paths import expanded
+from tunesmith.tools.core.plain_file import read_key
 from tunesmith.tools.serving.addresses import Address, read_address, refuse_key_in_clear
 
 RAY = "ray"
@@ -21,7 +22,8 @@ class RaySettings(BaseModel, frozen=True, extra="forbid"):
     address: str = ""
     """Of the head's dashboard, such as 10.0.0.2:8265 or https://ray.example.org."""
     token_file: str = ""
-    """File that holds the cluster's token (RAY_AUTH_MODE=token there), absolute or relative to HOME."""
+    """File that holds the cluster's token (RAY_AUTH_MODE=token there) and that only you can read, absolute or relative
+    to HOME."""
     storage: str = ""
     """A folder or an fsspec URL that both sides see: what a step works on goes there, what it made comes back."""
     python: str = "python"
@@ -52,13 +54,5 @@ class RaySettings(BaseModel, frozen=True, extra="forbid"):
         return address
 
     def token(self, home: Path) -> str:
-        """The cluster's token. Raises BadInput where its file cannot be read, or holds none."""
-        path = home / expanded(self.token_file)
-        try:
-            token = path.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:  # none there, no rights, or bytes that are no text
-            reason = getattr(error, "strerror", None) or "it is no text"
-            raise BadInput(f"{_SECTION}: cannot read token_file {path}: {reason}") from None
-        if not token or not token.isascii() or any(character.isspace() for character in token):
-            raise BadInput(f"{_SECTION}: token_file {self.token_file} holds no token: one word is expected")
-        return token
+        """The cluster's token. Raises BadInput where its file cannot be read, is open to others, or holds none."""
+        return read_key(home / expanded(self.token_file), "ray", "token_file")

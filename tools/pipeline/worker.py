@@ -28,6 +28,7 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.memory.locks import adding_to, lock_file, locked
 from tunesmith.memory.privacy import keep_private
 from tunesmith.memory.records import APPROVED, FAILED, STOPPED
+from tunesmith.memory.step_records import keep_record
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.disk import concerns_disk, trouble
 from tunesmith.tools.core.job import PATIENCE_S, Job
@@ -222,10 +223,11 @@ def record(job: Job[Any], result: Result) -> None:
     job.flush()
     job.patiently(lambda: job.store.finish(job.step.id, document, worker=job.step.worker))
     job.result_file.unlink(missing_ok=True)
-    if job.plan.on:
-        return  # the worker there has said what it took there
-    took, machine = dict(job.ended()), measure_machine(job.home).fingerprint
-    job.best_effort(lambda: job.store.event("step.done", run=job.run, step=job.step.id, took=took, machine=machine))
+    if not job.plan.on:  # else the worker there has said what it took there
+        took, machine = dict(job.ended()), measure_machine(job.home).fingerprint
+        job.best_effort(lambda: job.store.event("step.done", run=job.run, step=job.step.id, took=took, machine=machine))
+    with contextlib.suppress(OSError, sqlite3.Error):  # the step is done; only a lost store would miss it
+        keep_record(job.store, job.step.id, job.dir)
 
 
 def open_job(store: Store, step: str, vllm: str | None) -> Job[Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tunesmith.memory.errors import GateRefused, StepFailed
-from tunesmith.memory.files import MANIFEST, atomic_write, read_manifest
+from tunesmith.memory.files import MANIFEST, atomic_write
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.format import one_line
 from tunesmith.tools.core.job import Job
@@ -56,7 +56,7 @@ def _gguf(job: Job[ReleaseRequest], model: Artifact) -> ReleaseResult:
     out_dir, kind = job.dir / "gguf", job.request.tensor_type
     file = out_dir / f"model-{kind}.gguf"  # not by the model's name, which its Modelfile would have to quote
     template, statement = ollama_template(model.path)
-    if read_manifest(out_dir) is None:
+    if job.sealed(out_dir) is None:
         shutil.rmtree(out_dir, ignore_errors=True)  # of an attempt that was cut off
         out_dir.mkdir(parents=True)
         adds_bos = template.adds_bos if template else begins_with_bos(model.path)
@@ -76,7 +76,7 @@ def _gguf(job: Job[ReleaseRequest], model: Artifact) -> ReleaseResult:
 
 def _hub(job: Job[ReleaseRequest], model: Artifact, base: Artifact) -> ReleaseResult:
     out_dir = job.dir / "hub"
-    if read_manifest(out_dir) is None:
+    if job.sealed(out_dir) is None:
         shutil.rmtree(out_dir, ignore_errors=True)  # of an attempt that was cut off
         out_dir.mkdir(parents=True)
         files = [file for file in sorted(model.path.iterdir()) if file.is_file() and file.name != MANIFEST]

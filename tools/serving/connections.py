@@ -39,7 +39,7 @@ class Connections:
         self.address, self.traffic = address, Traffic()
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._timeout_s, self._recorder = timeout_s, recorder
-        self._guard = Guard(address, listener)
+        self._guard = Guard(address, listener, has_key=bool(key))
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:

@@ -25,19 +25,18 @@ _CONNECTING, _CONNECTED = "connection.connect_tcp.started", "connection.connect_
 
 
 def driver_client(
-    address: Address, *, listener: Listener | None, recorder: ContactLog | None, timeout_s: float
+    address: Address, *, listener: Listener | None, has_key: bool, recorder: ContactLog | None, timeout_s: float
 ) -> httpx2.AsyncClient:
     """A client for one host. Raises BadInput for a proxy that is not spoken."""
-    transport = _Transport(address, listener, recorder)
+    transport = _Transport(address, Guard(address, listener, has_key=has_key), recorder)
     return httpx2.AsyncClient(transport=transport, timeout=timeout_s, follow_redirects=False, trust_env=False)
 
 
 class _Transport(httpx2.AsyncBaseTransport):
     """Strips requests, looks at each connection, and counts what goes and comes."""
 
-    def __init__(self, address: Address, listener: Listener | None, recorder: ContactLog | None) -> None:
-        self._address, self._recorder, self._traffic = address, recorder, Traffic()
-        self._guard = Guard(address, listener)
+    def __init__(self, address: Address, guard: Guard, recorder: ContactLog | None) -> None:
+        self._address, self._guard, self._recorder, self._traffic = address, guard, recorder, Traffic()
         self._inner = httpx2.AsyncHTTPTransport(proxy=address.proxy)
         self._known_ports = set[int]()
         """Our own ports of connections that were looked at."""

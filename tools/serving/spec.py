@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from tunesmith.tools.core.stage import Frozen
+from tunesmith.tools.machine.torch_env import OFFLINE
 from tunesmith.tools.models.chat_template import SWITCH
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, SERVED_SEQUENCES
 
@@ -104,13 +105,7 @@ def engine_arguments(spec: ServerSpec) -> list[str]:
 
 def environment(spec: ServerSpec, vllm: str) -> dict[str, str]:
     """What is added to the environment of the program `vllm`, beside its key."""
-    env = {
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "VLLM_LOGGING_LEVEL": "INFO",
-        "PYTHONPATH": str(GUARD),
-    }
+    env = {**OFFLINE, "VLLM_LOGGING_LEVEL": "INFO", "PYTHONPATH": str(GUARD)}
     if spec.max_lora_rank:
         env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
     if spec.device == "cpu":

@@ -21,7 +21,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.json_values import as_int, as_list, as_record
 from tunesmith.tools.machine.gpus import measure_gpus, pinning, trains_on_cpu
-from tunesmith.tools.machine.processes import python_module, tree
+from tunesmith.tools.machine.processes import python_module, tree, with_environment
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.training.trained import ToTrain, Trained
 
@@ -47,7 +47,7 @@ def train_apart(asked: ToTrain, watch: Callable[[int], object] = lambda pid: Non
     request, cards = asked.out_dir.parent / _ASKED, asked.settings.cards
     atomic_write(request, json.dumps({**paths, "settings": asdict(asked.settings)}))
     child = subprocess.Popen(
-        [*_environment(cards), *python_module(_CHILD, str(cards), str(request))],
+        with_environment(_environment(cards), python_module(_CHILD, str(cards), str(request))),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
@@ -69,7 +69,7 @@ def train_apart(asked: ToTrain, watch: Callable[[int], object] = lambda pid: Non
     raise StepFailed(_killed(ended) or str(next(iter(ended.get("failed", [])), "")) or _how(child.returncode))
 
 
-def _environment(cards: int) -> list[str]:
+def _environment(cards: int) -> dict[str, str]:
     gpus = measure_gpus()
     # A trainer that sees more than its own card would share its batch with it.
     env = {**TORCH_ENV, **pinning(gpus, cards), **(_RANKS_ENV if cards > 1 else {})}
@@ -79,7 +79,7 @@ def _environment(cards: int) -> list[str]:
         env |= COMPUTING
         if cards > 1:  # accelerate would name it cpu:0, where torch restores no tensor of a checkpoint
             env["ACCELERATE_TORCH_DEVICE"] = "cpu"
-    return ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items())]
+    return env
 
 
 def _follow(lines: IO[str], called: dict[str, Callable[..., None]], ended: dict[str, list[object]]) -> None:

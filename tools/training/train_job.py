@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.memory.files import atomic_write, read_manifest
+from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.settled import settled_objects
 from tunesmith.tools.data.rows import read_rows
@@ -55,7 +55,7 @@ def run(job: Job[TrainRequest]) -> TrainResult:
     fields["cards"] = job.plan.estimate.cards
     settings = LoraSettings(**fields, at_once=context_settings_at_work(job, thoughts_only=True).thinking == "off")
     out_dir, measured = job.dir / "adapter", job.dir / "trained.json"
-    if read_manifest(out_dir) is None or not measured.exists():
+    if job.sealed(out_dir) is None or not measured.exists():
         asked = ToTrain(
             base.path,
             dataset.path / "train.jsonl",

@@ -29,6 +29,7 @@ from tunesmith.tools.evaluation.ratings import ratings_of
 from tunesmith.tools.pipeline.ask_models import Answer
 from tunesmith.tools.pipeline.rate_answers import Sitting
 from tunesmith.tools.pipeline.workspace import Decision
+from tunesmith.tools.suites.case import Case
 
 WHO = "who says it?"
 
@@ -128,6 +129,16 @@ def test_what_does_not_count_or_has_no_place_is_said_and_not_taken(home: Home) -
     assert len(sitting.now()) == 20 and sitting.room() == 0
     with pytest.raises(BadInput, match="20 messages wait"):
         sitting.add("another", "typed")
+
+
+def test_a_test_case_is_refused_unless_it_is_of_a_held_out_row(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(case_id="rain", suite="s", messages=({"role": "user", "content": "It rains"},))
+    monkeypatch.setattr("tunesmith.tools.evaluation.rated_messages.newest_cases", lambda store, run: (case,))
+    sitting = Sitting.of(home.ws, home.run)
+    for source in ("typed", "pasted", "file"):
+        [refused] = sitting.add_all(["it rains!"], source)
+        assert "is the test case rain already" in refused
+    assert sitting.add_all(["it rains!"], "generated") == [] and sitting.add_all(["It snows"], "typed") == []
 
 
 def test_the_same_answer_is_not_right_and_wrong(home: Home) -> None:
@@ -369,6 +380,22 @@ def test_the_page_judges_and_never_says_which_arm_an_answer_is_of(home: Home, pa
         status, told = post(page, "judge", {"number": number, "right": [True, True]})
     assert told["right"] == {"base": 2, "quantized": 2} and told["open"] == 0
     assert ratings_of(home.store, home.run, "quantized")[0].by.endswith(" on the page")
+
+
+def test_while_any_message_waits_the_page_is_told_no_count_of_an_arm(home: Home, page: RateServer) -> None:
+    """A count that grew by one would say which arm an answer was of: a person's messages and generated ones alike."""
+    trained_on(home, "where is my parcel", Verdict("held out", "a case of its own"))
+    assert page.sitting.add_generated(1) == []
+    answer(home, page.sitting, "mine", "Where is my parcel!")
+
+    def told(number: int) -> list[object]:
+        state = post(page, "judge", {"number": number, "right": [True, True]})[1]
+        return [state["right"], state["generated"]["right"]]
+
+    assert told(1) == [None, None], "a generated one, while others wait"
+    assert told(2) == [None, None], "a person's, while a generated one waits"
+    assert told(3) == [{"base": 1, "quantized": 1}, {"base": 2, "quantized": 2}]
+    assert post(page, "back", {})[1]["right"] is None, "one that was taken back waits again"
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,8 @@ def test_the_page_is_for_this_machine_and_its_token_alone(page: ReviewServer) ->
     own = f"/{page.token}/"
     status, text, headers = asked(page, "GET", own)
     assert status == 200 and "<main" in text and headers["Cache-Control"] == "no-store"
-    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    policy = headers["Content-Security-Policy"].split("; ")
+    assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy, "no other site frames its keys"
     other_end = "y" if page.token.endswith("x") else "x"
     for path in (
         "/",
@@ -275,6 +276,14 @@ def raw(page: ReviewServer, sent: bytes, *, reset: bool = False) -> bytes:
         with contextlib.suppress(ConnectionError):
             return b"".join(iter(lambda: line.recv(65536), b""))
         return b""
+
+
+def test_a_page_that_is_asked_for_under_two_names_is_not_there(page: ReviewServer) -> None:
+    own = f"GET /{page.token}/ HTTP/1.1\r\nConnection: close\r\n".encode()
+    ours, other = f"Host: 127.0.0.1:{page.server_address[1]}\r\n".encode(), b"Host: evil.example\r\n"
+    for hosts in (ours + other, other + ours, ours + ours):
+        assert raw(page, own + hosts + b"\r\n").startswith(b"HTTP/1.1 404")
+    assert raw(page, own + ours + b"\r\n").startswith(b"HTTP/1.1 200")
 
 
 def test_no_connection_makes_the_terminal_say_anything(page: ReviewServer, capfd: pytest.CaptureFixture[str]) -> None:

@@ -63,7 +63,7 @@ def test_a_worker_gets_the_cpus_allocator_only_where_torch_computes_on_a_cpu(
 
     def tuned(*gpus: Gpu, cpu_build: bool) -> bool:
         monkeypatch.setattr(launcher, "trains_on_cpu", lambda: cpu_build)
-        env = launcher.worker_environment(declared, gpus)
+        env = launcher.worker_environment(declared, {}, gpus)
         assert env["HF_HUB_OFFLINE"] == "1"
         return "GLIBC_TUNABLES" in env
 
@@ -71,7 +71,7 @@ def test_a_worker_gets_the_cpus_allocator_only_where_torch_computes_on_a_cpu(
     assert tuned(cpu_build=False)
     assert tuned(gpu(0), cpu_build=True)
     monkeypatch.setattr(launcher, "trains_on_cpu", lambda: True)
-    assert "GLIBC_TUNABLES" not in launcher.worker_environment(catalog.BY_NAME["baseline"].load(), ()), "no torch"
+    assert "GLIBC_TUNABLES" not in launcher.worker_environment(catalog.BY_NAME["baseline"].load(), {}, ()), "no torch"
 
 
 @pytest.mark.parametrize(("in_use", "asleep"), [(0.05, False), (0.5, True)])
@@ -81,7 +81,7 @@ def test_beside_other_programs_a_workers_threads_sleep_while_they_wait(
     """Threads that spin keep the cores from those they wait for; where nobody else computes, spinning is faster."""
     monkeypatch.setattr(launcher, "trains_on_cpu", lambda: True)
     monkeypatch.setattr(launcher, "cores_in_use", lambda: in_use)
-    env = launcher.worker_environment(catalog.BY_NAME["train"].load(), ())
+    env = launcher.worker_environment(catalog.BY_NAME["train"].load(), {}, ())
     assert (settings.ASLEEP.items() <= env.items()) is asleep
 
 

@@ -12,6 +12,7 @@ from tunesmith.tools.evaluation.judge import Models, find_judge
 
 def judge(home: Path, url: str, *, key: bool, allowed: bool = False) -> Models:
     (home / "judge.key").write_text("the-key-SECRET\n")
+    (home / "judge.key").chmod(0o600)
     lines = ["[judge]", f'endpoint = "{url}"', 'name = "big"']
     lines += ['key_file = "judge.key"'] if key else []
     lines += ["allow_plain_http = true"] if allowed else []

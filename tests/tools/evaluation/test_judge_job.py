@@ -194,6 +194,7 @@ def test_an_endpoint_of_the_settings_judges_and_the_arms_server_stays(ws: Worksp
     endpoint = subprocess.Popen([sys.executable, *argv])
     try:
         (ws.store.home / "judge.key").write_text("secret\n")
+        (ws.store.home / "judge.key").chmod(0o600)
         (ws.store.home / "settings.toml").write_text(
             f'[judge]\nendpoint = "http://127.0.0.1:{port}/v1"\nname = "judge-big"\nkey_file = "judge.key"\n'
         )

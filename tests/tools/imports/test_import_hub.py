@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import pytest
 
+from tests.fixtures.hub_stand_in import COMMIT, Hub
 from tests.fixtures.tables import table
 from tests.fixtures.terminal import Tunesmith
 from tunesmith.memory.errors import BadInput, StepFailed
@@ -22,65 +20,35 @@ from tunesmith.tools.imports.hub_source import HubSource, parse_source
 from tunesmith.tools.models.hub import HubFile
 from tunesmith.tools.pipeline import catalog
 
-COMMIT = "0123456789abcdef" * 2 + "01234567"
 SOURCE = f"hub:org/rows@{COMMIT}"
 ROWS = "".join(json.dumps({"prompt": f"question {n}", "completion": f"answer {n}"}) + "\n" for n in range(20))
 
 
-class Hub:
-    """The two addresses that a data set is asked for; what is told and what is sent may differ."""
+PAGE = "datasets/org/rows"
 
-    def __init__(self) -> None:
-        hub, self.files, self.asked = self, {"data/train.jsonl": ROWS.encode()}, list[str]()
-        self.sent: dict[str, bytes] = {}
-        self.redirect = ""
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                path = self.path.partition("?")[0]
-                hub.asked.append(path)
-                if path == f"/api/datasets/org/rows/revision/{COMMIT}":
-                    return self.answer(json.dumps(hub.listing()).encode())
-                name = path.removeprefix(f"/datasets/org/rows/resolve/{COMMIT}/")
-                if hub.redirect:
-                    self.send_response(302)
-                    self.send_header("Location", hub.redirect)
-                    self.send_header("Content-Length", "0")
-                    return self.end_headers()
-                data = hub.sent.get(name, hub.files.get(name))
-                return self.answer(data or b"{}", 200 if data else 404)
-
-            def answer(self, data: bytes, status: int = 200) -> None:
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+class Rows(Hub):
+    """A hub that has one data set."""
 
     @property
-    def env(self) -> dict[str, str]:
-        address = f"http://127.0.0.1:{self.server.server_port}"
-        return {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
+    def fetched(self) -> list[str]:
+        """The files that were asked for, in order."""
+        return [asked.path.rpartition("/")[2] for asked in self.asked if "/resolve/" in asked.path]
 
-    def listing(self) -> dict[str, Any]:
-        siblings = [
-            {"rfilename": name, "size": len(data), "blobId": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
-            for name, data in self.files.items()
-        ]
-        return {"id": "org/rows", "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
+    def write(self, name: str, data: bytes) -> None:
+        """A file of the data set."""
+        file = self.pages[PAGE] / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
 
 
 @pytest.fixture
-def hub() -> Iterator[Hub]:
-    made = Hub()
+def hub(tmp_path: Path) -> Iterator[Rows]:
+    made = Rows(tmp_path / "no-model")
+    made.pages = {PAGE: tmp_path / "on-the-hub"}
+    made.write("data/train.jsonl", ROWS.encode())
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.close()
 
 
 @pytest.fixture
@@ -105,7 +73,7 @@ def test_only_what_downloads_is_asked_about() -> None:
     assert entry.asks({"source": SOURCE}) and not entry.asks({"source": "/data/rows.jsonl"})
 
 
-def test_a_file_that_is_not_there_asks_nobody(tunesmith: Tunesmith, hub: Hub) -> None:
+def test_a_file_that_is_not_there_asks_nobody(tunesmith: Tunesmith, hub: Rows) -> None:
     for name in ("data/rows.jsonl", "org/rows"):
         done = tunesmith("rows", "import", name, **hub.env)
         assert done.returncode == 2 and f"there is no {name}" in done.stderr and "hub:owner/name@COMMIT" in done.stderr
@@ -113,17 +81,17 @@ def test_a_file_that_is_not_there_asks_nobody(tunesmith: Tunesmith, hub: Hub) ->
 
 
 @pytest.mark.heavy
-def test_nothing_is_fetched_without_a_yes_and_after_it_the_rows_are_there(tunesmith: Tunesmith, hub: Hub) -> None:
-    hub.files |= {"README.md": b"---\nconfigs: evil\n---", "rows.py": b"raise SystemExit", "data/test.jsonl": b"{}"}
-    hub.files["dataset_infos.json"] = b"{}"
+def test_nothing_is_fetched_without_a_yes_and_after_it_the_rows_are_there(tunesmith: Tunesmith, hub: Rows) -> None:
+    for name in ("README.md", "rows.py", "data/test.jsonl", "dataset_infos.json"):
+        hub.write(name, b"{}")
     done = tunesmith("rows", "import", SOURCE, "--json", **hub.env)
     assert done.returncode == 3, done.stdout + done.stderr
     plan = json.loads(done.stdout)["plan"]
     assert plan["estimate"]["disk_bytes"] >= len(ROWS) and f"org/rows at {COMMIT[:12]}" in plan["summary"]
-    assert not any("resolve" in path for path in hub.asked)
+    assert hub.fetched == []
     done = tunesmith("rows", "import", SOURCE, "--yes", "--json", **hub.env)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [path.rpartition("/")[2] for path in hub.asked if "resolve" in path] == ["train.jsonl"]
+    assert hub.fetched == ["train.jsonl"]
     store = Store(tunesmith.home)
     [rows] = store.artifacts("r1", "rows")
     assert len(read_rows(rows.path / "rows.jsonl")) == 20 and not (rows.path.parent / "hub").exists()
@@ -132,49 +100,43 @@ def test_nothing_is_fetched_without_a_yes_and_after_it_the_rows_are_there(tunesm
 
 
 @pytest.mark.heavy
-def test_another_list_than_was_agreed_to_is_not_fetched(tunesmith: Tunesmith, hub: Hub) -> None:
+def test_another_list_than_was_agreed_to_is_not_fetched(tunesmith: Tunesmith, hub: Rows) -> None:
     assert tunesmith("rows", "import", SOURCE, **hub.env).returncode == 3
     waiting = Store(tunesmith.home).priced_steps()[-1]
-    hub.files["data/train.jsonl"] = ROWS.encode() * 2
+    hub.write("data/train.jsonl", ROWS.encode() * 2)
     done = tunesmith("import", "--approve", waiting.plan_hash[:12], **hub.env)
-    assert done.returncode == 3 and not any("resolve" in path for path in hub.asked)
+    assert done.returncode == 3 and hub.fetched == []
 
 
-def fetched(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    from huggingface_hub import constants
-
-    url = f"{hub.env['HF_ENDPOINT']}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
-    monkeypatch.setattr(constants, "ENDPOINT", hub.env["HF_ENDPOINT"])
-    monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", url, raising=False)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+def fetched(hub: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     file = HubFile("data/train.jsonl", len(ROWS), hashlib.sha256(ROWS.encode()).hexdigest(), "")
     [path] = hub_source.fetch(parse_source(SOURCE), [file], tmp_path / "hub", lambda *_: None)
     return path
 
 
 @pytest.mark.heavy
-def test_what_arrives_is_what_was_listed_or_nothing(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_arrives_is_what_was_listed_or_nothing(hub: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for sent, wrong in (
         (ROWS.encode() * 100, "sends more"), (ROWS.encode()[:-1], "other bytes"), (b"x" * len(ROWS), "another hash"),
     ):  # fmt: skip
-        hub.sent["data/train.jsonl"] = sent
+        hub.write("data/train.jsonl", sent)
         with pytest.raises(StepFailed, match=wrong):
             fetched(hub, tmp_path, monkeypatch)
         assert not (tmp_path / "hub" / "0001.jsonl").exists()
         assert (tmp_path / "hub" / "0001.jsonl.part").stat().st_size <= len(ROWS)
-    hub.sent.clear()
-    path = fetched(hub, tmp_path, monkeypatch)
-    assert path.read_text() == ROWS
-    hub.sent["data/train.jsonl"] = b"x" * len(ROWS)
+    hub.write("data/train.jsonl", ROWS.encode())
+    assert fetched(hub, tmp_path, monkeypatch).read_text() == ROWS
+    hub.write("data/train.jsonl", b"x" * len(ROWS))
     assert fetched(hub, tmp_path, monkeypatch).read_text() == ROWS, "a whole file of an earlier attempt stays"
 
 
 @pytest.mark.parametrize("target", ["http://example.invalid/x", "file:///etc/passwd", "ftp://127.0.0.1/x"])
 def test_a_redirect_off_https_is_not_followed(
-    target: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target: str, hub: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.redirect = target
+    hub.answers["data/train.jsonl"] = lambda to: to.redirect(target)
     with pytest.raises(StepFailed, match="only https is followed; nothing was fetched"):
         fetched(hub, tmp_path, monkeypatch)
 

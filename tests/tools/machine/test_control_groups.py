@@ -66,4 +66,4 @@ def test_a_worker_has_no_more_threads_than_its_group_lets_compute(
     allowed: float | None, threads: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launcher, "cores_allowed", lambda: allowed)
-    assert launcher.worker_environment(catalog.BY_NAME["train"].load(), ()).get("OMP_NUM_THREADS") == threads
+    assert launcher.worker_environment(catalog.BY_NAME["train"].load(), {}, ()).get("OMP_NUM_THREADS") == threads

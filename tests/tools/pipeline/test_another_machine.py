@@ -44,7 +44,8 @@ def test_settings_that_cannot_be_used_are_refused_before_anything_is_asked(chang
 @table("content", [b"", b"two words", "schlüssel".encode(), b"\xff\xfe"])
 def test_a_token_file_that_holds_no_token_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "token").write_bytes(content)
-    with pytest.raises(BadInput, match=r"token_file \S*token"):
+    (tmp_path / "token").chmod(0o600)
+    with pytest.raises(BadInput, match=r"token_file \S*token holds no key"):
         RaySettings(**WHOLE).token(tmp_path)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match=f"cannot read token_file {tmp_path}/elsewhere/token: No such file"):
         RaySettings(**WHOLE).token(tmp_path / "elsewhere")  # type: ignore[arg-type]

@@ -69,6 +69,7 @@ def test_a_step_goes_there_and_comes_back_and_a_dead_head_is_told(head: Head, tm
         return str(told.value)
 
     (head.home / "wrong").write_text("f" * 64)
+    (head.home / "wrong").chmod(0o600)
     assert "does not take the token" in refused(head.settings.model_copy(update={"token_file": "wrong"}))
     head.end()
     assert f"{head.settings.address} does not answer" in refused(head.settings)

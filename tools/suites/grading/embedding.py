@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Self
 
 from tunesmith.memory.files import sha256_file
-from tunesmith.tools.machine.processes import python_module
+from tunesmith.tools.machine.processes import python_module, with_environment
+from tunesmith.tools.machine.torch_env import OFFLINE
 from tunesmith.tools.suites.grading import CannotGrade
 
 EMBEDDER_PIN = "embedding model"
@@ -83,6 +84,7 @@ class LocalEmbedder:
 
     def _start(self) -> subprocess.Popen[str]:
         command = python_module("tunesmith.tools.suites.grading.embedding_process", str(self._folder))
+        command = with_environment(OFFLINE, command)  # `suite grade` starts it, too
         pipe, folder = subprocess.PIPE, Path(__file__).parent
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log, text=True, cwd=folder)
         return self._process

@@ -73,7 +73,7 @@ def test_it_is_no_step_of_a_written_plan(tmp_path: Path) -> None:
 
 def test_its_worker_sees_one_card_and_nothing_of_the_cpus(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "trains_on_cpu", lambda: False)
-    env = launcher.worker_environment(worker.catalog.ENTRIES["doctor"].load(), [gpu(0), gpu(1, free=22)])
+    env = launcher.worker_environment(worker.catalog.ENTRIES["doctor"].load(), {}, [gpu(0), gpu(1, free=22)])
     assert env["CUDA_VISIBLE_DEVICES"] == "GPU-1f00" and "GLIBC_TUNABLES" not in env
 
 
