@@ -42,9 +42,8 @@ from tunesmith.tools.data.proposal import Proposal, words_digest
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import SUITE
 from tunesmith.tools.data.verify import spec_faults, verified
-from tunesmith.tools.evaluation.judge import asks_judge, has_judge
+from tunesmith.tools.evaluation.judge import asks_judge, has_judge, judge_comes
 from tunesmith.tools.imports.sources import KINDS
-from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.pipeline import there
 from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.behaviour_plan import OwnRows
@@ -180,8 +179,7 @@ def planned(
     """
     parent = ws.store.home / "behaviours"
     before = {parent, *parent.glob("*")} if parent.exists() else set()
-    # The plan itself fetches the writer.
-    judged = has_judge(parent.parent, {BUNDLED["bundled-driver"].title} if own is None or args.writer else set())
+    judged = judge_comes(parent.parent) if own is None or args.writer else has_judge(parent.parent)
     if not judged:
         out.say("no judge is there: what code cannot compare waits for your ratings of the answers (`tunesmith rate`)")
     folder = _folder(spec, path, parent, own=own, trained=trained, judged=judged)

@@ -10,6 +10,7 @@ from pathlib import Path
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.tools.core.local_paths import expanded, is_folder
 from tunesmith.tools.core.stage import GIB, Facts, PlanQuestion
+from tunesmith.tools.evaluation.judge import judge_to_fetch
 from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.models.find import find_model
 from tunesmith.tools.models.known_bases import KnownBase, known_base, known_bases, own_model
@@ -23,6 +24,7 @@ from tunesmith.tools.serving.eviction import machine_for_a_step
 PACE_LIMIT_S: Mapping[Pace, float] = {"fast": 30 * 60, "full": 2 * 3600}
 """That a whole plan may take, from the model's download to its deployment: a break, or half an afternoon; the choice of
 the base has to keep to it."""
+_JUDGES = "the driver is fetched to judge what code cannot compare: no judge is here"
 _LEAST_WRITER_PARAMETERS = 1_000_000_000
 """Nobody has looked at the rows of a smaller writer."""
 
@@ -64,9 +66,13 @@ class _Prices:
         return self.known[pair]
 
     def plan(self, base: KnownBase, writer: KnownBase) -> PipelinePlan:
-        """A model that writes its own rows is its own teacher: no model is served beside another."""
+        """A model that writes its own rows is its own teacher: no model is served beside another. The usual judge is
+        fetched where neither of them is it and none is there."""
         teacher = "" if _same(base, writer) else writer.model
-        plan = plan_for(self.folder, self.pace, model=base.model, teacher=teacher, judged=self.judged, own=self.own)
+        judge = judge_to_fetch(self.ws.store.home, {base.title, writer.title}) if self.judged else ""
+        plan = plan_for(
+            self.folder, self.pace, model=base.model, teacher=teacher, judged=self.judged, judge=judge, own=self.own
+        )
         return placed(plan, self.on)
 
 
@@ -122,7 +128,8 @@ def _question(proposed: Sequence[KnownBase]) -> PlanQuestion:
 
 def _settled(prices: _Prices, choice: _Choice, say: Callable[[str], None]) -> PipelinePlan:
     plan = settled(prices.plan(choice.base, choice.writer), say)
-    return plan.model_copy(update={"reasons": choice.reasons})
+    judge = (_JUDGES,) if any(spec.fields.get("role") == "driver" for spec in plan.steps) else ()
+    return plan.model_copy(update={"reasons": (*choice.reasons, *judge)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,8 +155,9 @@ def test_a_model_of_the_hub_is_looked_up_after_a_yes_alone(here: Here, monkeypat
     known = known_base(model)
     assert known is not None and known.on_hub and 2 * known.parameters < 24 * GIB
     assert known.license in plan.reasons[0] and known.license in questions[0].text and model in questions[0].text
-    revisions = [s.fields.get("revision") for s in plan.steps if s.stage == "base"]
-    assert revisions == [COMMIT] * len(revisions) and set(asked) == {model, writer} - {""}
+    of_hub = [s.fields for s in plan.steps if s.stage == "base" and "/" in str(s.fields["model"])]
+    revisions = [fields.get("revision") for fields in of_hub]
+    assert revisions == [COMMIT] * len({model, writer} - {""}) and set(asked) == {model, writer} - {""}
 
 
 def test_without_the_hub_the_packaged_models_are_left_and_that_is_said(
@@ -180,6 +181,33 @@ def test_what_is_named_is_taken_and_needs_no_reason(here: Here) -> None:
     assert "writes the rows" in why
     own = plan_here(here.ws, here.folder, "full", model="bundled-driver", facts=here.machine())
     assert models(own) == ("bundled-driver", ""), "no model is served beside another"
+
+
+@pytest.mark.heavy
+def test_a_plan_fetches_the_judge_that_neither_base_nor_writer_is(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "newest_commit", lambda name, revision="": "")
+    pairs = {
+        ("Qwen/Qwen3-30B-A3B", ""): True, ("Qwen/Qwen3-8B", "Qwen/Qwen3-30B-A3B"): True,
+        ("Qwen/Qwen3-8B", "bundled-1.5b"): False, ("bundled-driver", ""): False, ("bundled", ""): False,
+    }  # fmt: skip
+
+    def fetched() -> dict[tuple[str, str], bool]:
+        found = {}
+        for model, writer in pairs:
+            facts = here.machine(card_gib=80) if "/" in model else here.machine()
+            plan = plan_here(here.ws, here.folder, "fast", model=model, writer=writer, facts=facts)
+            assert [price.refused for price in forecast(here.ws, plan, facts=facts) if price.refused] == []
+            drivers = [s.fields["model"] for s in plan.steps if s.fields.get("role") == "driver"]
+            assert drivers in ([], ["bundled-driver"])
+            assert ("the driver is fetched to judge" in " ".join(plan.reasons)) == bool(drivers)
+            found[model, writer] = bool(drivers)
+        return found
+
+    assert fetched() == pairs
+    copy = here.ws.store.home / "models" / QWEN_CODER.name
+    copy.mkdir(parents=True)
+    (copy / "manifest.json").write_text(json.dumps({"sha256": "0" * 64, "files": {}}))
+    assert fetched() == dict.fromkeys(pairs, False), "it is here already"
 
 
 def test_the_list_is_short_open_and_counted_by_the_families() -> None:

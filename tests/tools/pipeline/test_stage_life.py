@@ -12,9 +12,11 @@ from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.run_steps import demo_plan
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import Inputs, is_expected
-from tunesmith.tools.pipeline import catalog, plan_file
-from tunesmith.tools.pipeline.forecast import check_ahead, forecast
+from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.stage import GIB, Inputs, is_expected
+from tunesmith.tools.pipeline import catalog, executor, plan_file
+from tunesmith.tools.pipeline import forecast as forecast_module
+from tunesmith.tools.pipeline.forecast import check_ahead, forecast, looked_ahead
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.workspace import Workspace
 
@@ -86,6 +88,34 @@ def test_a_rollback_without_anything_to_go_back_to_opens_no_run(ws: Workspace, t
     model = {"model": str(make_tiny_model(tmp_path / "tiny"))}
     with pytest.raises(BadInput, match=r"step 2 \(deploy\): nothing to roll back to"):
         check_ahead(ws, steps(("base", model), ("deploy", {"rollback": True})))
+
+
+def here_is(ram: tuple[float, float], monkeypatch: pytest.MonkeyPatch, *, disk_gib: float = 1000) -> None:
+    """This machine has so much RAM in all, and so much of it free."""
+    total, free = (int(gib * GIB) for gib in ram)
+    there = Machine("a processor", 2, total, free, 0, int(disk_gib * GIB))
+    monkeypatch.setattr(forecast_module, "machine_for_a_step", lambda home: there)
+
+
+def test_a_step_that_cannot_fit_is_refused_before_any_step_and_what_is_held_now_is_not(
+    ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = {"model": str(make_tiny_model(tmp_path / "tiny"))}
+    plan = steps(("base", model), ("baseline", {"suites": ["demo"]}))
+    here_is((64, 1), monkeypatch)
+    held = check_ahead(ws, plan)[-1]
+    assert held.lacks and held.never is None, "others hold it: a warning"
+    here_is((64, 60), monkeypatch)
+    assert not any(price.lacks for price in check_ahead(ws, plan))
+    here_is((1, 1), monkeypatch)
+    with pytest.raises(BadInput, match=r"^step 2 \(baseline\) needs [\d.]+ GiB of RAM and swap, .* free; try "):
+        executor.run_pipeline(ws, plan, lambda *_: pytest.fail("nobody is asked about a plan that cannot be"))
+    assert ws.store.runs() == []
+    prices, why_not = looked_ahead(ws, plan)
+    assert len(prices) == 2 and why_not.endswith(str(prices[-1].never))
+    here_is((64, 60), monkeypatch, disk_gib=0)
+    with pytest.raises(BadInput, match="of disk in all, 0 B free; make room"):
+        check_ahead(ws, plan)
 
 
 @table("entry", catalog.STAGES)
