@@ -151,17 +151,12 @@ def with_card(machine: Machine, card: Card | float, *, home: Path = Path()) -> F
     bytes_ = int(card.free_gib * GIB)
     gpus = tuple(Gpu(index, card.name, bytes_, bytes_, _NEWEST_CAPABILITY, "") for index in range(card.count))
     there = replace(machine, ram_free_bytes=machine.ram_total_bytes, disk_free_bytes=sys.maxsize, gpus=gpus)
-    return Facts(home, there, "", _ANY_VLLM)
+    return Facts(home, there, "", _ANY_VLLM, here=False)
 
 
 def fits(model: NamedModel, facts: Facts, *, revision: str = "") -> Fits:
     """Every task for a model. Raises BadInput for a config without the sizes that decide."""
-    try:
-        shape = model.shape
-    except (KeyError, TypeError, ValueError) as error:  # a hub's config may leave anything out
-        raise BadInput(
-            f"the config of {model.name} does not say its sizes ({error}): no arithmetic can be done"
-        ) from None
+    parameters, shape = model.parameters, model.shape
     plans = plans_of(model, facts)
     measured = {bits: _plan("baseline", _with_artifacts(model, facts, measuring=bits), {}) for bits in (SIXTEEN, FOUR)}
     bits = SCHEME if plans["base"].request["measuring"] == FOUR else "bf16"
@@ -178,9 +173,7 @@ def fits(model: NamedModel, facts: Facts, *, revision: str = "") -> Fits:
         Task("serve", "bf16", plans["deploy merged"]),
         *(Task("serve", scheme, plans[f"deploy {scheme}"]) for scheme in ("W8A8", "W4A16")),
     )
-    return Fits(
-        model.name, revision, shape.parameters, shape.active_parameters, tasks, facts.machine, model.approximate
-    )
+    return Fits(model.name, revision, parameters, shape.active_parameters, tasks, facts.machine, model.approximate)
 
 
 def fits_of_listed(facts: Facts) -> tuple[tuple[KnownBase, Fits], ...]:

@@ -52,7 +52,7 @@ class Here:
         device = facts.machine.gpus[0].name if card_gib else CPU
         rates = Rates(*(speed * rate for rate in (usual.bf16_flops, usual.fp32_flops, usual.memory_bytes_s)), 1e9)
         self._patch.setattr(deploy, "machine_for_a_step", lambda home: facts.machine)
-        return replace(facts, measured={device: rates})
+        return replace(facts, measured={device: rates}, here=True)
 
     def seconds(self, facts: Facts, pace: Pace, model: str, teacher: str) -> float:
         prices = forecast(self.ws, plan_for(self.folder, pace, model=model, teacher=teacher), facts=facts)
@@ -102,7 +102,7 @@ def test_over_any_prices_base_and_writer_are_the_largest_that_fit() -> None:
     draw, listed = random.Random(5), known_bases(on_card=True)
     for _ in range(300):
         known = {(b.model, w.model): draw.choice((5, 20, 29, 31, 90, 5000)) for b in listed for w in listed}
-        choice = _choose(Planted(known), listed, "", "")  # type: ignore[arg-type]
+        choice = _choose(Planted(known), listed, None, None)  # type: ignore[arg-type]
         base, writer = choice.base, choice.writer
         assert writer.parameters >= max(base.parameters, 1e9), "a smaller model never writes for a larger one"
         assert (cost := known[base.model, writer.model]) <= 30 or base == listed[0]
@@ -124,7 +124,7 @@ def test_a_stronger_model_that_the_user_serves_writes_where_the_pace_has_room(
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({**dict(QWEN_CODER.config), "num_hidden_layers": 40}))
     prices = Planted({("bundled", "bundled-1.5b"): 20, ("bundled", str(folder)): minutes}, str(folder))
-    choice = _choose(prices, known_bases(on_card=False), "bundled", "")  # type: ignore[arg-type]
+    choice = _choose(prices, known_bases(on_card=False), known_base("bundled"), None)  # type: ignore[arg-type]
     assert choice.writer.title == (known.title if (known := known_base(writer)) else writer)
     [why] = choice.reasons
     assert ("with mine the plan" in why) == (writer != "mine")
