@@ -15,7 +15,9 @@ from tunesmith.tools.core.stage import GIB, Estimate, Facts, Fitting
 _GPU = "GPU"
 _NAMED = 2
 """Steps of a run that a price names as what it rests on."""
-_MORE_DISK = "making room, or TUNESMITH_HOME on another disk"
+OTHERS = "stopping another program"
+"""A remedy for memory that others hold."""
+_OR, _LESS, _MORE_DISK = ", or ", "a smaller base", "making room, or TUNESMITH_HOME on another disk"
 _KEPT_BYTES, _KEPT_SHARE = 2 * GIB // 5, 0.01
 """Of a memory, what a driver or a kernel keeps: the larger of both."""
 
@@ -114,7 +116,7 @@ class Lack(str):
     ) -> Self:
         """`named` is how the sentence calls it."""
         needs = f"needs {size(needed_bytes)} of {named or what}, {size(free_bytes)} free"
-        lack = super().__new__(cls, f"{needs}; try {', or '.join(try_)}")
+        lack = super().__new__(cls, f"{needs}; try {_OR.join(try_)}")
         lack.what, lack.needed_bytes, lack.free_bytes = what, needed_bytes, free_bytes
         lack.try_, lack.lasting = tuple(try_), lasting
         return lack
@@ -123,21 +125,24 @@ class Lack(str):
 def room(price: Estimate, facts: Facts, *, remedy: str, fitting: Sequence[Fitting] = ()) -> tuple[Lack, ...]:
     """Refusals of a plan that does not fit into what is free.
 
-    Where memory is lacking, `fitting` is what would fit, best first, and `remedy` what to try where nothing does. The
-    disk has one remedy.
+    Where memory is lacking, `fitting` is what would fit, best first, and `remedy` what to try where nothing does; of
+    that, stopping another program only where it would help. The disk has one remedy.
     """
     machine, vram = facts.machine, f"VRAM on each of {price.cards} cards" if price.cards > 1 else "VRAM"
     totals = sorted((gpu.total_bytes for gpu in machine.gpus), reverse=True)[: price.cards]
     card = _usable(totals[-1]) if len(totals) == price.cards else 0
-    try_, ram = [*map(str, fitting)] or [remedy], _usable(machine.ram_total_bytes) + machine.swap_free_bytes
+    ram, ways = _usable(machine.ram_total_bytes) + machine.swap_free_bytes, remedy.split(_OR)
+    memory: list[list[str]] = [
+        [*map(str, fitting)] or one for one in (ways, [w for w in ways if w != OTHERS] or [_LESS])
+    ]
     lacks = (
-        # What it is, how much is needed, free now, and there at the most; what would do.
-        ("RAM", "RAM and swap", price.peak_ram_bytes, machine.memory_free_bytes, ram, try_),
-        ("VRAM", vram, price.peak_vram_bytes, machine.vram_free_on(price.cards), card, try_),
-        ("disk", "disk", price.disk_bytes, machine.disk_free_bytes, 0, [_MORE_DISK]),
+        # What it is, how much is needed, free now, and there at the most; what would do now, and of itself.
+        ("RAM", "RAM and swap", price.peak_ram_bytes, machine.memory_free_bytes, ram, memory),
+        ("VRAM", vram, price.peak_vram_bytes, machine.vram_free_on(price.cards), card, memory),
+        ("disk", "disk", price.disk_bytes, machine.disk_free_bytes, 0, [[_MORE_DISK]] * 2),
     )
     return tuple(
-        Lack(what, needed, free, instead, lasting=needed > most, named=named)
+        Lack(what, needed, free, instead[needed > most], lasting=needed > most, named=named)
         for what, named, needed, free, most, instead in lacks
         if needed > free
     )

@@ -159,9 +159,12 @@ def _inspected(request: BaseRequest, inputs: Inputs) -> BaseContext:
         check_hub_revision(request.revision, request.model)
         try:
             hub_model = inspect_hub(request.model, request.revision)
-            return BaseContext(here, hub_model.bytes, config=hub_model.config)
         except StepFailed:
             return BaseContext(here)  # the plan says that nobody knows
+        if not hub_model.config:
+            where = f"{request.model} at {request.revision[:12]}"
+            raise BadInput(f"{where} has no config.json: it is not a transformers model; take a version that has one")
+        return BaseContext(here, hub_model.bytes, config=hub_model.config)
     folder = expanded(request.model)
     if not inputs.here:  # its config decides; the weights may lie where it would be taught
         model = find_model(request.model)[0]

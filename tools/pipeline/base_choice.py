@@ -8,19 +8,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.core.local_paths import expanded, is_folder
 from tunesmith.tools.core.stage import GIB, Facts, PlanQuestion
 from tunesmith.tools.evaluation.judge import judge_to_fetch
 from tunesmith.tools.models.base import settle
 from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.models.find import find_model
+from tunesmith.tools.models.hub import inspect_hub
 from tunesmith.tools.models.known_bases import KnownBase, known_base, known_bases, own_model
-from tunesmith.tools.pipeline import planning_facts, there
+from tunesmith.tools.pipeline import there
 from tunesmith.tools.pipeline.behaviour_plan import OwnRows, Pace, plan_for
-from tunesmith.tools.pipeline.forecast import forecast
+from tunesmith.tools.pipeline.forecast import facts_now, forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, placed, settled
 from tunesmith.tools.pipeline.workspace import Workspace
-from tunesmith.tools.serving.eviction import machine_for_a_step
 
 PACE_LIMIT_S: Mapping[Pace, float] = {"fast": 30 * 60, "full": 2 * 3600}
 """That a whole plan may take, from the model's download to its deployment: a break, or half an afternoon; the choice of
@@ -100,9 +99,7 @@ def plan_here(
     BadInput as `plan_for` does, and for a model that is named and cannot be had. What can go there is carried out `on`
     another machine, and priced by it. For a machine that is only asked about nothing is looked up that is written down.
     """
-    facts = facts or planning_facts.gather(
-        ws.store, "", vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine_for_a_step(ws.store.home)
-    )
+    facts = facts or facts_now(ws)
     prices = _Prices(ws, folder, pace, facts, judged, own, on)
     working = there.facts_for(ws, {"on": on}, facts)
     listed = known_bases(on_card=working.trains_on_gpu and working.serves_on_gpu)
@@ -185,14 +182,12 @@ def _named(model: str, say: Callable[[str], None]) -> KnownBase:
     """A model that the user names; of one that is not listed its config says how large it is. Raises BadInput."""
     if (known := known_base(model)) is not None:
         return known
-    if is_folder(path := expanded(model)):
-        return own_model(path)
     looked_up = settle({"model": model})
     for sentence in looked_up.notes:
         say(sentence)
     commit = str(looked_up.fields.get("revision", ""))
-    found = find_model(model, commit)[0]
-    return KnownBase(model, found.name, "", found.config, revision=commit)
+    config = inspect_hub(model, commit).config if commit else find_model(model)[0].config
+    return KnownBase(model, Path(model).name, "", config, revision=commit)
 
 
 def _minutes(seconds: float) -> str:

@@ -135,10 +135,21 @@ class Fits:
         return tuple(task for task in self.tasks if task.task == work and precision in ("", task.precision))
 
 
-def facts_here(store: Store, *, vllm: str | None, card: Card | None = None) -> Facts:
-    """What plans may know of this machine; with other cards in it, all of their memory and of the RAM."""
+def facts_here(store: Store, *, vllm: str | None, card: Card | None = None, ram_gib: float = 0.0) -> Facts:
+    """What plans may know of this machine; of one with other cards in it, all of their memory and of the RAM.
+
+    With other RAM and no card it is one without any. The disk of another machine refuses nothing.
+    """
     facts = planning_facts.gather(store, "", vllm=vllm, machine=machine_for_a_step(store.home))
-    return with_card(facts.machine, card, home=store.home) if card else replace(facts, artifacts={})
+    machine, bytes_ = facts.machine, int(ram_gib * GIB)
+    if ram_gib:
+        machine = replace(machine, ram_total_bytes=bytes_, ram_free_bytes=bytes_, swap_free_bytes=0)
+    if card:
+        return with_card(machine, card, home=store.home)
+    if not ram_gib:
+        return replace(facts, artifacts={})
+    machine = replace(machine, disk_free_bytes=sys.maxsize, gpus=())
+    return replace(facts, artifacts={}, machine=machine, vllm=_ANY_VLLM, served=frozenset(), here=False)
 
 
 def with_card(machine: Machine, card: Card | float, *, home: Path = Path()) -> Facts:

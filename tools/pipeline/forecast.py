@@ -7,6 +7,7 @@ really there, when its turn comes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -16,7 +17,9 @@ from tunesmith.tools.core.estimate import Lack
 from tunesmith.tools.core.format import size
 from tunesmith.tools.core.stage import Estimate, Facts, Fitting, Inputs, Request
 from tunesmith.tools.machine.vllm_program import no_vllm
+from tunesmith.tools.models.fitting import ANOTHER_BASE
 from tunesmith.tools.models.measuring import answers_for
+from tunesmith.tools.models.model_names import named_model
 from tunesmith.tools.pipeline import catalog, planning_facts, there
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, parse_request
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -55,7 +58,7 @@ def forecast(ws: Workspace, plan: PipelinePlan, *, facts: Facts | None = None) -
 
     `facts` are gathered now where they are not given, as for several plans that are held against each other.
     """
-    facts = facts or _facts_now(ws)
+    facts = facts or facts_now(ws)
     prices = []
     for spec in plan.steps_to_run:
         price, artifact = _forecast_step(ws, spec.stage, spec.fields, facts)
@@ -138,7 +141,7 @@ def looked_ahead(ws: Workspace, plan: PipelinePlan, facts: Facts | None = None) 
     for what a step names or inspects and that is no good.
     """
     there.check_reached(ws, [spec.fields for spec in plan.steps])
-    facts = facts or _facts_now(ws)
+    facts = facts or facts_now(ws)
     prices = forecast(ws, plan, facts=facts)
     for number, price in enumerate(prices, 1):
         on_this = not there.is_there(plan.steps[number - 1].fields)
@@ -150,11 +153,22 @@ def looked_ahead(ws: Workspace, plan: PipelinePlan, facts: Facts | None = None) 
     if needed > free:
         remedy = "make room, move TUNESMITH_HOME, or take a smaller base"
         return prices, f"the plan needs {size(needed)} of disk in all, {size(free)} free; {remedy}"
-    lacking = ((number, price, price.never) for number, price in enumerate(prices, 1))
-    why_not = (f"step {number} ({price.stage}) {lack}" for number, price, lack in lacking if lack)
-    return prices, next(why_not, "")
+    lacking = [(price, lack, number) for number, price in enumerate(prices, 1) if (lack := price.never)]
+    if not lacking:
+        return prices, ""
+    price, lack, number = min(lacking, key=lambda one: _decisive(one[0], one[1]))
+    return prices, f"step {number} ({price.stage}) {lack}"
 
 
-def _facts_now(ws: Workspace) -> Facts:
+def _decisive(price: Forecast, lack: Lack) -> tuple[float, int]:
+    """The order of what steps lack: where only another base helps comes first, the smallest such base before others, so
+    that what is advised does for the whole plan; then what lacks most."""
+    way = price.fitting[0].settings if price.fitting else ""
+    base = named_model(way.removeprefix(ANOTHER_BASE)) if way.startswith(ANOTHER_BASE) else None
+    return base.parameters if base else math.inf, lack.free_bytes - lack.needed_bytes
+
+
+def facts_now(ws: Workspace) -> Facts:
+    """What the plan of a run that is not opened yet may know of this machine."""
     machine = machine_for_a_step(ws.store.home)
     return planning_facts.gather(ws.store, "", vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
