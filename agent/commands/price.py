@@ -114,7 +114,7 @@ def _lacking(steps: Sequence[Forecast]) -> Iterator[Text]:
         of = [step for step in steps if lack in step.lacks]
         when = "does not fit" if any(step.never for step in of) else "would not fit now"
         names = " and ".join(dict.fromkeys(step.stage for step in of))
-        yield Text(f"{when}: ", style=theme.BAD) + _line(f"{names} {lack}")
+        yield Text(f"{when}: ", style=theme.BAD) + _line(f"{names}: {lack}")
 
 
 def _places(steps: Sequence[Forecast]) -> list[str]:

@@ -131,15 +131,14 @@ def room(price: Estimate, facts: Facts, *, remedy: str, fitting: Sequence[Fittin
     machine, vram = facts.machine, f"VRAM on each of {price.cards} cards" if price.cards > 1 else "VRAM"
     totals = sorted((gpu.total_bytes for gpu in machine.gpus), reverse=True)[: price.cards]
     card = _usable(totals[-1]) if len(totals) == price.cards else 0
-    ram, ways = _usable(machine.ram_total_bytes) + machine.swap_free_bytes, remedy.split(_OR)
-    memory: list[list[str]] = [
-        [*map(str, fitting)] or one for one in (ways, [w for w in ways if w != OTHERS] or [_LESS])
-    ]
+    ram = _usable(machine.ram_total_bytes) + machine.swap_free_bytes
+    fits, ways = [*map(str, fitting)], remedy.split(_OR)
+    memory = (fits or ways, fits or [way for way in ways if way != OTHERS] or [_LESS])
     lacks = (
-        # What it is, how much is needed, free now, and there at the most; what would do now, and of itself.
+        # What it is, how much is needed, free now, and there at the most; what would do then, and then not.
         ("RAM", "RAM and swap", price.peak_ram_bytes, machine.memory_free_bytes, ram, memory),
         ("VRAM", vram, price.peak_vram_bytes, machine.vram_free_on(price.cards), card, memory),
-        ("disk", "disk", price.disk_bytes, machine.disk_free_bytes, 0, [[_MORE_DISK]] * 2),
+        ("disk", "disk", price.disk_bytes, machine.disk_free_bytes, 0, ([_MORE_DISK], [_MORE_DISK])),
     )
     return tuple(
         Lack(what, needed, free, instead[needed > most], lasting=needed > most, named=named)

@@ -112,8 +112,8 @@ def test_what_steps_lack_stands_in_the_first_lines_of_their_plan_each_once() -> 
         )
     ]  # fmt: skip
     title, first, second, *rest = shown(forecast_table("demo", lacking)).splitlines()
-    assert title == "plan demo" and first == f"does not fit: preflight and train {never}"
-    assert second == f"would not fit now: merge {held}" and not any("fit" in line for line in rest)
+    assert title == "plan demo" and first == f"does not fit: preflight and train: {never}"
+    assert second == f"would not fit now: merge: {held}" and not any("fit" in line for line in rest)
     assert "fit" not in shown(forecast_table("demo", lacking[:1]))
 
 

@@ -47,6 +47,19 @@ def test_what_others_hold_now_is_not_what_the_machine_never_has(needs: dict[str,
     assert lack.lasting == lasting, lack
 
 
+@table(
+    ("remedy", "ever", "now"),
+    [("stopping another program", "a smaller base", "stopping another program"),
+     ("a smaller base, or stopping another program", "a smaller base", "a smaller base, or stopping another program"),
+     ("fewer rows", "fewer rows", "fewer rows")],
+)  # fmt: skip
+def test_stopping_others_is_advised_only_where_it_helps(remedy: str, ever: str, now: str) -> None:
+    facts = Facts(Path(), machine(ram=(32, 8)), "r1")
+    for needed, told in ((20, now), (40, ever)):
+        [lack] = room(Estimate(seconds=1, basis="", peak_ram_bytes=needed * GIB), facts, remedy=remedy)
+        assert lack.endswith(f"; try {told}") and lack.try_ == tuple(told.split(", or "))
+
+
 def test_what_fits_lacks_nothing_and_what_others_let_go_of_is_all_but_what_the_driver_keeps() -> None:
     draw = random.Random(3)
     for _ in range(300):

@@ -189,6 +189,7 @@ def test_a_plan_fetches_the_judge_that_neither_base_nor_writer_is(here: Here, mo
     pairs = {
         ("Qwen/Qwen3-30B-A3B", ""): True, ("Qwen/Qwen3-8B", "Qwen/Qwen3-30B-A3B"): True,
         ("Qwen/Qwen3-8B", "bundled-1.5b"): False, ("bundled-driver", ""): False, ("bundled", ""): False,
+        ("Qwen/Qwen2.5-Coder-1.5B-Instruct", "Qwen/Qwen2.5-Coder-1.5B-Instruct"): True,
     }  # fmt: skip
 
     def fetched() -> dict[tuple[str, str], bool]:
@@ -208,6 +209,18 @@ def test_a_plan_fetches_the_judge_that_neither_base_nor_writer_is(here: Here, mo
     copy.mkdir(parents=True)
     (copy / "manifest.json").write_text(json.dumps({"sha256": "0" * 64, "files": {}}))
     assert fetched() == dict.fromkeys(pairs, False), "it is here already"
+
+
+def test_for_another_machine_nothing_is_looked_up_or_asked(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "newest_commit", lambda *_: pytest.fail("the hub is asked"))
+    ws = replace(here.ws, ask=lambda question: pytest.fail("a person is asked"))
+    elsewhere = replace(here.machine(card_gib=24, ram_gib=64), here=False)
+    plan = plan_here(ws, here.folder, "fast", facts=elsewhere)
+    chosen = known_base(models(plan)[0])
+    assert chosen and chosen.on_hub and chosen.license in plan.reasons[0], "the largest, as after a yes"
+    for name in ("Qwen/Qwen3-30B-A3B", "google/gemma-2-9b-it"):
+        named = plan_here(ws, here.folder, "fast", model=name, facts=elsewhere)
+        assert models(named)[0] == name and not any("revision" in spec.fields for spec in named.steps)
 
 
 def test_the_list_is_short_open_and_counted_by_the_families() -> None:
