@@ -75,7 +75,10 @@ class _Prices:
             self.folder, self.pace, model=base.model, teacher=teacher, judged=self.judged, judge=judge, own=self.own
         )
         commits = {one.model: {"revision": one.revision} for one in (base, writer) if one.revision}
-        steps = (s.model_copy(update={"fields": s.fields | commits.get(s.fields.get("model"), {})}) for s in plan.steps)
+        steps = [
+            spec.model_copy(update={"fields": spec.fields | commits.get(str(spec.fields.get("model")), {})})
+            for spec in plan.steps
+        ]
         return placed(plan.with_steps(tuple(steps)), self.on)
 
 
