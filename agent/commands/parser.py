@@ -118,13 +118,21 @@ def _consent(parser: argparse.ArgumentParser) -> None:
 
 
 def _hours(text: str) -> float:
+    return _above_zero(text, "hours", "2")
+
+
+def _gib(text: str) -> float:
+    return _above_zero(text, "GiB", "32")
+
+
+def _above_zero(text: str, of: str, such_as: str) -> float:
     try:
-        hours = float(text)
+        number = float(text)
     except ValueError:  # refused with the rest, below
-        hours = 0.0
-    if not 0 < hours < 1e6:  # `inf` and `nan` are floats too
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of hours above 0, such as 2")
-    return hours
+        number = 0.0
+    if not 0 < number < 1e6:  # `inf` and `nan` are floats too
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of {of} above 0, such as {such_as}")
+    return number
 
 
 SERVE_ACTIONS = ("status", "stop")
@@ -177,6 +185,9 @@ def _pipelines(commands: _Commands) -> None:
     teach.add_argument("--writer", default="", metavar="MODEL", help=writer)
     teach.add_argument("--pace", choices=("fast", "full"), default="full", help="fast: half an hour; full: two hours")
     teach.add_argument("--plan-only", action="store_true", help="show the behaviour and its price, and start nothing")
+    card = "with --plan-only: of a machine with this card, by name or GB, or several: 4090, 24, 2x24"
+    teach.add_argument("--card", metavar="CARD", help=card)
+    teach.add_argument("--ram", type=_gib, metavar="GIB", help="with --plan-only: of a machine with so much RAM")
     _placed(teach)
     _consent(teach)
     _rows(_add(commands, "rows", "training rows: show them, take your own, look through them, write them to a file"))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, decided_by, find, named, span, within
@@ -105,13 +104,6 @@ def needs_of_a_card(model: NamedModel, facts: Facts) -> list[Need]:
             if needs and all(need.bytes <= card_gib * GIB for need in needs if need.memory == "VRAM"):
                 by_task.setdefault((task.task, task.precision), needs)
     return [need for needs in by_task.values() for need in needs]
-
-
-def machine_of(facts: Facts, ram_gib: float) -> Facts:
-    """A machine with so much RAM, all of it free, and no card: another one, so the disk of this refuses nothing."""
-    bytes_ = int(ram_gib * GIB)
-    there = replace(facts.machine, ram_total_bytes=bytes_, ram_free_bytes=bytes_, disk_free_bytes=sys.maxsize, gpus=())
-    return replace(facts, machine=there)
 
 
 def _needs(task: Task) -> Iterator[Need]:

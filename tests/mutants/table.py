@@ -1037,6 +1037,30 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        if settled and _trustworthy", "        if _trustworthy",
          "tests/memory/test_digests.py::test_what_was_changed_when_it_was_hashed_or_later_is_not_remembered"),
     )),
+    *rows(PRICES, "tools/core/estimate.py", (
+        ("lasting=needed > most", "lasting=needed > free",
+         "tests/tools/core/test_room.py::test_what_others_hold_now_is_not_what_the_machine_never_has"),
+        ("[way for way in ways if way != OTHERS] or [_LESS]", "ways",
+         "tests/tools/core/test_room.py::test_stopping_others_is_advised_only_where_it_helps"),
+    )),
+    *rows(PRICES, "tools/pipeline/forecast.py", (
+        ("if isinstance(lack, Lack) and lack.lasting)", "if isinstance(lack, Lack))",
+         "tests/tools/pipeline/test_stage_life.py::"
+         "test_a_step_that_cannot_fit_is_refused_before_any_step_and_what_is_held_now_is_not"),
+        ("    if why_not:\n        raise BadInput(why_not)\n", "",
+         "tests/tools/pipeline/test_stage_life.py::"
+         "test_a_step_that_cannot_fit_is_refused_before_any_step_and_what_is_held_now_is_not"),
+        ("Inputs(ws.store, facts.run, facts.artifacts, facts.here)", "Inputs(ws.store, facts.run, facts.artifacts)",
+         "tests/tools/pipeline/test_stage_life.py::test_a_machine_that_is_only_asked_about_has_nothing_of_this_one"),
+    )),
+    *rows(LEAVES, "tools/pipeline/base_choice.py", (
+        ("    if not facts.here:\n        return _reasoned(", "    if False:\n        return _reasoned(",
+         "tests/tools/pipeline/test_base_choice.py::test_for_another_machine_nothing_is_looked_up_or_asked"),
+    )),
+    *rows(PRICES, "tools/pipeline/base_choice.py", (
+        ("if one.model in BUNDLED}\n        judge =", "}\n        judge =",
+         "tests/tools/pipeline/test_base_choice.py::test_a_plan_fetches_the_judge_that_neither_base_nor_writer_is"),
+    )),
     *rows(BASE, "tools/pipeline/base_choice.py", (
         ("if ws.ask(_question(proposed)):", "if ws.ask(_question(proposed)) is not False:",
          "tests/tools/pipeline/test_base_choice.py::test_a_model_of_the_hub_is_looked_up_after_a_yes_alone"),
