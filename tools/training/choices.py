@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.json_values import as_float
 from tunesmith.memory.records import Artifact
-from tunesmith.tools.core.auto import AutoInt
+from tunesmith.tools.core.auto import AutoBool, AutoInt
 from tunesmith.tools.core.machine import chosen_gpus
 from tunesmith.tools.core.stage import Facts, PlanQuestion
 from tunesmith.tools.data.undecided import Unverified
@@ -147,7 +147,13 @@ Checkpointing = Annotated[
         "fraction of the activations. auto: where memory asks for it."
     ),
 ]
-In4Bit = Annotated[bool, Field(description="Hold the frozen base as NF4, double-quantized (QLoRA).")]
+In4Bit = Annotated[
+    AutoBool,
+    Field(
+        description="Hold the frozen base as NF4, double-quantized (QLoRA). auto: where 16 bits do not fit or are not "
+        "served."
+    ),
+]
 
 
 def row_limit(base: Artifact, dataset: Artifact) -> tuple[int, str]:

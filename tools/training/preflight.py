@@ -61,7 +61,7 @@ class PreflightRequest(PlacedRequest):
     """Rank of the adapter that will be trained; auto: as training would choose."""
     max_seq_len_tokens: SeqLen = 0
     precision: Precision = "auto"
-    load_in_4bit: In4Bit = False
+    load_in_4bit: In4Bit = None
     activation_checkpointing: Checkpointing = "auto"
     micro_batch: AutoInt = Field(default=0, ge=0)
     """Rows in memory at once, as training will have it; auto: as many as fit."""
@@ -97,6 +97,7 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
     measured, context_settings = measured_base(facts), context_settings_of(facts.artifacts)
     need_vllm(facts)
+    request = request.model_copy(update={"load_in_4bit": bool(request.load_in_4bit)})
     if not request.lora_rank:
         request = request.model_copy(update={"lora_rank": rank_of(request, base, dataset)})
     decided, why = decide_micro_batches(request, facts, base, dataset)

@@ -91,7 +91,7 @@ class TrainRequest(PlacedRequest):
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises from 0."""
     precision: Precision = "auto"
-    load_in_4bit: In4Bit = False
+    load_in_4bit: In4Bit = None
     activation_checkpointing: Checkpointing = "auto"
     save_steps: AutoInt = Field(default=0, ge=0)
     """Optimiser steps between checkpoints, which are validated; auto: by the rows."""
@@ -135,6 +135,7 @@ def plan(request: TrainRequest, facts: Facts, context: Unverified | None = None)
     """Price the optimiser steps from the number of rows and their tokens."""
     unverified = context or ALL_CHECKED
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
+    request = request.model_copy(update={"load_in_4bit": bool(request.load_in_4bit)})
     request, reasons = resolved(request, base, dataset)
     check_micro_batch(request.micro_batch, request.batch_size)
     cards, why_cards = _cards(request, facts, base, dataset)
