@@ -23,7 +23,7 @@ SWITCHES = {"load_in_4bit"}
 _ROWS = ("batch_size", "micro_batch", "cards", "max_seq_len_tokens")
 OPEN: list[tuple[type[Any], set[str]]] = [
     (TrainRequest, {"lora_rank", "lora_alpha", "learning_rate", "epochs", "forms", "max_steps", "save_steps", *_ROWS}),
-    (PreflightRequest, {"lora_rank", "micro_batch", "max_seq_len_tokens"}),
+    (PreflightRequest, {"lora_rank", *_ROWS}),
     (BaselineRequest, {"context_tokens", "cards"}),
     (QuantizeRequest, {"group_size"}),
     (DeployRequest, {"port", "cards"}),
