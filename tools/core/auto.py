@@ -1,7 +1,7 @@
-"""A number that may be left to the model: `auto` where people read and write it, 0 where code computes with it.
+"""A number or a switch that may be left to the plan: `auto` where people read and write it, 0 where code computes.
 
 Requests and plans from before there was the word hold 0, which means the same and is read as it always was. Where 0 is
-a choice of its own, as of a weight, an open number is OPEN.
+a choice of its own, as of a weight, an open number is OPEN; an open switch is None.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ REQUIRED = "none (it has to be named)"
 """The default of a field that has none."""
 
 
-def _reading(open_: float) -> BeforeValidator:
+def _reading(open_: float | None) -> BeforeValidator:
     """`auto`, as people write it, is read as this number."""
     return BeforeValidator(lambda value: open_ if isinstance(value, str) and value.strip().lower() == AUTO else value)
 
@@ -50,6 +50,10 @@ def _write_weight(value: float) -> float | str:
     return AUTO if value == OPEN else value
 
 
+def _write_switch(value: bool | None) -> bool | str:
+    return AUTO if value is None else value
+
+
 def _not_negative(value: float) -> float:
     if value < 0 and value != OPEN:
         raise ValueError("must be 0 or more, or auto")
@@ -64,15 +68,28 @@ AutoWeight = Annotated[
     PlainSerializer(_write_weight, return_type=Any, when_used="json"),
 ]
 
+_READ_SWITCH = _reading(None)
+AutoBool = Annotated[bool | None, _READ_SWITCH, PlainSerializer(_write_switch, return_type=Any, when_used="json")]
+_OPEN_VALUES: tuple[tuple[BeforeValidator, float | None], ...] = (
+    (_READ, 0),
+    (_READ_WEIGHT, OPEN),
+    (_READ_SWITCH, None),
+)
+
 
 def is_auto(info: FieldInfo) -> bool:
     """Whether a field takes `auto`."""
-    return _READ in info.metadata or _READ_WEIGHT in info.metadata
+    return any(read in info.metadata for read, _ in _OPEN_VALUES)
+
+
+def is_switch(info: FieldInfo) -> bool:
+    """Whether a field is on or off, or may be left open."""
+    return info.annotation in (bool, bool | None)
 
 
 def is_open(info: FieldInfo, value: object) -> bool:
-    """Whether a field's value leaves it to the model."""
-    return is_auto(info) and (value == OPEN if _READ_WEIGHT in info.metadata else not value)
+    """Whether a field's value leaves it to the plan."""
+    return any(read in info.metadata and value == open_ for read, open_ in _OPEN_VALUES)
 
 
 def readable_value(info: FieldInfo, value: object) -> object:

@@ -227,6 +227,8 @@ class Facts:
     """The other machine that all this is of, as it is told; empty: this one."""
     notes: tuple[str, ...] = ()
     """What should be known of it beside a price."""
+    margin: float = 1.0
+    """What is reserved for a training, in times of what arithmetic says that it needs."""
     served: frozenset[str] = frozenset()
     """Models that a measuring server has loaded already: by sha256, or by kind where they are not made yet."""
     here: bool = True

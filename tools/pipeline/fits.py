@@ -60,9 +60,9 @@ STEPS: Mapping[str, Step] = {
     "base": Step("base", {"model": "owner/model", "revision": "0" * 40}),  # a commit, so that no hub is asked for one
     "baseline": Step("baseline"),
     "generate": Step("generate"),
-    "preflight": Step("preflight"),
+    "preflight": Step("preflight", {"load_in_4bit": False}),
     "preflight at 4 bits": Step("preflight", {"load_in_4bit": True}),
-    "train": Step("train"),
+    "train": Step("train", {"load_in_4bit": False}),
     "train at 4 bits": Step("train", {"load_in_4bit": True}),
     "evaluate": Step("evaluate"),
     "merge": Step("merge"),
