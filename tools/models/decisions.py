@@ -156,9 +156,11 @@ class _Ways:
         precisions = tuple(dict.fromkeys((faster_precision(self.facts)[0], "bf16")))
         for four in bits if typed.load_in_4bit is None else (typed.load_in_4bit,):
             for precision in precisions if typed.precision == "auto" else (typed.precision,):
+                one = self.way(1, precision, four=four, checkpointing=True)
                 # Kept activations would keep every layer's unpacked experts.
                 for rows, checkpointing in again if four and self._is_mixture else [*kept, *again, *idle]:
-                    way = self.way(rows, precision, four=four, checkpointing=checkpointing)
+                    tokens = self.work.row_tokens(rows)
+                    way = replace(one, rows_at_once=rows, longest_row_tokens=tokens, checkpointing=checkpointing)
                     if typed.said.items() <= _settings(way).items():
                         yield way
 
@@ -201,10 +203,10 @@ class _Ways:
         return tuple(named) or largest_that_fits(partial(self._bytes_of, typed=typed), free)
 
     def _bytes_of(self, model: NamedModel, typed: Typed) -> int:
-        """Of another base; without end where it cannot be trained so."""
+        """Of another base; without end where it does not fit either."""
         measuring = choose("auto", model.config, self.facts)
         ways = replace(self, config=model.config, measured_at_four=measuring.bits == FOUR)
-        way = ways.chosen(typed)
+        way = next(filter(ways.fits, ways.all(typed)), None)
         return sys.maxsize if way is None or ways.is_not_served(way) else ways.needs(way)
 
     def _decisions(self, way: Training, typed: Typed) -> Iterator[Decision]:
