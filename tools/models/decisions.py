@@ -51,18 +51,17 @@ class Work:
     longest_row_tokens: int
     rank: Callable[[Config, bool], int]
     """Of the adapter of a base of this config; a mixture's at 4 bits has attention alone."""
-    fused: bool = True
+    fused: bool
+    on_cpu: bool
 
     def row_tokens(self, rows: int) -> int:
         """Tokens that a row counts at where so many are in memory at once."""
         return max(self.usual_row_tokens, math.ceil(self.longest_row_tokens / rows))
 
-    def training(
-        self, config: Config, rows: int, precision: str, *, four: bool, checkpointing: bool, on_cpu: bool
-    ) -> Training:
+    def way(self, config: Config, rows: int, precision: str, *, four: bool, checkpointing: bool) -> Training:
         """So many rows at once, computed so."""
         tokens, rank = self.row_tokens(rows), self.rank(config, four)
-        return Training(rows, tokens, rank, precision, four, checkpointing, self.fused, on_cpu)
+        return Training(rows, tokens, rank, precision, four, checkpointing, self.fused, self.on_cpu)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +128,6 @@ class _Ways:
         """A server of quantized experts takes adapters of attention alone, as are trained at 4 bits."""
         return self._is_mixture and self.measured_at_four
 
-    def way(self, rows: int, precision: str, *, four: bool, checkpointing: bool) -> Training:
-        """So many rows at once, computed so on this machine."""
-        on_cpu = not self.facts.trains_on_gpu
-        return self.work.training(self.config, rows, precision, four=four, checkpointing=checkpointing, on_cpu=on_cpu)
-
     def needs(self, way: Training) -> int:
         """What is reserved for it: its peak, with the margin of a device that was not measured yet."""
         return math.ceil(way.peak_bytes(self.config) * self.facts.margin)
@@ -156,9 +150,11 @@ class _Ways:
         precisions = tuple(dict.fromkeys((faster_precision(self.facts)[0], "bf16")))
         for four in bits if typed.load_in_4bit is None else (typed.load_in_4bit,):
             for precision in precisions if typed.precision == "auto" else (typed.precision,):
+                one = self.work.way(self.config, 1, precision, four=four, checkpointing=True)
                 # Kept activations would keep every layer's unpacked experts.
                 for rows, checkpointing in again if four and self._is_mixture else [*kept, *again, *idle]:
-                    way = self.way(rows, precision, four=four, checkpointing=checkpointing)
+                    tokens = self.work.row_tokens(rows)
+                    way = replace(one, rows_at_once=rows, longest_row_tokens=tokens, checkpointing=checkpointing)
                     if typed.said.items() <= _settings(way).items():
                         yield way
 
@@ -175,7 +171,7 @@ class _Ways:
                 "train: a mixture at 4 bits needs activation_checkpointing: every layer's experts would else be kept "
                 "at 16 bits for the backward pass; leave it at auto"
             )
-        least = self.way(1, way.precision, four=way.load_in_4bit, checkpointing=True)
+        least = self.work.way(self.config, 1, way.precision, four=way.load_in_4bit, checkpointing=True)
         unserved = self.is_not_served(way)
         instead = self._instead(typed) if unserved or not self.fits(way) else ()
         refusal = (
@@ -201,10 +197,10 @@ class _Ways:
         return tuple(named) or largest_that_fits(partial(self._bytes_of, typed=typed), free)
 
     def _bytes_of(self, model: NamedModel, typed: Typed) -> int:
-        """Of another base; without end where it cannot be trained so."""
+        """Of another base; without end where it does not fit either."""
         measuring = choose("auto", model.config, self.facts)
         ways = replace(self, config=model.config, measured_at_four=measuring.bits == FOUR)
-        way = ways.chosen(typed)
+        way = next(filter(ways.fits, ways.all(typed)), None)
         return sys.maxsize if way is None or ways.is_not_served(way) else ways.needs(way)
 
     def _decisions(self, way: Training, typed: Typed) -> Iterator[Decision]:
@@ -233,20 +229,17 @@ class _Ways:
     def _why_kept(self, way: Training) -> str:
         if way.load_in_4bit and self._is_mixture:
             return "experts at 4 bits are unpacked a layer at a time, and kept activations would keep them all"
-        whole = self.way(self.work.batch_size, way.precision, four=way.load_in_4bit, checkpointing=False)
-        at, free = "at 4 bits " if way.load_in_4bit else "", self.facts.training_free_bytes
-        return (
-            f"training {at}needs {self.needs(whole) / GIB:.1f} GiB with all activations kept, {free / GIB:.1f} are free"
-        )
+        rows, at = self.work.batch_size, "at 4 bits " if way.load_in_4bit else ""
+        whole = self.needs(self.work.way(self.config, rows, way.precision, four=way.load_in_4bit, checkpointing=False))
+        free = self.facts.training_free_bytes / GIB
+        return f"training {at}needs {whole / GIB:.1f} GiB with all activations kept, {free:.1f} are free"
 
     def _why_precision(self, way: Training) -> str:
         faster, why = faster_precision(self.facts)
-        if way.precision == faster:
-            return why
-        return f"{why}, and {faster} does not fit into {self.facts.training_free_bytes / GIB:.1f} GiB"
+        free = self.facts.training_free_bytes / GIB
+        return why if way.precision == faster else f"{why}, and {faster} does not fit into {free:.1f} GiB"
 
 
 def _settings(way: Training) -> dict[str, Any]:
     """As they would be typed."""
-    checkpointing = "on" if way.checkpointing else "off"
-    return Typed(way.rows_at_once, checkpointing, way.precision, way.load_in_4bit).said
+    return Typed(way.rows_at_once, "on" if way.checkpointing else "off", way.precision, way.load_in_4bit).said

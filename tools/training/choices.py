@@ -125,27 +125,6 @@ def _a_row(value: int) -> int:
 
 _FEWEST_TOKENS = 16
 """Fewer do not hold a chat template's marks and a word: such a limit is a slip."""
-SeqLen = Annotated[
-    AutoInt,
-    AfterValidator(_a_row),
-    Field(ge=0, description="Tokens of the longest row that is trained on whole; auto: of the data set's longest."),
-]
-Precision = Annotated[
-    Literal["auto", "bf16", "fp32"],
-    BeforeValidator(lambda value: {"bfloat16": "bf16", "float32": "fp32"}.get(str(value), value)),
-    Field(
-        description="Of the frozen base's arithmetic. auto: bf16; fp32 on a processor that multiplies it faster, where "
-        "it fits."
-    ),
-]
-Checkpointing = Annotated[
-    Literal["auto", "on", "off"],
-    BeforeValidator(lambda value: {"true": "on", "false": "off"}.get(str(value).lower(), value)),
-    Field(
-        description="Keep only each layer's input and compute the rest again in the backward pass: a third slower, a "
-        "fraction of the activations. auto: where memory asks for it."
-    ),
-]
 
 
 class TrainingMemory(PlacedRequest):
@@ -162,11 +141,21 @@ class TrainingMemory(PlacedRequest):
     # 64: more than a machine holds
     cards: AutoInt = Field(default=0, ge=0, le=64)
     """That share each step's rows, a process each; auto: as many as are kept busy."""
-    max_seq_len_tokens: SeqLen = 0
-    precision: Precision = "auto"
+    max_seq_len_tokens: Annotated[AutoInt, AfterValidator(_a_row)] = Field(default=0, ge=0)
+    """Tokens of the longest row that is trained on whole; auto: of the data set's longest."""
+    precision: Annotated[
+        Literal["auto", "bf16", "fp32"],
+        BeforeValidator(lambda value: {"bfloat16": "bf16", "float32": "fp32"}.get(str(value), value)),
+    ] = "auto"
+    """Of the frozen base's arithmetic. auto: bf16; fp32 on a processor that multiplies it faster, where it fits."""
     load_in_4bit: AutoBool = None
     """Hold the frozen base as NF4, double-quantized (QLoRA). auto: where 16 bits do not fit or are not served."""
-    activation_checkpointing: Checkpointing = "auto"
+    activation_checkpointing: Annotated[
+        Literal["auto", "on", "off"],
+        BeforeValidator(lambda value: {"true": "on", "false": "off"}.get(str(value).lower(), value)),
+    ] = "auto"
+    """Keep only each layer's input and compute the rest again in the backward pass: a third slower, a fraction of the
+    activations. auto: where memory asks for it."""
 
 
 def row_limit(base: Artifact, dataset: Artifact) -> tuple[int, str]:

@@ -179,7 +179,7 @@ def settled(
     """The request with every open field decided that bears on its memory or what is learned, the way to compute it,
     and why each of these has its value."""
     refuse_quantized(base)
-    work = _work(request, base, dataset)
+    work = _work(request, base, dataset, on_cpu=not facts.trains_on_gpu)
     typed = Typed(request.micro_batch, request.activation_checkpointing, request.precision, request.load_in_4bit)
     check_micro_batch(request.micro_batch, work.batch_size)
     decided = decide(base, of_each(facts, 1), work, typed)
@@ -222,14 +222,9 @@ def resolved(request: TrainRequest, base: Artifact, dataset: Artifact) -> tuple[
 
 def training_bytes(request: TrainingMemory, base: Artifact, dataset: Artifact, *, on_cpu: bool) -> int:
     """Peak memory of training as it was decided, on a GPU or a processor."""
-    way = _work(tried_by(request), base, dataset).training(
-        base.config,
-        request.micro_batch or request.batch_size // (request.cards or 1),
-        request.precision,
-        four=bool(request.load_in_4bit),
-        checkpointing=request.activation_checkpointing == "on",
-        on_cpu=on_cpu,
-    )
+    rows, again = request.micro_batch or request.batch_size // (request.cards or 1), request.activation_checkpointing
+    work, four = _work(tried_by(request), base, dataset, on_cpu=on_cpu), bool(request.load_in_4bit)
+    way = work.way(base.config, rows, request.precision, four=four, checkpointing=again == "on")
     return way.peak_bytes(base.config)
 
 
@@ -253,24 +248,20 @@ def _defaults(
     )
 
 
-def _work(request: TrainRequest, base: Artifact, dataset: Artifact) -> Work:
+def _work(request: TrainRequest, base: Artifact, dataset: Artifact, *, on_cpu: bool) -> Work:
     """What is computed: a row counts at twice the usual length, or at the longest that is allowed.
 
     So many tokens are computed at once at most (`tokens_at_once`), but for a row that alone is longer.
     """
+    rows = int(_defaults(request, base.config, dataset, load_in_4bit=False).values["batch_size"])
     limit = request.max_seq_len_tokens or row_limit(base, dataset)[0]
     usual = min(limit, 2 * dataset.count("tokens_per_row"))
 
     def rank(config: Mapping[str, object], four: bool) -> int:
         return request.lora_rank or int(_defaults(request, config, dataset, load_in_4bit=four).values["lora_rank"])
 
-    return Work(
-        int(_defaults(request, base.config, dataset, load_in_4bit=False).values["batch_size"]),
-        usual_row_tokens=usual,
-        longest_row_tokens=min(limit, dataset.count("longest_row_tokens", usual)),
-        rank=rank,
-        fused=not request.lora_dropout,
-    )
+    longest = min(limit, dataset.count("longest_row_tokens", usual))
+    return Work(rows, usual, longest, rank, fused=not request.lora_dropout, on_cpu=on_cpu)
 
 
 STAGE = Stage(
