@@ -24,8 +24,7 @@ from tunesmith.tools.core.pace import Past
 from tunesmith.tools.core.rates import Rates, usual_card, usual_cpu
 
 GIB = 1 << 30
-CPU = "CPU"
-"""The processor, beside the names of GPUs."""
+CPU = "CPU"  # the processor, beside the names of GPUs
 SERVING, TRAINING = "serving", "training"
 """The two environments: vLLM's own, and the lab's."""
 
@@ -96,9 +95,8 @@ class Estimate(Frozen):
     fixed_seconds: float = 0.0
     """Of these, what starts: programs and libraries."""
     least_seconds: float = 0.0
-    """Four of five steps like this take at least so long; 0: nothing is known of that."""
     most_seconds: float = 0.0
-    """And at most so long."""
+    """Four of five steps like this take at least and at most so long; 0: nothing is known of that."""
     unmeasured: bool = False
     """Whether it rests on usual rates of such a device: this one was neither measured nor at work before."""
     rates_spread: float = 1.0
@@ -109,14 +107,13 @@ class Estimate(Frozen):
     """The same of `calibrated_seconds`."""
     answers: float = 0.0
     """Of models, how many are asked for."""
+    like: str = ""
+    """The kind of work, where a stage does several that take their time differently."""
 
     @property
     def promised_seconds(self) -> float:
         """What a limit on hours is held against: where the device is not known yet, the lower end."""
         return self.least_seconds if self.unmeasured else self.seconds
-
-    like: str = ""
-    """The kind of work, where a stage does several that take their time differently."""
 
 
 _KNOWN_HOW_WELL = {"fixed_seconds", "least_seconds", "most_seconds", "unmeasured", "rates_spread"}
@@ -145,8 +142,7 @@ class Fitting(Frozen):
 class PlanQuestion(Frozen):
     """What is better asked than refused. Where nobody is asked the plan stands as it is."""
 
-    text: str
-    """Ends with a question mark; the answer is yes or no."""
+    text: str  # ends with a question mark; the answer is yes or no
     yes: dict[str, object]
     """Field → its value after a yes."""
     cautious: bool = False
@@ -223,8 +219,7 @@ class Facts:
     """The newest finished steps on this machine, the oldest first."""
     measured: Mapping[str, Rates] = field(default_factory=dict)
     """Device → what was measured of it: a GPU by its name, the processor as `CPU`."""
-    there: str = ""
-    """The other machine that all this is of, as it is told; empty: this one."""
+    there: str = ""  # the other machine that all this is of, as it is told; empty: this one
     notes: tuple[str, ...] = ()
     """What should be known of it beside a price."""
     margin: float = 1.0
@@ -292,8 +287,7 @@ class Inputs:
     store: Store
     run: str
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
-    here: bool = True
-    """As of Facts."""
+    here: bool = True  # as of Facts
 
     def existing(self, kind: str) -> Artifact | None:
         """The artifact of a kind where it exists, so that it can be read."""

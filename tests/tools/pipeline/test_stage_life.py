@@ -129,7 +129,7 @@ def test_a_machine_that_is_only_asked_about_has_nothing_of_this_one(
     """No copy of a model, no server and no memory: all of it is the other machine's."""
     folder = ws.store.home / "models" / BUNDLED["bundled"].name
     folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text('{"sha256": "", "files": {}}')
+    (folder / "manifest.json").write_text('{"sha256": "", "bytes": 0, "files": {}}')
     monkeypatch.setattr(deploy, "machine_for_a_step", lambda home: pytest.fail("this machine is not asked"))
     elsewhere = facts_here(ws.store, vllm=None, card=Card("a card", 20))
     plan = demo_plan(fast=True)
@@ -146,7 +146,7 @@ def test_a_machine_that_is_only_asked_about_has_nothing_of_this_one(
 def test_the_step_that_needs_the_smallest_other_base_tells_what_would_do(ws: Workspace) -> None:
     model = {"model": "meta-llama/Llama-3.3-70B-Instruct"}
     plan = steps(("base", model), ("baseline", {"suites": ["demo"]}), "generate", "critique", "preflight", "train")
-    prices, why_not = looked_ahead(ws, plan, facts_here(ws.store, vllm=None, card=Card("a card", 7)))
+    prices, why_not = looked_ahead(ws, plan, facts_here(ws.store, vllm=None, card=Card("a card", 6)))
     named = [price.fitting[0].settings.removeprefix("a base such as ") for price in prices if price.fitting]
     smallest = min(filter(None, map(named_model, named)), key=lambda one: one.parameters)
     assert len({*named}) > 1 and f"try a base such as {smallest.name} (" in why_not, (named, why_not)
