@@ -207,7 +207,7 @@ def test_a_plan_fetches_the_judge_that_neither_base_nor_writer_is(here: Here, mo
     assert fetched() == pairs
     copy = here.ws.store.home / "models" / QWEN_CODER.name
     copy.mkdir(parents=True)
-    (copy / "manifest.json").write_text(json.dumps({"sha256": "0" * 64, "files": {}}))
+    (copy / "manifest.json").write_text(json.dumps({"sha256": "0" * 64, "bytes": 0, "files": {}}))
     assert fetched() == dict.fromkeys(pairs, False), "it is here already"
 
 
