@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -12,9 +13,10 @@ from tests.fixtures.old_homes import contents, make_old_home, next_program
 from tests.fixtures.tables import table
 from tunesmith.memory import migrations
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.locks import lock_file, locked
+from tunesmith.memory.locks import lock_file, locked, take
 from tunesmith.memory.records import DONE, PLANNED, Verdict
 from tunesmith.memory.store import Store
+from tunesmith.memory.store_file import StoreFile
 from tunesmith.memory.views import VIEWS
 
 
@@ -44,11 +46,14 @@ def test_a_home_of_before_keeps_all_that_it_held(home: Path) -> None:
     assert contents(copy) == before
 
 
-def test_a_migration_is_applied_once(home: Path) -> None:
-    with next_program():
-        for _ in range(2):  # a second time would add a column that is there
-            with closing(Store(home)) as store:
-                assert [row["called"] for row in store.read("SELECT called FROM v_made_up")] == ["kept!", "kept too!"]
+def test_a_migration_is_applied_once_however_many_follow(home: Path) -> None:
+    def further(conn: sqlite3.Connection) -> None:
+        conn.execute("CREATE TABLE further (name TEXT NOT NULL) STRICT")
+
+    for later in ((), (), (further,)):  # a second time would add a column that is there
+        with next_program(*later), closing(Store(home)) as store:
+            assert [row["called"] for row in store.read("SELECT called FROM v_made_up")] == ["kept!", "kept too!"]
+            assert bool(store.read("SELECT 1 FROM sqlite_master WHERE name = 'further'")) == bool(later)
 
 
 def test_a_new_home_has_the_first_schema_and_every_migration(tmp_path: Path) -> None:
@@ -105,3 +110,23 @@ def test_a_home_whose_worker_lives_is_not_changed_under_it(home: Path, name: str
         with pytest.raises(BadInput, match=r"its step s2 .* is at work"):
             Store(home)
     assert contents(home / "tunesmith.db") == before and not (home / "backups").exists()
+
+
+def test_a_step_that_began_while_the_copy_was_made_is_not_changed_under(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = StoreFile._back_up
+    started: list[int] = []
+
+    def back_up(store: StoreFile, version: int) -> None:
+        copy(store, version)
+        with closing(sqlite3.connect(home / "tunesmith.db")) as conn:
+            conn.execute("UPDATE steps SET status = 'running', pid = 1 WHERE step = 's2'")
+            conn.commit()
+        started.append(take(lock_file(home, "s2")))
+
+    monkeypatch.setattr(StoreFile, "_back_up", back_up)
+    with next_program(), pytest.raises(BadInput, match=r"its step s2 .* is at work"):
+        Store(home)
+    os.close(*started)
+    assert "made_up" not in contents(home / "tunesmith.db")
