@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.core.auto import AUTO, is_auto, readable_default
+from tunesmith.tools.core.auto import AUTO, is_auto, is_switch, readable_default
 from tunesmith.tools.core.field_names import others, ours
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def add_flags(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
 
 # argparse names no class for what add_argument_group returns, but this private one.
 def _add_flag(group: argparse._ArgumentGroup, flag: str, name: str, info: FieldInfo, text: str) -> None:
-    switch = info.annotation is bool
+    switch = is_switch(info)
     group.add_argument(
         flag,
         action=_Field,
@@ -153,7 +153,7 @@ def choices(info: FieldInfo) -> list[str]:
         of = get_args(of)[0]
     if get_origin(of) is Literal:
         return [str(value) for value in get_args(of)]
-    return ["true", "false"] if info.annotation is bool else []
+    return ["true", "false", *[AUTO] * is_auto(info)] if is_switch(info) else []
 
 
 def _value(model: type[BaseModel], name: str, given: object) -> object:

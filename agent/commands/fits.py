@@ -34,18 +34,20 @@ def listed_view(bases: Sequence[tuple[KnownBase, Fits]], card: Card | None) -> R
         took = duration(fitting[0].plan.estimate.seconds)
         rows.append([base.model, f"{base.parameters / 1e9:.2g}B", base.license, trains, took, base.why])
     return Group(
-        *_where(bases[0][1].machine, card),
+        *where(bases[0][1].machine, card, here=card is None),
         render.rows_table(["model", "size", "license", "trains", "time, about", "why it is listed"], rows),
         render.plain(f"The times are of training, for {times_are_for()}. `tunesmith fits MODEL` says more of one."),
     )
 
 
-def _where(machine: Machine, card: Card | None) -> Iterator[RenderableType]:
+def where(machine: Machine, card: Card | None, *, here: bool) -> Iterator[RenderableType]:
+    """The memory that there is, on this machine or another."""
     each = " on each" if len(machine.gpus) > 1 else ""
     vram = f"{size(machine.vram_free_bytes)} VRAM{each} and " if machine.gpus else ""
     memory = f"{vram}{size(machine.memory_free_bytes)} RAM"
-    unknown = "; the disk of that machine is not known" if card else ""
-    yield render.plain(f"{card.name if card else 'this machine'}: {memory}{unknown}")
+    unknown = "" if here else "; the disk of that machine is not known"
+    name = card.name if card else "this machine" if here else "a machine without a card"
+    yield render.plain(f"{name}: {memory}{unknown}")
     if card and card.note:
         yield render.plain(f"{card.note}.")
 
@@ -60,7 +62,7 @@ def view(answer: Fits, card: Card | None) -> RenderableType:
     usual = " (the usual shape of that size)" if answer.approximate else ""
     return Group(
         render.plain(f"{answer.model}{usual}: {answer.parameters / 1e9:.2f} billion parameters{active}"),
-        *_where(answer.machine, card),
+        *where(answer.machine, card, here=card is None),
         render.rows_table(
             ["task", "precision", "fits", "VRAM", "RAM", "disk", "time, about"], [_row(task) for task in answer.tasks]
         ),

@@ -7,49 +7,15 @@ Options that several commands share are set only where they were given, so that 
 from __future__ import annotations
 
 import argparse
-import difflib
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from tunesmith.agent.commands.parser_errors import Parser
 from tunesmith.agent.commands.rate_options import RATE, add_rate_options, port_number
-from tunesmith.agent.commands.same_words import SAME_AS, command_at, commands_that_take, in_full
+from tunesmith.agent.commands.same_words import SAME_AS, command_at, in_full
 from tunesmith.agent.version import VERSION
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.pipeline import catalog
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ours: one line, exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises BadInput, with the nearest right word where a wrong one was given."""
-        statement = _plainer(message, self)
-        raise BadInput(f"{statement}{' ' if statement.endswith('?') else '; '}`{self.prog} --help` lists what it takes")
-
-
-def _plainer(message: str, parser: argparse.ArgumentParser) -> str:
-    """What argparse says, in our words."""
-    option, text = "", message
-    if named := re.fullmatch(r"argument ([^:]+): (.*)", message, re.DOTALL):
-        option, text = named[1].split("/")[-1], named[2]
-    if missing := re.fullmatch(r"the following arguments are required: (.*)", text):
-        return f"{missing[1]} is missing"
-    if wrong := re.fullmatch(r"invalid choice: (.*) \(choose from (.*)\)", text, re.DOTALL):
-        known, word = re.findall(r"[\w-]+", wrong[2]), wrong[1].strip("'\"")
-        near = nearest(word, known)
-        known_by = [f"`{parser.prog} {command} {word}`" for command in commands_that_take(word, parser)]
-        hint = f"; did you mean {near!r}?" if near else ""
-        hint = f"; did you mean {' or '.join(known_by)}?" if known_by else hint
-        if option.startswith("-"):
-            return f"{option} takes {' or '.join(known)}, not {word!r}{hint}"
-        return f"no command {word!r}{hint}"
-    if number := re.fullmatch(r"invalid int value: (.*)", text, re.DOTALL):
-        return f"{option} takes a whole number, such as 20, not {number[1]}"
-    if text.startswith("expected "):
-        return f"{option} needs a value"
-    return f"{option}: {text}" if option else text
-
 
 MCP_CLIENTS = ("claude-code", "codex", "cursor")
 _GROUPS = (
@@ -82,12 +48,6 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         print(f"tunesmith {VERSION}")
         parser.exit()
-
-
-def nearest(word: str, known: Sequence[str]) -> str | None:
-    """The known word that is most like a wrong one, if any is."""
-    near = difflib.get_close_matches(word, known, 1)
-    return near[0] if near else None
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -158,13 +118,21 @@ def _consent(parser: argparse.ArgumentParser) -> None:
 
 
 def _hours(text: str) -> float:
+    return _above_zero(text, "hours", "2")
+
+
+def _gib(text: str) -> float:
+    return _above_zero(text, "GiB", "32")
+
+
+def _above_zero(text: str, of: str, such_as: str) -> float:
     try:
-        hours = float(text)
+        number = float(text)
     except ValueError:  # refused with the rest, below
-        hours = 0.0
-    if not 0 < hours < 1e6:  # `inf` and `nan` are floats too
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of hours above 0, such as 2")
-    return hours
+        number = 0.0
+    if not 0 < number < 1e6:  # `inf` and `nan` are floats too
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of {of} above 0, such as {such_as}")
+    return number
 
 
 SERVE_ACTIONS = ("status", "stop")
@@ -217,6 +185,9 @@ def _pipelines(commands: _Commands) -> None:
     teach.add_argument("--writer", default="", metavar="MODEL", help=writer)
     teach.add_argument("--pace", choices=("fast", "full"), default="full", help="fast: half an hour; full: two hours")
     teach.add_argument("--plan-only", action="store_true", help="show the behaviour and its price, and start nothing")
+    card = "with --plan-only: of a machine with this card, by name or GB, or several: 4090, 24, 2x24"
+    teach.add_argument("--card", metavar="CARD", help=card)
+    teach.add_argument("--ram", type=_gib, metavar="GIB", help="with --plan-only: of a machine with so much RAM")
     _placed(teach)
     _consent(teach)
     _rows(_add(commands, "rows", "training rows: show them, take your own, look through them, write them to a file"))

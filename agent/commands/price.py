@@ -6,7 +6,7 @@ Names in it are other people's: each entry is one line without a frame, and goes
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -86,7 +86,7 @@ def price_page(plan: Plan, step: str) -> RenderableType:
 def forecast_table(name: str, steps: Sequence[Forecast], reasons: Sequence[str] = ()) -> RenderableType:
     """What a whole plan will probably cost, step by step and in total; nothing is agreed to by it.
 
-    `reasons` say why it has its models.
+    What steps lack comes first; `reasons` say why it has its models.
     """
     prices = [step.estimate for step in steps if step.estimate]
     rows: list[Sequence[Cell]] = [[_line(step.stage), _line(step.summary), *_costs(step.estimate)] for step in steps]
@@ -99,12 +99,22 @@ def forecast_table(name: str, steps: Sequence[Forecast], reasons: Sequence[str] 
     rows.append([Text("total", style="bold"), "", *(Text(cell, style=theme.PRICE) for cell in total)])
     return Group(
         Prose(Text("plan ") + _line(name), hang=_TITLE_HANG, fold=True),
+        *(Prose(line, hang=_TITLE_HANG, fold=True) for line in _lacking(steps)),
         Rows(["step", "what", "time", "memory", "disk"], rows, ("disk", "memory"), frozenset({2, 3, 4})),
         *([Prose(Text(f"Times by {'; '.join(bases)}.", style=theme.LABEL))] if bases else []),
         *(Prose(_line(where), hang=_TITLE_HANG, fold=True) for where in _places(steps)),
         *(Prose(_line(reason), hang=_TITLE_HANG, fold=True) for reason in reasons),
         Prose(Text("Each step is priced again, and asked about, when its turn comes.", style=theme.LABEL)),
     )
+
+
+def _lacking(steps: Sequence[Forecast]) -> Iterator[Text]:
+    """What does not fit, and what would do: the steps that lack the same in one line."""
+    for lack in dict.fromkeys(lack for step in steps for lack in step.lacks):
+        of = [step for step in steps if lack in step.lacks]
+        when = "does not fit" if any(step.never for step in of) else "would not fit now"
+        names = " and ".join(dict.fromkeys(step.stage for step in of))
+        yield Text(f"{when}: ", style=theme.BAD) + _line(f"{names}: {lack}")
 
 
 def _places(steps: Sequence[Forecast]) -> list[str]:

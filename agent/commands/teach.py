@@ -16,7 +16,9 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render, run_steps
+from tunesmith.agent.commands.fits import where
 from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.plan_document import plan_document
 from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.six_questions import answered
@@ -27,6 +29,7 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.local_paths import expanded, is_there
 from tunesmith.tools.core.similarity import normal
+from tunesmith.tools.core.stage import Facts
 from tunesmith.tools.core.yaml_file import read_yaml
 from tunesmith.tools.data.behaviour import (
     REHEARSAL,
@@ -42,13 +45,14 @@ from tunesmith.tools.data.proposal import Proposal, words_digest
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import SUITE
 from tunesmith.tools.data.verify import spec_faults, verified
-from tunesmith.tools.evaluation.judge import asks_judge, has_judge
+from tunesmith.tools.evaluation.judge import asks_judge, has_judge, judge_comes
 from tunesmith.tools.imports.sources import KINDS
-from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.machine.cards import card_of
 from tunesmith.tools.pipeline import there
 from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.behaviour_plan import OwnRows
-from tunesmith.tools.pipeline.forecast import check_ahead
+from tunesmith.tools.pipeline.fits import facts_here
+from tunesmith.tools.pipeline.forecast import facts_now, looked_ahead
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Workspace
 from tunesmith.tools.suites.case import Case
@@ -63,11 +67,27 @@ def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
     path = described_in(args.file)
     stated = stated_parts(path)
     ws = run_steps.workspace_of(args, settings, store, out)
-    there.check_reached(ws, [{"on": args.on}])
+    facts = facts_for(args, ws)
     path, read = read_spec(path, args, settings, ws, out, may_start=not args.plan_only)
-    folder, plan = planned(ws, read.spec, path, args, out)
+    folder, plan = planned(ws, read.spec, path, args, out, facts)
     report, view = document(read, stated, folder, plan), spec_view(read.spec, stated, read.left_out)
-    return carry_out(ws, folder, plan, report, view, args, settings, out)
+    return carry_out(ws, folder, plan, report, view, args, settings, out, facts)
+
+
+def facts_for(args: argparse.Namespace, ws: Workspace) -> Facts:
+    """What is known of the machine that is planned for: this one, or the one that --card and --ram name.
+
+    Raises BadInput where that is no machine, or more than a plan is wanted of it.
+    """
+    there.check_reached(ws, [{"on": args.on}])
+    if args.card is None and args.ram is None:
+        return facts_now(ws)
+    if args.on or not args.plan_only:
+        more = f"--on {args.on}" if args.on else "carrying it out"
+        raise BadInput(f"--card and --ram only price a plan for another machine, and {more} does not go with them; "
+                       f"{'leave --on out' if args.on else 'give --plan-only too'}")  # fmt: skip
+    card = None if args.card is None else card_of(args.card)
+    return facts_here(ws.store, vllm=ws.vllm, card=card, ram_gib=args.ram or 0.0)
 
 
 def described_in(name: str | None) -> Path:
@@ -90,22 +110,28 @@ def described_in(name: str | None) -> Path:
 
 def carry_out(
     ws: Workspace, folder: Path, plan: PipelinePlan, report: dict[str, object], behaviour: RenderableType,
-    args: argparse.Namespace, settings: Settings, out: Output,
+    args: argparse.Namespace, settings: Settings, out: Output, facts: Facts,
 ) -> int:  # fmt: skip
-    """Show a behaviour and its plan, and carry it out; with --plan-only, price it."""
+    """Show a behaviour and its plan, and carry it out; with --plan-only, price it for the machine of these facts."""
     store = ws.store
     view = Group(behaviour, render.plain(f"the behaviour is in {folder}; change any field of {SPEC_FILE} there"))
     if not args.plan_only:
         out.console.print(view)
         return run_steps.whole(plan, args, settings, store, out, beside=report)
-    prices = check_ahead(ws, plan)
+    prices, why_not = looked_ahead(ws, plan, facts)
     priced = [{"stage": p.stage, "estimated_seconds": p.estimate.seconds if p.estimate else None} for p in prices]
     total = sum(price.estimate.seconds for price in prices if price.estimate)
+    elsewhere = () if facts.here else where(facts.machine, args.card and card_of(args.card), here=False)
     out.document(
-        {**report, "prices": priced, "estimated_seconds": total},
-        Group(view, forecast_table(plan.name, prices, plan.reasons)),
-    )
-    return 0
+        {
+            **report, "prices": priced, "estimated_seconds": total, **plan_document(plan, prices, facts.machine),
+            **({"message": why_not, "exit_code": BadInput.exit_code} if why_not else {}),
+        },
+        Group(view, *elsewhere, forecast_table(plan.name, prices, plan.reasons)),
+    )  # fmt: skip
+    if why_not:  # the plan is shown all the same: what it would need is what was asked
+        out.say(why_not)
+    return BadInput.exit_code if why_not else 0
 
 
 def read_before(words: Spec, stated: Proposal, home: Path) -> Path | None:
@@ -171,7 +197,7 @@ def _read(
 
 
 def planned(
-    ws: Workspace, spec: Spec, path: Path | None, args: argparse.Namespace, out: Output,
+    ws: Workspace, spec: Spec, path: Path | None, args: argparse.Namespace, out: Output, facts: Facts,
     *, own: OwnRows | None = None, trained: Collection[str] = (),
 ) -> tuple[Path, PipelinePlan]:  # fmt: skip
     """The behaviour's folder and its plan, with rows of one's own or with rows that are written.
@@ -180,15 +206,15 @@ def planned(
     """
     parent = ws.store.home / "behaviours"
     before = {parent, *parent.glob("*")} if parent.exists() else set()
-    # The plan itself fetches the writer.
-    judged = has_judge(parent.parent, {BUNDLED["bundled-driver"].title} if own is None or args.writer else set())
+    judged = judge_comes(parent.parent) if own is None or args.writer else has_judge(parent.parent)
     if not judged:
         out.say("no judge is there: what code cannot compare waits for your ratings of the answers (`tunesmith rate`)")
     folder = _folder(spec, path, parent, own=own, trained=trained, judged=judged)
     try:
         return folder, plan_here(
-            ws, folder, args.pace, model=args.model, writer=args.writer, say=out.say, judged=judged, own=own, on=args.on
-        )
+            ws, folder, args.pace, model=args.model, writer=args.writer, say=out.say, facts=facts, judged=judged,
+            own=own, on=args.on,
+        )  # fmt: skip
     except BadInput:
         # Nothing was started: what was only written for it goes, what stood there before stays.
         if folder.parent == parent and folder not in before:

@@ -17,12 +17,19 @@ from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.rows import mapping_of
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.spec_view import spec_view
-from tunesmith.agent.commands.teach import carry_out, described_in, document, planned, read_spec, stated_parts
+from tunesmith.agent.commands.teach import (
+    carry_out,
+    described_in,
+    document,
+    facts_for,
+    planned,
+    read_spec,
+    stated_parts,
+)
 from tunesmith.agent.driver.reading import Read
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.behaviour import own_suites
 from tunesmith.tools.imports.import_rows import ImportRequest
-from tunesmith.tools.pipeline import there
 from tunesmith.tools.pipeline.brought_rows import Brought, Settled, Wanted, bring, settle, spec_of_rows
 from tunesmith.tools.suites.loading import BUNDLED, load_named_suites
 
@@ -30,7 +37,7 @@ from tunesmith.tools.suites.loading import BUNDLED, load_named_suites
 def teach_rows(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """Read the rows, write the behaviour's folder, and carry out its plan; with --plan-only, price it."""
     ws = run_steps.workspace_of(args, settings, store, out)
-    there.check_reached(ws, [{"on": args.on}])
+    facts = facts_for(args, ws)
     path = described_in(args.file) if args.file else None
     brought = bring(_wanted(args), ws.ask, out.say)
     read = Read(spec_of_rows(brought, Path(args.rows[0]).stem), "") if path is None else None
@@ -42,11 +49,11 @@ def teach_rows(args: argparse.Namespace, settings: Settings, store: Store, out: 
     stated = stated_parts(path) if path else frozenset({"examples"})
     cases = load_named_suites((*BUNDLED, *named)).cases
     settled = settle(brought, spec, cases, formed=bool(stated & {"attributes", "answer"}))
-    folder, plan = planned(ws, settled.spec, path, args, out, own=settled.own, trained=settled.trained_examples)
+    folder, plan = planned(ws, settled.spec, path, args, out, facts, own=settled.own, trained=settled.trained_examples)
     report = {**document(replace(read, spec=settled.spec), stated, folder, plan), "rows": _document(brought, settled)}
     behaviour = spec_view(settled.spec, stated, read.left_out, written=False)
     view = Group(behaviour, _view(brought, settled), *map(render.plain, settled.notes))
-    return carry_out(ws, folder, plan, report, view, args, settings, out)
+    return carry_out(ws, folder, plan, report, view, args, settings, out, facts)
 
 
 def _wanted(args: argparse.Namespace) -> Wanted:

@@ -28,12 +28,10 @@ from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Exa
 from tunesmith.tools.data.proposal import Proposal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.verify import verified
-from tunesmith.tools.evaluation.judge import has_judge
-from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.evaluation.judge import judge_comes
 from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
-_WRITER = "bundled-driver"
 _ARROWS = (re.compile(r"\s*(?:=>|⇒)\s*"), re.compile(r"\s*(?:->|→)\s*"))
 """The arrow that was asked for counts before those that a message may hold itself."""
 _LABELLED = re.compile(
@@ -213,7 +211,7 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
     name = interview.draft.name or (slug(goal) if goal else None)
     description = described(interview.draft.model_copy(update={"name": name}))
     home = deps.store.home
-    judged = has_judge(home, {BUNDLED[_WRITER].title})  # the plan itself fetches the writer
+    judged = judge_comes(home)
     read = _read(deps, Spec.model_validate(description.model_dump()), name=interview.draft.name or "")
     try:
         folder = write_behaviour(read.spec, home / "behaviours", judged=judged)

@@ -170,9 +170,7 @@ def _on(deps: TurnDeps, card: Card, edits: Edits) -> TurnAnswer:
 
     assert deps.draft is not None
     plan, changes = planning.edited_plan(deps, deps.draft, edits)
-    serves = catalog.maker_of("deployment")  # it looks at what this machine has free, not at the card
-    facts = facts_here(deps.store, vllm=deps.ws.vllm, card=card)
-    prices = [one for one in forecast(deps.ws, plan, facts=facts) if one.stage != serves]
+    prices = forecast(deps.ws, plan, facts=facts_here(deps.store, vllm=deps.ws.vllm, card=card))
     how = f"with {', '.join(changes)} " if changes else ""
     if lacking := [f"{price.stage}: {lack}" for price in prices for lack in price.lacks]:
         verdict = f"the plan {how}does not fit: {'; '.join(lacking)}"

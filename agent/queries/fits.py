@@ -13,14 +13,14 @@ from pydantic import Field
 
 from tunesmith.agent.queries.answer import Answer, Context, clip
 from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.machine import Need, machine_of, needs_in, needs_of_a_card
+from tunesmith.agent.queries.machine import Need, needs_in, needs_of_a_card
 from tunesmith.memory.errors import NotFound
 from tunesmith.tools.core.format import duration, listed, size
 from tunesmith.tools.core.machine import Machine, chosen_gpu
 from tunesmith.tools.core.stage import Facts, Plan
 from tunesmith.tools.machine.cards import card_of
 from tunesmith.tools.models.model_names import NamedModel, SeveralSizes, hub_name, named_model, usual_models
-from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, facts_here, fits, quantized_bytes, with_card
+from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, facts_here, fits, quantized_bytes
 
 Work = Literal["", "train", "measure", "serve", "merge", "quantize"]
 _DAY_S = 8 * 3600.0
@@ -115,11 +115,8 @@ class _Asked:
 def answer(query: FitsQuery, context: Context) -> Answer:
     """The verdict first, then the sum and what else would do. Raises NotFound for a model, BadInput for a card that
     nobody knows."""
-    facts = facts_here(context.store, vllm=context.ws.vllm)
-    if query.ram_gib:
-        facts = machine_of(facts, query.ram_gib)
-    elif query.card:
-        facts = with_card(facts.machine, card_of(query.card))
+    card = card_of(query.card) if query.card else None
+    facts = facts_here(context.store, vllm=context.ws.vllm, card=card, ram_gib=query.ram_gib)
     rooms = _rooms(query, facts)
     if not (query.card or query.ram_gib):
         return _answer(query, context, facts, rooms)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, decided_by, find, named, span, within
@@ -23,7 +22,6 @@ from tunesmith.tools.core.stage import GIB, Facts
 from tunesmith.tools.machine.cards import card_of_size
 from tunesmith.tools.machine.gpus import left_out_gpus, serves_on_cpu
 from tunesmith.tools.machine.measure import measure_machine
-from tunesmith.tools.models.fitting import ANOTHER_BASE
 from tunesmith.tools.models.model_names import NamedModel
 from tunesmith.tools.pipeline.fits import PREPARING, Fits, Task, fits, with_card
 
@@ -74,7 +72,6 @@ def _gpu(machine: Machine) -> str:
 CARDS_GIB = (8, 12, 16, 24, 32, 48, 80, 141, 192, 640)
 """Sizes of single cards that are sold, and of a server of eight."""
 _BITS = {"bf16": 16, "W8A8": 8, "W4A16": 4, "nf4": 4}
-_TRAINING = {"bf16": "LoRA (16 bits)", "nf4": "QLoRA (4 bits)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,25 +104,12 @@ def needs_of_a_card(model: NamedModel, facts: Facts) -> list[Need]:
     return [need for needs in by_task.values() for need in needs]
 
 
-def machine_of(facts: Facts, ram_gib: float) -> Facts:
-    """A machine with so much RAM, all of it free, and no card: another one, so the disk of this refuses nothing."""
-    bytes_ = int(ram_gib * GIB)
-    there = replace(facts.machine, ram_total_bytes=bytes_, ram_free_bytes=bytes_, disk_free_bytes=sys.maxsize, gpus=())
-    return replace(facts, machine=there)
-
-
 def _needs(task: Task) -> Iterator[Need]:
-    """The task's need as it is, or with settings that fit where only these do; of RAM and VRAM where it takes both."""
-    price, memory = task.plan.estimate, "VRAM" if task.vram_bytes else "RAM"
+    """The task's need, of RAM and VRAM where it takes both."""
+    price, bits, name = task.plan.estimate, _BITS[task.precision], _name(task)
     lacks = "; ".join(refusal for refusal in task.plan.refusals if " of disk, " in refusal)
-    bits, name = _BITS[task.precision], _name(task)
-    ways = [way for way in task.plan.fitting if not way.settings.startswith(ANOTHER_BASE)]
-    if ways and task.task == "train":
-        way = ways[0]
-        if "load_in_4bit" in way.settings:  # that is the other task
-            return
-        yield Need(f"{_TRAINING[task.precision]} with {way.settings}", "train", bits, way.peak_bytes, memory, lacks)
-        return
+    if task.task == "train" and any("load_in_4bit" in way.settings for way in task.plan.fitting):
+        return  # that is the other task
     for bytes_, kind in ((price.peak_vram_bytes, "VRAM"), (price.peak_ram_bytes, "RAM")):
         if bytes_:
             yield Need(name, task.task, bits, bytes_, kind, lacks)

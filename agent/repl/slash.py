@@ -16,6 +16,7 @@ from rich.text import Text
 from tunesmith.agent.commands import fields, parser, queries, render, run_steps, theme
 from tunesmith.agent.commands.layout import Prose, prose
 from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.parser_errors import nearest
 from tunesmith.agent.commands.same_words import SAME_AS
 from tunesmith.agent.commands.served_models import to_serve
 from tunesmith.agent.commands.suites import suite
@@ -51,7 +52,7 @@ def carry_out(screen: Shell, line: str) -> bool:
     elif command in queries.COMMANDS or command == "suite":
         as_command_line(screen, [command, *fields.split_words(words)])
     else:
-        near = parser.nearest(command, [*catalog.BY_NAME, *COMMANDS])
+        near = nearest(command, [*catalog.BY_NAME, *COMMANDS])
         raise BadInput(f"no command /{command}; {f'did you mean /{near}?' if near else '/help lists them'}")
     return True
 
@@ -191,7 +192,7 @@ def help_(screen: Shell, words: str) -> None:
             screen.say(line)
         return
     if name:
-        near = parser.nearest(name, [*catalog.BY_NAME, *TOPICS])
+        near = nearest(name, [*catalog.BY_NAME, *TOPICS])
         raise BadInput(
             f"no help on {name}; {f'did you mean /help {near}? ' if near else ''}topics: {', '.join(TOPICS)}"
         )

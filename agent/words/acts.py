@@ -32,7 +32,7 @@ from tunesmith.agent.words.unread import (
     unread_of,
 )
 from tunesmith.agent.words.values import Number, fitting, numbers_alone, numbers_in
-from tunesmith.tools.core.auto import is_open
+from tunesmith.tools.core.auto import is_open, is_switch
 from tunesmith.tools.core.field_names import ours
 from tunesmith.tools.pipeline import catalog
 
@@ -333,7 +333,7 @@ def _choices(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
         if (info := info_of(field, stages)) is None:
             continue
         off = slots.negated(slot, most=1) or denial_before(slots, slot.start) is not None
-        if info.annotation is bool:
+        if is_switch(info):
             yield Assigned(field, not off, ((slot.start, slot.end),))
         elif not off and get_origin(info.annotation) is Literal:
             if value in get_args(info.annotation):

@@ -97,7 +97,7 @@ ODD = [
     ),
     (["train", "lora_rank=8x"], "lora_rank is '8x'; it takes a whole number"),
     (["train", "--epochs", "nan"], "--epochs is 'nan'; it takes a number"),
-    (["train", "--load_in_4bit", "maybe"], "it takes true or false"),
+    (["train", "--load_in_4bit", "maybe"], "it takes true or false, or auto"),
     (["train", "lora_rnk=8"], "did you mean 'lora_rank'?"),
     (["train", "8"], "such as --lora_rank 8 or lora_rank=8"),
     (["quantize", "scheme"], "give it a value: --scheme VALUE"),

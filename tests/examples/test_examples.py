@@ -33,10 +33,11 @@ def rows_in(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def ws(tmp_path: Path) -> Iterator[Workspace]:
-    """A home with a finished run, whose base has its name."""
+    """A home with a finished run, whose base has its name and whose rows are counted."""
     store, _ = stored_runs.finished_run(tmp_path)
     with store.write() as conn:
         conn.execute("UPDATE artifacts SET meta = json_set(meta, '$.name', 'small') WHERE kind = 'base'")
+        conn.execute("UPDATE artifacts SET meta = json_set(meta, '$.rows', 160) WHERE kind = 'rows'")
     yield Workspace(store, str(FIXTURES / "stub_chat.py"), lambda event, **data: None)
     store.close()
 

@@ -59,6 +59,7 @@ class Mutant(NamedTuple):
 
 
 _PINS = "tests/trust/test_pins.py::"
+_DECISIONS = "tests/tools/models/test_decisions.py::"
 _CHANGED = f"{_PINS}test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"
 _FACTS = "tests/agent/queries/test_with_every_fact.py::"
 _STORE, _WORKERS = "tests/memory/test_store.py::", "tests/trust/test_workers.py::"
@@ -417,7 +418,8 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(STORE, "memory/damage.py", (
         ("or code in _READ_CODES", "or False",
          f"{_DAMAGE}test_what_a_disk_cannot_give_back_is_damage_and_a_full_or_busy_one_is_none"),
-        ("class StoreDamaged(sqlite3.DatabaseError):", "class StoreDamaged(BadInput):",
+        ("class StoreDamaged(sqlite3.DatabaseError):",
+         "from tunesmith.memory.errors import BadInput\nclass StoreDamaged(BadInput):",
          f"{_DAMAGE}test_an_answer_does_not_do_without_what_is_damaged"),
         ("    if isinstance(error, UnicodeDecodeError):", "    if False:",
          f"{_DAMAGE}test_words_of_sqlite_that_quote_damage_are_told"),
@@ -431,7 +433,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(PRICES, "tools/core/estimate.py", (
         ("disk_bytes=disk_bytes + STORE_BYTES", "disk_bytes=disk_bytes",
          f"{_RECORDED}test_the_store_is_in_the_price_of_every_step"),
-        ("round(2 * records * within)", "round(records * within)",
+        ("round(2 * records *", "round(records *",
          f"{_RECORDED}test_records_take_their_pages_and_their_log_and_not_twice_as_much"),
     )),
     *rows(PRICES, "tools/imports/import_rows.py", (
@@ -1047,6 +1049,30 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        if settled and _trustworthy", "        if _trustworthy",
          "tests/memory/test_digests.py::test_what_was_changed_when_it_was_hashed_or_later_is_not_remembered"),
     )),
+    *rows(PRICES, "tools/core/estimate.py", (
+        ("lasting=needed > most", "lasting=needed > free",
+         "tests/tools/core/test_room.py::test_what_others_hold_now_is_not_what_the_machine_never_has"),
+        ("[way for way in ways if way != OTHERS] or [_LESS]", "ways",
+         "tests/tools/core/test_room.py::test_stopping_others_is_advised_only_where_it_helps"),
+    )),
+    *rows(PRICES, "tools/pipeline/forecast.py", (
+        ("if isinstance(lack, Lack) and lack.lasting)", "if isinstance(lack, Lack))",
+         "tests/tools/pipeline/test_stage_life.py::"
+         "test_a_step_that_cannot_fit_is_refused_before_any_step_and_what_is_held_now_is_not"),
+        ("    if why_not:\n        raise BadInput(why_not)\n", "",
+         "tests/tools/pipeline/test_stage_life.py::"
+         "test_a_step_that_cannot_fit_is_refused_before_any_step_and_what_is_held_now_is_not"),
+        ("Inputs(ws.store, facts.run, facts.artifacts, facts.here)", "Inputs(ws.store, facts.run, facts.artifacts)",
+         "tests/tools/pipeline/test_stage_life.py::test_a_machine_that_is_only_asked_about_has_nothing_of_this_one"),
+    )),
+    *rows(LEAVES, "tools/pipeline/base_choice.py", (
+        ("    if not facts.here:\n        return _reasoned(", "    if False:\n        return _reasoned(",
+         "tests/tools/pipeline/test_base_choice.py::test_for_another_machine_nothing_is_looked_up_or_asked"),
+    )),
+    *rows(PRICES, "tools/pipeline/base_choice.py", (
+        ("if one.model in BUNDLED}\n        judge =", "}\n        judge =",
+         "tests/tools/pipeline/test_base_choice.py::test_a_plan_fetches_the_judge_that_neither_base_nor_writer_is"),
+    )),
     *rows(BASE, "tools/pipeline/base_choice.py", (
         ("if ws.ask(_question(proposed)):", "if ws.ask(_question(proposed)) is not False:",
          "tests/tools/pipeline/test_base_choice.py::test_a_model_of_the_hub_is_looked_up_after_a_yes_alone"),
@@ -1415,6 +1441,35 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/data/test_unverified.py::test_nobody_there_is_an_exit_of_three_and_a_request_may_say_it"),
         ("        if alike and batch_size % cards == 0 and", "        if batch_size % cards == 0 and",
          "tests/tools/training/test_cards_of_training.py::test_as_many_equal_cards_share_the_rows_evenly_as_have_room_and_are_kept_busy"),
+    )),
+    *rows(PRICES, "tools/models/decisions.py", (
+        ("if typed.said.items() <= _settings(way).items():", "if True:",
+         f"{_DECISIONS}test_what_is_typed_stands_whether_it_fits_or_not"),
+        ("for four in bits if typed.load_in_4bit is None else (typed.load_in_4bit,):", "for four in bits:",
+         "tests/tools/pipeline/test_fits.py::test_the_experts_of_a_mixture_are_not_trained_for_a_server_that_has_no_room_for_them"),
+        ("bits = (True,) if self._attention_alone else (False, True)", "bits = (False, True)",
+         f"{_DECISIONS}test_a_mixture_that_is_measured_at_4_bits_is_trained_at_4_bits"),
+        ("return self._attention_alone and not way.load_in_4bit", "return False",
+         "tests/tools/pipeline/test_fits.py::test_the_experts_of_a_mixture_are_not_trained_for_a_server_that_has_no_room_for_them"),
+        ("in again if four and self._is_mixture else [*kept, *again, *idle]:", "in [*kept, *again, *idle]:",
+         f"{_DECISIONS}test_experts_at_4_bits_are_not_kept_for_the_backward_pass"),
+        ("math.ceil(way.peak_bytes(self.config) * self.facts.margin)", "way.peak_bytes(self.config)",
+         f"{_DECISIONS}test_a_card_that_nobody_measured_keeps_a_margin"),
+        ("fitting = next(filter(self.fits, self.all(typed)), None)", "fitting = next(self.all(typed), None)",
+         f"{_DECISIONS}test_what_fits_at_4_bits_alone_is_trained_so_unasked"),
+    )),
+    *rows(PRICES, "tools/training/train.py", (
+        ("resolved(request.model_copy(update=values), base, dataset)",
+         'resolved(request.model_copy(update={**values, "load_in_4bit": request.load_in_4bit}), base, dataset)',
+         f"{_DECISIONS}test_what_auto_became_is_what_is_agreed_to"),
+        ("load_in_4bit=bool(request.load_in_4bit))", "load_in_4bit=False)",
+         f"{_DECISIONS}test_the_rank_is_that_of_the_bits_that_were_decided"),
+    )),
+    *rows(PRICES, "tools/training/preflight.py", (
+        ('"micro_batch": at_once, "rows"', '"rows"',
+         f"{_DECISIONS}test_preflight_tries_the_way_that_training_will_take"),
+        ("max(2, self.rows // 2, self.rows_at_once)", "max(2, self.rows // 2)",
+         f"{_DECISIONS}test_preflight_tries_the_way_that_training_will_take"),
     )),
     *rows(PRICES, "tools/training/apart_job.py", (
         ("key=lambda one: (one[1] >= 0, one[1] == -signal.SIGTERM))", "key=lambda one: one[1] == -signal.SIGTERM)",

@@ -152,7 +152,10 @@ def test_a_text_that_is_no_utf_8_is_damage(home: Path) -> None:
 def test_words_of_sqlite_that_quote_damage_are_told(home: Path) -> None:
     """A schema of bytes that are no text: Python cannot read what SQLite says of it."""
     path = home / "tunesmith.db"
-    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE artifacts", b"CREATE TABLE \xffrtifacts"))
+    whole = path.read_bytes()
+    assert whole.count(b"tableartifactsartifacts") == 1
+    named = whole.replace(b"tableartifactsartifacts", b"table\xffrtifactsartifacts")
+    path.write_bytes(named.replace(b"CREATE TABLE artifacts", b"CREATE TXBLE artifacts"))
     with pytest.raises(BadInput, match="is damaged"):
         Store(home)
     with pytest.raises(BadInput, match="is damaged"):

@@ -1,7 +1,7 @@
-"""A number that may be left to the model: `auto` where people read and write it, 0 where code computes with it.
+"""A number or a switch that may be left to the plan: `auto` where people read and write it, 0 where code computes.
 
 Requests and plans from before there was the word hold 0, which means the same and is read as it always was. Where 0 is
-a choice of its own, as of a weight, an open number is OPEN.
+a choice of its own, as of a weight, an open number is OPEN; an open switch is None.
 """
 
 from __future__ import annotations
@@ -17,19 +17,16 @@ REQUIRED = "none (it has to be named)"
 """The default of a field that has none."""
 
 
-def _reading(open_: float) -> BeforeValidator:
-    """`auto`, as people write it, is read as this number."""
-    return BeforeValidator(lambda value: open_ if isinstance(value, str) and value.strip().lower() == AUTO else value)
+def _left_open(open_: float | None) -> tuple[BeforeValidator, PlainSerializer]:
+    """How a field reads `auto`, as people write it, and writes it in a JSON document.
+
+    Code that takes a request apart computes with the value that it is read as.
+    """
+    read = BeforeValidator(lambda value: open_ if isinstance(value, str) and value.strip().lower() == AUTO else value)
+    return read, PlainSerializer(lambda value: AUTO if value == open_ else value, return_type=Any, when_used="json")
 
 
-def _write(value: float) -> float | str:
-    return value or AUTO
-
-
-_READ = _reading(0)
-_WRITE = PlainSerializer(_write, return_type=Any, when_used="json")
-"""Of a JSON document alone: code that takes a request apart computes with numbers."""
-
+_READ, _WRITE = _left_open(0)
 AutoInt = Annotated[int, _READ, _WRITE]
 AutoFloat = Annotated[float, _READ, _WRITE]
 
@@ -46,33 +43,36 @@ OPEN = -1.0
 """A weight that is left to the model; 0 is none of it."""
 
 
-def _write_weight(value: float) -> float | str:
-    return AUTO if value == OPEN else value
-
-
 def _not_negative(value: float) -> float:
     if value < 0 and value != OPEN:
         raise ValueError("must be 0 or more, or auto")
     return value
 
 
-_READ_WEIGHT = _reading(OPEN)
-AutoWeight = Annotated[
-    float,
-    _READ_WEIGHT,
-    AfterValidator(_not_negative),
-    PlainSerializer(_write_weight, return_type=Any, when_used="json"),
-]
+_READ_WEIGHT, _WRITE_WEIGHT = _left_open(OPEN)
+AutoWeight = Annotated[float, _READ_WEIGHT, AfterValidator(_not_negative), _WRITE_WEIGHT]
+_READ_SWITCH, _WRITE_SWITCH = _left_open(None)
+AutoBool = Annotated[bool | None, _READ_SWITCH, _WRITE_SWITCH]
+_OPEN_VALUES: tuple[tuple[BeforeValidator, float | None], ...] = (
+    (_READ, 0),
+    (_READ_WEIGHT, OPEN),
+    (_READ_SWITCH, None),
+)
 
 
 def is_auto(info: FieldInfo) -> bool:
     """Whether a field takes `auto`."""
-    return _READ in info.metadata or _READ_WEIGHT in info.metadata
+    return any(read in info.metadata for read, _ in _OPEN_VALUES)
+
+
+def is_switch(info: FieldInfo) -> bool:
+    """Whether a field is on or off, or may be left open."""
+    return info.annotation in (bool, bool | None)
 
 
 def is_open(info: FieldInfo, value: object) -> bool:
-    """Whether a field's value leaves it to the model."""
-    return is_auto(info) and (value == OPEN if _READ_WEIGHT in info.metadata else not value)
+    """Whether a field's value leaves it to the plan."""
+    return any(read in info.metadata and value == open_ for read, open_ in _OPEN_VALUES)
 
 
 def readable_value(info: FieldInfo, value: object) -> object:

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Self
 
 from tunesmith.tools.core.format import size
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.pace import Past, pace_of
 from tunesmith.tools.core.rates import Rates, Seconds
-from tunesmith.tools.core.stage import Estimate, Facts, Fitting
+from tunesmith.tools.core.stage import GIB, Estimate, Facts, Fitting
 
 _GPU = "GPU"
 _NAMED = 2
 """Steps of a run that a price names as what it rests on."""
+OTHERS = "stopping another program"
+"""A remedy for memory that others hold."""
+_OR, _LESS, _MORE_DISK = ", or ", "a smaller base", "making room, or TUNESMITH_HOME on another disk"
+_KEPT_BYTES, _KEPT_SHARE = 2 * GIB // 5, 0.01
+"""Of a memory, what a driver or a kernel keeps: the larger of both."""
 STORE_BYTES = (1_000 * 4_120) + (256 << 10)
 """Of disk, whatever a step writes: the log of the store, which SQLite begins anew after 1,000 pages; the first pages of
 a new one, its shared memory, locks and manifests."""
-_PAGE, _COLUMNS = 4_096, 200
-"""Bytes: of a page, and what a record takes beside its text, its places in the indexes included."""
+_PAGE, _COLUMNS, _INDEXED = 4_096, 90, 40
+"""Bytes: of a page, and what a record takes beside its text, with its columns and in the indexes."""
+_INNER = 1.1
+"""Pages that lead to pages, and the part of an index that stays free."""
 
 
 def recorded_bytes(bytes_: int, records: int) -> int:
-    """Disk that records with so much text take in the store: in its pages, which end with a whole one, and its log."""
+    """Disk that records with so much text take in the store: in its pages, and once more in its log."""
     each = bytes_ / max(1, records) + _COLUMNS
-    # Half a record is lost at the end of a page, or half a page at the end of a record.
-    within = _PAGE / max(1.0, _PAGE / each - 0.5) if each < _PAGE else each + _PAGE / 2
-    return round(2 * records * within)
+    # Records alike fill a page with whole ones; of one that is longer than a page only the rest shares one.
+    within = _PAGE / (_PAGE // each) if each <= _PAGE else each + _PAGE / 4
+    return round(2 * records * (within + _INDEXED) * _INNER)
 
 
 def estimate(
@@ -106,20 +114,54 @@ def lacks_memory(price: Estimate, machine: Machine) -> bool:
     return price.peak_ram_bytes > machine.memory_free_bytes or price.peak_vram_bytes > vram_free
 
 
-def room(price: Estimate, facts: Facts, *, remedy: str, fitting: Sequence[Fitting] = ()) -> tuple[str, ...]:
+class Lack(str):
+    """What a step would not find: the sentence of its refusal, with what that is made of."""
+
+    what: str
+    """RAM, VRAM (of each of its cards), or disk."""
+    needed_bytes: int
+    free_bytes: int
+    try_: tuple[str, ...]
+    """What would do, best first."""
+    lasting: bool
+    """Whether it is lacking however little other programs hold; of the disk always, for nobody else makes room."""
+
+    def __new__(
+        cls, what: str, needed_bytes: int, free_bytes: int, try_: Sequence[str], *, lasting: bool, named: str = ""
+    ) -> Self:
+        """`named` is how the sentence calls it."""
+        needs = f"needs {size(needed_bytes)} of {named or what}, {size(free_bytes)} free"
+        lack = super().__new__(cls, f"{needs}; try {_OR.join(try_)}")
+        lack.what, lack.needed_bytes, lack.free_bytes = what, needed_bytes, free_bytes
+        lack.try_, lack.lasting = tuple(try_), lasting
+        return lack
+
+
+def room(price: Estimate, facts: Facts, *, remedy: str, fitting: Sequence[Fitting] = ()) -> tuple[Lack, ...]:
     """Refusals of a plan that does not fit into what is free.
 
-    Where memory is lacking, `fitting` is what would fit, best first, and `remedy` what to try where nothing does. The
-    disk has one remedy.
+    Where memory is lacking, `fitting` is what would fit, best first, and `remedy` what to try where nothing does; of
+    that, stopping another program only where it would help. The disk has one remedy.
     """
     machine, vram = facts.machine, f"VRAM on each of {price.cards} cards" if price.cards > 1 else "VRAM"
-    try_ = ", or ".join(map(str, fitting)) or remedy
+    totals = sorted((gpu.total_bytes for gpu in machine.gpus), reverse=True)[: price.cards]
+    card = _usable(totals[-1]) if len(totals) == price.cards else 0
+    ram = _usable(machine.ram_total_bytes) + machine.swap_free_bytes
+    fits, ways = [*map(str, fitting)], remedy.split(_OR)
+    memory = (fits or ways, fits or [way for way in ways if way != OTHERS] or [_LESS])
+    lacks = (
+        # What it is, how much is needed, free now, and there at the most; what would do then, and then not.
+        ("RAM", "RAM and swap", price.peak_ram_bytes, machine.memory_free_bytes, ram, memory),
+        ("VRAM", vram, price.peak_vram_bytes, machine.vram_free_on(price.cards), card, memory),
+        ("disk", "disk", price.disk_bytes, machine.disk_free_bytes, 0, ([_MORE_DISK], [_MORE_DISK])),
+    )
     return tuple(
-        f"needs {size(needed)} of {what}, {size(free)} free; try {instead}"
-        for what, needed, free, instead in (
-            ("RAM and swap", price.peak_ram_bytes, machine.memory_free_bytes, try_),
-            (vram, price.peak_vram_bytes, machine.vram_free_on(price.cards), try_),
-            ("disk", price.disk_bytes, machine.disk_free_bytes, "making room, or TUNESMITH_HOME on another disk"),
-        )
+        Lack(what, needed, free, instead[needed > most], lasting=needed > most, named=named)
+        for what, named, needed, free, most, instead in lacks
         if needed > free
     )
+
+
+def _usable(total_bytes: int) -> int:
+    """Of a memory, what programs can have once nobody else has any."""
+    return total_bytes - max(_KEPT_BYTES, int(_KEPT_SHARE * total_bytes))

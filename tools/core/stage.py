@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SkipValidation, ValidationError
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact, RunRule, Step
@@ -173,7 +173,7 @@ class Plan(Frozen):
     estimate: Estimate
     writes: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
-    refusals: tuple[str, ...] = ()
+    refusals: tuple[SkipValidation[str], ...] = ()  # what is more than a text, as estimate's Lack, stays it
     """Why this cannot be done, each with the number and the next thing to try; empty for a plan that can run."""
     fitting: tuple[Fitting, ...] = ()
     """Where memory is lacking: what would fit, best first."""
@@ -227,8 +227,12 @@ class Facts:
     """The other machine that all this is of, as it is told; empty: this one."""
     notes: tuple[str, ...] = ()
     """What should be known of it beside a price."""
+    margin: float = 1.0
+    """What is reserved for a training, in times of what arithmetic says that it needs."""
     served: frozenset[str] = frozenset()
     """Models that a measuring server has loaded already: by sha256, or by kind where they are not made yet."""
+    here: bool = True
+    """Whether the machine is there; one that is only asked about holds no model and no server, and nothing goes out."""
 
     @property
     def serves_on_gpu(self) -> bool:
@@ -288,6 +292,8 @@ class Inputs:
     store: Store
     run: str
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
+    here: bool = True
+    """As of Facts."""
 
     def existing(self, kind: str) -> Artifact | None:
         """The artifact of a kind where it exists, so that it can be read."""
@@ -340,6 +346,8 @@ class Stage(Generic[R, C]):
     """Reads (never writes) what a request names and what it works on: the plan's context. Raises BadInput."""
     expected_artifact: Callable[[R, Mapping[str, Artifact]], Artifact | None] = lambda request, artifacts: None
     """What the step should leave, by what the run holds or should hold then; None where that shows only afterwards."""
+    foreseen: Callable[[R, C], Artifact | None] = _nothing
+    """The same by what was inspected, where the request alone does not tell it."""
     check_before_start: Callable[[R, Inputs], None] = _nothing
     """What may have changed since a plan was made, asked once more before a step that waited or failed is started."""
     usual_context: Callable[[Facts], C] = _nothing

@@ -109,7 +109,7 @@ def _wanted(kind: str, ctx: Mapping[str, object], value: object, info: FieldInfo
         return "it takes a text: put it in quotes"
     for prefix, noun in _NOUNS.items():
         if kind.startswith(prefix):
-            return f"it takes {noun}"
+            return f"it takes {noun}{', or auto' if info and auto.is_auto(info) else ''}"
     if kind in _BOUNDS:
         word, key = _BOUNDS[kind]
         return f"it must be {word} {ctx[key]}"

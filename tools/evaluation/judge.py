@@ -39,7 +39,8 @@ from tunesmith.tools.suites.grading import asks_model, judged
 from tunesmith.tools.suites.grading.embedding import EMBEDDER_PIN, embedder_sha256, model_folder
 
 ENDPOINT = "endpoint"
-JUDGES = ("bundled-driver", "endpoint")
+_USUAL = "bundled-driver"
+JUDGES = (_USUAL, ENDPOINT)
 """Judges by name; any other is a folder."""
 JUDGE_HELP = (
     "Who judges llm-rubric and g-eval: 'bundled-driver', a model folder, or 'endpoint' (the one that "
@@ -177,6 +178,16 @@ def has_judge(home: Path, coming: Collection[str] = ()) -> bool:
         return bool(find_judge("", home, coming).named)
     except BadInput:
         return False
+
+
+def judge_comes(home: Path) -> bool:
+    """Whether a judge is there where nobody names one, or comes with a plan, which fetches the bundled one."""
+    return has_judge(home, {BUNDLED[_USUAL].title})
+
+
+def judge_to_fetch(home: Path, coming: Collection[str]) -> str:
+    """The bundled judge, as `base` takes it, where it is the one to judge and neither here nor `coming`; else empty."""
+    return _USUAL if judge_comes(home) and not has_judge(home, coming) else ""
 
 
 def find_judge(named: str, home: Path, coming: Collection[str] = ()) -> JudgeModel:

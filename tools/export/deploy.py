@@ -90,8 +90,8 @@ class DeployResult(Result):
 class DeployContext:
     """What is served now, what would be, and what speaks against it."""
 
-    alone: Machine
-    """The machine as if nothing were deployed."""
+    alone: Machine | None = None
+    """The machine as if nothing were deployed; None: the facts' own."""
     deployed: tuple[servers.Server, ...] = ()
     earlier: Artifact | None = None
     """The deployment that a rollback goes back to."""
@@ -110,6 +110,8 @@ class DeployContext:
 def inspect_inputs(request: DeployRequest, inputs: Inputs) -> DeployContext:
     """What is deployed now and was before, the model's own base, whether the port is free, what evaluations say."""
     store = inputs.store
+    if not inputs.here:
+        return DeployContext(context_settings=context_settings_of(inputs.artifacts))
     refuse_busy_port(store.home, request.port)
     deployed = tuple(servers.deployed(store.home))
     alone = without(machine_for_a_step(store.home), deployed)
@@ -181,13 +183,13 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
     facts = replace(facts, served=frozenset()) if facts.serves_on_gpu else facts
     tokens = _context_tokens(request, base or served_model, context_settings)
     request = request.model_copy(update={"context_tokens": tokens})
-    alone = replace(facts, machine=context.alone)
+    alone = replace(facts, machine=context.alone or facts.machine)
     server = server_of(alone, base or served_model, request.context_tokens, rank=rank, asked=request.cards)
     price = estimate(
         "deploy", facts, seconds=Seconds(WORKER_START_S + _CHECKS_S) + starting_seconds(facts, base or served_model),
         rates=facts.serving_rates, like="", **serving_peaks(server, on_gpu=facts.serves_on_gpu), cards=server.cards,
     )  # fmt: skip
-    lacks, now = lacks_memory(price, context.alone), context.deployed
+    lacks, now = lacks_memory(price, alone.machine), context.deployed
     fitting = shorter_context(alone, base or served_model, request.context_tokens, rank=rank) if lacks else ()
     port = port_to_serve_on(request, now)
     return Plan(
@@ -272,7 +274,7 @@ def _without(fields: Mapping[str, object], kind: str) -> Mapping[str, object]:
 STAGE = Stage(
     "deploy", DeployRequest, DeployResult, plan, inspect_inputs,
     check_before_start=check_gate,
-    usual_context=lambda facts: DeployContext(facts.machine),
+    usual_context=lambda facts: DeployContext(),
     settable=("arm", "rollback"),
     identified_by=("arm", "rollback"),
     works_on=lambda request: "" if request.rollback else request.arm,

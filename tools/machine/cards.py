@@ -7,6 +7,7 @@ out: cards below compute capability 8.0, on which nothing here computes, and boa
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass, replace
 
@@ -32,6 +33,8 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)(?:gb|gib)?")
 _SEVERAL = re.compile(r"([1-9]|1[0-6])[x×*](.+)")
 """More than 16 are in no machine that one program uses."""
 _BRANDS = re.compile(r"nvidia|geforce|quadro|tesla|rtx|[^a-z0-9.]")
+_USUAL = ("RTX 3060", "RTX 4090", "A100")
+"""That are named to somebody whose word is like no card's."""
 _MOST_GIB = 1024
 """Of one card: more is a number in MB."""
 
@@ -51,7 +54,7 @@ class Card:
 def card_of(text: str) -> Card:
     """The card that is named, or one of a size (`24`, `24 GB`), or several in one machine (`2x24`, `2x4090`).
 
-    Raises BadInput with the known names.
+    Raises BadInput with the names that are nearest.
     """
     if several := _SEVERAL.fullmatch(text.lower().replace(" ", "")):
         one, count = card_of(several[2]), int(several[1])
@@ -62,9 +65,9 @@ def card_of(text: str) -> Card:
         return Card(name, gib - max(_DRIVER_GIB, _DRIVER_SHARE * gib))
     size = _SIZE.fullmatch(text.lower().replace(" ", ""))
     if not size or not 1 <= float(size[1]) <= _MOST_GIB:
-        raise BadInput(
-            f"no card is known as {text[:40]!r}; give a size in GB, such as 24 or 2x24, or one of {', '.join(_MIB)}"
-        )
+        near = difflib.get_close_matches(_key(text[:40]), named, 3) or map(_key, _USUAL)
+        like = ", ".join(named[key] for key in near)
+        raise BadInput(f"no card is known as {text[:40]!r}; give a size in GB, such as 24 or 2x24, or one of {like} …")
     return card_of_size(float(size[1]))
 
 

@@ -18,6 +18,7 @@ from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result, Settled, Stage, expected
 from tunesmith.tools.models.bundled import BUNDLED, BundledModel, bundled_names
 from tunesmith.tools.models.families import FAMILIES
+from tunesmith.tools.models.find import find_model
 from tunesmith.tools.models.folder import (
     check_hub_revision,
     check_model_folder,
@@ -27,9 +28,10 @@ from tunesmith.tools.models.folder import (
     sealed_as,
 )
 from tunesmith.tools.models.hub import HUB_ID, inspect_hub, is_commit, newest_commit, of_link
-from tunesmith.tools.models.known_bases import KnownBase, known_base
+from tunesmith.tools.models.known_bases import known_base
 from tunesmith.tools.models.measuring import FOUR, MEASURED_AT, SIXTEEN, Asked, Measuring, choose
 from tunesmith.tools.models.model_files import wanted_files, weight_bytes
+from tunesmith.tools.models.model_names import shape_of
 from tunesmith.tools.models.quantized_base import UNKNOWN, Making, is_quantized_here
 from tunesmith.tools.models.shape import ModelShape
 
@@ -148,19 +150,25 @@ def usual_context(facts: Facts) -> BaseContext:
 
 def _inspected(request: BaseRequest, inputs: Inputs) -> BaseContext:
     """The model itself."""
-    source, here = source_of(request.model), _is_here(request, inputs.store)
+    source, here = source_of(request.model), inputs.here and _is_here(request, inputs.store)
     if source == "bundled":
         return BaseContext(here, config=BUNDLED[request.model].config)
     if source == "hub":
-        if (listed := _listed_alone(request)) is not None:
-            return BaseContext(here, 2 * listed.parameters, config=listed.config)
+        if (not request.revision or not inputs.here) and (known := known_base(request.model)) is not None:
+            return BaseContext(here, 2 * known.parameters, config=known.config)
         check_hub_revision(request.revision, request.model)
         try:
             hub_model = inspect_hub(request.model, request.revision)
-            return BaseContext(here, hub_model.bytes, config=hub_model.config)
         except StepFailed:
             return BaseContext(here)  # the plan says that nobody knows
+        if not hub_model.config:
+            where = f"{request.model} at {request.revision[:12]}"
+            raise BadInput(f"{where} has no config.json: it is not a transformers model; take a version that has one")
+        return BaseContext(here, hub_model.bytes, config=hub_model.config)
     folder = expanded(request.model)
+    if not inputs.here:  # its config decides; the weights may lie where it would be taught
+        model = find_model(request.model)[0]
+        return BaseContext(here, 2 * model.parameters, config=model.config)
     looked = check_model_folder(folder)
     size = sum(wanted_files(folder).values())
     sealed = sealed_as(folder)
@@ -168,17 +176,28 @@ def _inspected(request: BaseRequest, inputs: Inputs) -> BaseContext:
 
 
 def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
-    """A model of the role, by what the bundle or the folder says of it; of a hub's it shows only when it is here."""
+    """A model of the role, by what the bundle, the folder or the list says of it; of any other one by `foreseen`."""
     if source_of(request.model) == "folder":
         folder = expanded(request.model)
-        bytes_ = weight_bytes(folder)
-        name, parameters, config = folder.name, bytes_ // 2, read_config(folder)  # two bytes each, in 16 bits
-    elif (model := BUNDLED.get(request.model) or known_base(request.model)) is not None:
-        name, parameters, config = model.title, model.parameters, dict(model.config)
-        bytes_ = model.folder_bytes if isinstance(model, BundledModel) else 2 * parameters
-    else:
+        config = read_config(folder)
+        bytes_ = weight_bytes(folder) or 2 * shape_of(config, 0).parameters
+        return _expected(request, folder.name, bytes_, bytes_ // 2, config)  # two bytes each, in 16 bits
+    if (model := BUNDLED.get(request.model) or known_base(request.model)) is None:
         return None
-    known = {"name": name, "parameters": parameters, "config": config, MEASURED_AT: request.measuring}
+    bytes_ = model.folder_bytes if isinstance(model, BundledModel) else 2 * model.parameters
+    return _expected(request, model.title, bytes_, model.parameters, model.config)
+
+
+def foreseen(request: BaseRequest, context: BaseContext) -> Artifact | None:
+    """A model of the hub by the config that was read there."""
+    if not context.config or not context.bytes:
+        return None
+    parameters = shape_of(context.config, context.bytes // 2).parameters
+    return _expected(request, request.model.rpartition("/")[2], context.bytes, parameters, context.config)
+
+
+def _expected(request: BaseRequest, name: str, bytes_: int, parameters: int, config: Mapping[str, object]) -> Artifact:
+    known = {"name": name, "parameters": parameters, "config": dict(config), MEASURED_AT: request.measuring}
     return expected(request.role, bytes_, **known)
 
 
@@ -186,11 +205,6 @@ def _need_commit(request: BaseRequest, inputs: Inputs) -> None:
     """A price by the list alone is no plan to start: nobody knows yet which files are meant. Raises BadInput."""
     if source_of(request.model) == "hub":
         check_hub_revision(request.revision, request.model)
-
-
-def _listed_alone(request: BaseRequest) -> KnownBase | None:
-    """A listed model whose commit nobody has looked up yet, as in a forecast: the list prices it."""
-    return None if request.revision else known_base(request.model)
 
 
 def _is_here(request: BaseRequest, store: Store) -> bool:
@@ -308,7 +322,7 @@ def _folder(name: str, bytes_: int) -> _Cost:
 
 def _hub(request: BaseRequest, bytes_: int | None) -> _Cost:
     """At 20 MB a second; where the hub told no size, the plan says so."""
-    if _listed_alone(request) is None:
+    if request.revision or known_base(request.model) is None:
         check_hub_revision(request.revision, request.model)
     commit = request.revision[:12] or "its newest commit"
     name, what = request.model, f"{request.model} at {commit} (safetensors, config and tokenizer only)"
@@ -326,6 +340,7 @@ _RUN_RULES = {"base": RunRule.OWN, "driver": RunRule.DRIVER}
 
 STAGE = Stage(
     "base", BaseRequest, BaseResult, plan, inspect_inputs, expected_artifact,
+    foreseen=foreseen,
     usual_context=usual_context,
     check_before_start=_need_commit,
     settle=settle,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tunesmith.memory.errors import BadInput
 from tunesmith.tools.models.shape import ModelShape
 
 _KEYS = (
@@ -36,8 +37,12 @@ class NamedModel:
 
     @property
     def parameters(self) -> int:
-        """All of them."""
-        return self.shape.parameters
+        """All of them. Raises BadInput for a config without the sizes that decide."""
+        try:
+            return self.shape.parameters
+        except (KeyError, TypeError, ValueError) as error:  # a config may leave anything out
+            why = f"the config of {self.name} does not say its sizes ({error}): no arithmetic can be done"
+            raise BadInput(why) from None
 
 
 def _model(

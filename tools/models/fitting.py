@@ -8,7 +8,7 @@ where nothing fits nothing is named.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from tunesmith.tools.core.stage import Fitting
@@ -105,47 +105,6 @@ class Training:
         return runtime_on_cpu_bytes(
             shape, rows=self.rows_at_once, row_tokens=self.longest_row_tokens, checkpointing=self.checkpointing
         )
-
-
-def training_that_fits(
-    asked: Training,
-    config: Mapping[str, object],
-    free_bytes: int,
-    *,
-    fewer: Callable[[int], str] = "micro_batch={}".format,
-    fewest: int = 1,
-) -> tuple[Fitting, ...]:
-    """Settings with which a training that does not fit would, as they are typed; else the largest base that would.
-
-    `fewer` types so many rows at once; `fewest` is how few the stage takes.
-    """
-
-    def fits(way: Training) -> bool:
-        return way.peak_bytes(config) <= free_bytes
-
-    bits = (asked,) if asked.load_in_4bit else (asked, replace(asked, load_in_4bit=True))
-    ways = [way for start in bits if (way := next(filter(fits, _smaller_micro_batches(start, fewest)), None))]
-    named = [Fitting(settings=_typed(asked, way, fewer), peak_bytes=way.peak_bytes(config)) for way in ways]
-    least = replace(asked, checkpointing=True)
-    return tuple(named) or largest_that_fits(lambda model: least.peak_bytes(model.config), free_bytes)
-
-
-def _smaller_micro_batches(start: Training, fewest: int) -> Iterator[Training]:
-    """The same step: all rows at once, its activations computed again, then fewer and fewer rows at once."""
-    yield start
-    micro_batches = [rows for rows in range(start.rows_at_once, fewest - 1, -1) if start.rows_at_once % rows == 0]
-    yield from (replace(start, checkpointing=True, rows_at_once=rows) for rows in micro_batches)
-
-
-def _typed(asked: Training, way: Training, fewer: Callable[[int], str]) -> str:
-    typed = []
-    if way.rows_at_once < asked.rows_at_once:
-        typed.append(fewer(way.rows_at_once))
-    if way.checkpointing and not asked.checkpointing:
-        typed.append("activation_checkpointing=on")
-    if way.load_in_4bit and not asked.load_in_4bit:
-        typed.append("load_in_4bit=true")
-    return ", ".join(typed)
 
 
 _LESS_WORK: Mapping[Rounding, tuple[Rounding, ...]] = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.tools.models.bundled import BUNDLED
-from tunesmith.tools.models.families import config_of
+from tunesmith.tools.models.families import KNOWN_MODELS, config_of
 from tunesmith.tools.models.folder import read_config
 from tunesmith.tools.models.model_names import shape_of
 
@@ -41,6 +41,8 @@ class KnownBase:
     config: Mapping[str, object]
     why: str = ""
     on_hub: bool = False
+    revision: str = ""
+    """The commit on the hub that was looked up; empty: none was."""
 
     @property
     def parameters(self) -> int:
@@ -56,10 +58,12 @@ def known_bases(*, on_card: bool) -> tuple[KnownBase, ...]:
 
 
 def known_base(model: str) -> KnownBase | None:
-    """The listed model of this name, a packaged one's other names included; None for any other."""
+    """The model of this name by what is written down of it: a packaged one, by each of its names, or one of the known
+    families by its hub id; None for any other."""
     if model in BUNDLED:
         return _packaged(model)
-    return next((_hub(*entry) for entry in _ON_HUB if entry[0] == model), None)
+    entry = next((entry for entry in _ON_HUB if entry[0] == model), (model, "", ""))
+    return _hub(*entry) if any(known.name == model for known in KNOWN_MODELS) else None
 
 
 def own_model(folder: Path) -> KnownBase:

@@ -7,22 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tunesmith.memory.errors import BadInput, TunesmithError
-from tunesmith.tools.core.local_paths import expanded, is_folder
+from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import GIB, Facts, PlanQuestion
+from tunesmith.tools.evaluation.judge import judge_to_fetch
+from tunesmith.tools.models.base import settle
 from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.models.find import find_model
+from tunesmith.tools.models.hub import inspect_hub
 from tunesmith.tools.models.known_bases import KnownBase, known_base, known_bases, own_model
-from tunesmith.tools.pipeline import planning_facts, there
+from tunesmith.tools.pipeline import there
 from tunesmith.tools.pipeline.behaviour_plan import OwnRows, Pace, plan_for
-from tunesmith.tools.pipeline.forecast import forecast
+from tunesmith.tools.pipeline.forecast import facts_now, forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, placed, settled
 from tunesmith.tools.pipeline.workspace import Workspace
-from tunesmith.tools.serving.eviction import machine_for_a_step
 
 PACE_LIMIT_S: Mapping[Pace, float] = {"fast": 30 * 60, "full": 2 * 3600}
 """That a whole plan may take, from the model's download to its deployment: a break, or half an afternoon; the choice of
 the base has to keep to it."""
+_JUDGES = "the driver is fetched to judge what code cannot compare: no judge is here"
 _LEAST_WRITER_PARAMETERS = 1_000_000_000
 """Nobody has looked at the rows of a smaller writer."""
 
@@ -64,10 +66,20 @@ class _Prices:
         return self.known[pair]
 
     def plan(self, base: KnownBase, writer: KnownBase) -> PipelinePlan:
-        """A model that writes its own rows is its own teacher: no model is served beside another."""
+        """A model that writes its own rows is its own teacher: no model is served beside another. The usual judge is
+        fetched where neither of them is it and none is there."""
         teacher = "" if _same(base, writer) else writer.model
-        plan = plan_for(self.folder, self.pace, model=base.model, teacher=teacher, judged=self.judged, own=self.own)
-        return placed(plan, self.on)
+        packaged = {one.title for one in (base, writer) if one.model in BUNDLED}
+        judge = judge_to_fetch(self.ws.store.home, packaged) if self.judged else ""
+        plan = plan_for(
+            self.folder, self.pace, model=base.model, teacher=teacher, judged=self.judged, judge=judge, own=self.own
+        )
+        commits = {one.model: {"revision": one.revision} for one in (base, writer) if one.revision}
+        steps = [
+            spec.model_copy(update={"fields": spec.fields | commits.get(str(spec.fields.get("model")), {})})
+            for spec in plan.steps
+        ]
+        return placed(plan.with_steps(tuple(steps)), self.on)
 
 
 def plan_here(
@@ -88,15 +100,16 @@ def plan_here(
     The largest base whose whole plan fits memory and PACE_LIMIT_S, and for it the strongest writer, no smaller than the
     base; with `own` rows none. With a card models of the hub count too: after a yes they are looked up there. Raises
     BadInput as `plan_for` does, and for a model that is named and cannot be had. What can go there is carried out `on`
-    another machine, and priced by it.
+    another machine, and priced by it. For a machine that is only asked about nothing is looked up that is written down.
     """
-    facts = facts or planning_facts.gather(
-        ws.store, "", vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine_for_a_step(ws.store.home)
-    )
+    facts = facts or facts_now(ws)
     prices = _Prices(ws, folder, pace, facts, judged, own, on)
     working = there.facts_for(ws, {"on": on}, facts)
     listed = known_bases(on_card=working.trains_on_gpu and working.serves_on_gpu)
-    choice = _choose(prices, listed, model, writer)
+    named = [_named(name, say) if name else None for name in (model, writer)]
+    choice = _choose(prices, listed, *named)
+    if not facts.here:
+        return _reasoned(prices.plan(choice.base, choice.writer), choice)
     proposed = [one for one in (choice.base, choice.writer) if one.on_hub and one.model not in (model, writer)]
     refused = ""
     if proposed:
@@ -106,7 +119,7 @@ def plan_here(
             refused = "nobody said yes to it"
         except BadInput as error:
             refused = str(error)
-        choice = _choose(prices, [one for one in listed if not one.on_hub], model, writer)
+        choice = _choose(prices, [one for one in listed if not one.on_hub], *named)
         flag = "--writer" if model else "--model"
         reason = f"{proposed[0].title} of the hub is left out: {refused} ({flag} {proposed[0].model} takes it)"
         choice = replace(choice, reasons=(*choice.reasons, reason))
@@ -121,8 +134,12 @@ def _question(proposed: Sequence[KnownBase]) -> PlanQuestion:
 
 
 def _settled(prices: _Prices, choice: _Choice, say: Callable[[str], None]) -> PipelinePlan:
-    plan = settled(prices.plan(choice.base, choice.writer), say)
-    return plan.model_copy(update={"reasons": choice.reasons})
+    return _reasoned(settled(prices.plan(choice.base, choice.writer), say), choice)
+
+
+def _reasoned(plan: PipelinePlan, choice: _Choice) -> PipelinePlan:
+    judge = (_JUDGES,) if any(spec.fields.get("role") == "driver" for spec in plan.steps) else ()
+    return plan.model_copy(update={"reasons": (*choice.reasons, *judge)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +149,12 @@ class _Choice:
     reasons: tuple[str, ...]
 
 
-def _choose(prices: _Prices, listed: Sequence[KnownBase], model: str, writer: str) -> _Choice:
+def _choose(prices: _Prices, listed: Sequence[KnownBase], model: KnownBase | None, writer: KnownBase | None) -> _Choice:
     limit = PACE_LIMIT_S[prices.pace]
-    bases = [_named(model)] if model else list(reversed(listed))  # the largest that fits the time goes first
+    bases = [model] if model else list(reversed(listed))  # the largest that fits the time goes first
     skipped: list[tuple[KnownBase, _Price]] = []
     for base in bases:
-        writers = [_named(writer)] if writer else _writers(base, listed, prices)
+        writers = [writer] if writer else _writers(base, listed, prices)
         least = prices.of(base, writers[-1])
         if least.within(limit):
             break
@@ -164,19 +181,16 @@ def _writers(base: KnownBase, listed: Sequence[KnownBase], prices: _Prices) -> l
     return sorted(able, key=lambda one: (one.parameters, not _same(one, base)), reverse=True)
 
 
-def _named(model: str) -> KnownBase:
-    """A model that the user names; of one that is not listed its config says how large it is, where it can be read."""
+def _named(model: str, say: Callable[[str], None]) -> KnownBase:
+    """A model that the user names; of one that is not listed its config says how large it is. Raises BadInput."""
     if (known := known_base(model)) is not None:
         return known
-    try:
-        return own_model(path) if is_folder(path := expanded(model)) else _on_hub(model)
-    except TunesmithError:  # it shows when it is fetched; the plan is made without a size
-        return KnownBase(model, model, "", {})
-
-
-def _on_hub(model: str) -> KnownBase:
-    hub_model, _commit = find_model(model)
-    return KnownBase(model, hub_model.name, "", hub_model.config)
+    looked_up = settle({"model": model})
+    for sentence in looked_up.notes:
+        say(sentence)
+    commit = str(looked_up.fields.get("revision", ""))
+    config = inspect_hub(model, commit).config if commit else find_model(model)[0].config
+    return KnownBase(model, Path(model).name, "", config, revision=commit)
 
 
 def _minutes(seconds: float) -> str:

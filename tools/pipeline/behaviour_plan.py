@@ -53,12 +53,14 @@ def plan_for(
     model: str = "bundled",
     teacher: str = "bundled-1.5b",
     judged: bool = True,
+    judge: str = "",
     own: OwnRows | None = None,
 ) -> PipelinePlan:
     """The whole pipeline for the behaviour in `folder`, held to its suites and the bundled general and tool cases.
 
     `teacher` writes the rows; empty: the model itself does. `judged`: a judge reads the held-out cases where code
-    cannot tell. With `own` rows none is written. Raises BadInput for a folder that is no such behaviour.
+    cannot tell; `judge` is fetched for that; empty: one is there. With `own` rows none is written. Raises BadInput for
+    a folder that is no such behaviour.
     """
     behaviour = load_behaviour(str(folder))
     check_answer_lengths(behaviour)
@@ -68,8 +70,8 @@ def plan_for(
     suites = [*named[:1], *BUNDLED, *named[1:]]
     tokens = {"max_tokens": max(96, behaviour.max_tokens)}  # 96, as always: other blocks answer in sentences
     # At the fast pace the reading back has to do: a judge costs the start of its server, and a minute for 150 rows.
-    judge = "none" if pace == "fast" or own else "teacher" if teacher else "base"
-    critique: dict[str, object] = {"suites": suites, "on_leak": "drop", "judge": judge}
+    reader = "none" if pace == "fast" or own else "teacher" if teacher else "base"
+    critique: dict[str, object] = {"suites": suites, "on_leak": "drop", "judge": reader}
     critique["held_out"] = own.blind if own else sizes["held_out"]
     if own:
         critique["contradictory"] = own.contradictory
@@ -91,8 +93,8 @@ def plan_for(
         ("evaluate", {"arm": "quantized", **tokens}),
         ("deploy", {"arm": "quantized"}),
     ]
-    if teacher:
-        steps.insert(2, ("base", {"model": teacher, "role": "teacher"}))
+    more = (("teacher", teacher), ("driver", judge))
+    steps[2:2] = [("base", {"model": model, "role": role}) for role, model in more if model]
     specs = tuple(StepSpec(stage=stage, fields=parse_fields(stage, fields)) for stage, fields in steps)
     plan = PipelinePlan(name=behaviour.name, goal=f"{behaviour.when}: {behaviour.what}", steps=specs)
     check_pipeline(plan, have=())

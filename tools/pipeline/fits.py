@@ -60,9 +60,9 @@ STEPS: Mapping[str, Step] = {
     "base": Step("base", {"model": "owner/model", "revision": "0" * 40}),  # a commit, so that no hub is asked for one
     "baseline": Step("baseline"),
     "generate": Step("generate"),
-    "preflight": Step("preflight"),
+    "preflight": Step("preflight", {"load_in_4bit": False}),
     "preflight at 4 bits": Step("preflight", {"load_in_4bit": True}),
-    "train": Step("train"),
+    "train": Step("train", {"load_in_4bit": False}),
     "train at 4 bits": Step("train", {"load_in_4bit": True}),
     "evaluate": Step("evaluate"),
     "merge": Step("merge"),
@@ -135,10 +135,21 @@ class Fits:
         return tuple(task for task in self.tasks if task.task == work and precision in ("", task.precision))
 
 
-def facts_here(store: Store, *, vllm: str | None, card: Card | None = None) -> Facts:
-    """What plans may know of this machine; with other cards in it, all of their memory and of the RAM."""
+def facts_here(store: Store, *, vllm: str | None, card: Card | None = None, ram_gib: float = 0.0) -> Facts:
+    """What plans may know of this machine; of one with other cards in it, all of their memory and of the RAM.
+
+    With other RAM and no card it is one without any. The disk of another machine refuses nothing.
+    """
     facts = planning_facts.gather(store, "", vllm=vllm, machine=machine_for_a_step(store.home))
-    return with_card(facts.machine, card, home=store.home) if card else replace(facts, artifacts={})
+    machine, bytes_ = facts.machine, int(ram_gib * GIB)
+    if ram_gib:
+        machine = replace(machine, ram_total_bytes=bytes_, ram_free_bytes=bytes_, swap_free_bytes=0)
+    if card:
+        return with_card(machine, card, home=store.home)
+    if not ram_gib:
+        return replace(facts, artifacts={})
+    machine = replace(machine, disk_free_bytes=sys.maxsize, gpus=())
+    return replace(facts, artifacts={}, machine=machine, vllm=_ANY_VLLM, served=frozenset(), here=False)
 
 
 def with_card(machine: Machine, card: Card | float, *, home: Path = Path()) -> Facts:
@@ -151,17 +162,12 @@ def with_card(machine: Machine, card: Card | float, *, home: Path = Path()) -> F
     bytes_ = int(card.free_gib * GIB)
     gpus = tuple(Gpu(index, card.name, bytes_, bytes_, _NEWEST_CAPABILITY, "") for index in range(card.count))
     there = replace(machine, ram_free_bytes=machine.ram_total_bytes, disk_free_bytes=sys.maxsize, gpus=gpus)
-    return Facts(home, there, "", _ANY_VLLM)
+    return Facts(home, there, "", _ANY_VLLM, here=False)
 
 
 def fits(model: NamedModel, facts: Facts, *, revision: str = "") -> Fits:
     """Every task for a model. Raises BadInput for a config without the sizes that decide."""
-    try:
-        shape = model.shape
-    except (KeyError, TypeError, ValueError) as error:  # a hub's config may leave anything out
-        raise BadInput(
-            f"the config of {model.name} does not say its sizes ({error}): no arithmetic can be done"
-        ) from None
+    parameters, shape = model.parameters, model.shape
     plans = plans_of(model, facts)
     measured = {bits: _plan("baseline", _with_artifacts(model, facts, measuring=bits), {}) for bits in (SIXTEEN, FOUR)}
     bits = SCHEME if plans["base"].request["measuring"] == FOUR else "bf16"
@@ -178,9 +184,7 @@ def fits(model: NamedModel, facts: Facts, *, revision: str = "") -> Fits:
         Task("serve", "bf16", plans["deploy merged"]),
         *(Task("serve", scheme, plans[f"deploy {scheme}"]) for scheme in ("W8A8", "W4A16")),
     )
-    return Fits(
-        model.name, revision, shape.parameters, shape.active_parameters, tasks, facts.machine, model.approximate
-    )
+    return Fits(model.name, revision, parameters, shape.active_parameters, tasks, facts.machine, model.approximate)
 
 
 def fits_of_listed(facts: Facts) -> tuple[tuple[KnownBase, Fits], ...]:

@@ -7,16 +7,19 @@ really there, when its turn comes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import Artifact
+from tunesmith.tools.core.estimate import Lack
 from tunesmith.tools.core.format import size
-from tunesmith.tools.core.stage import Estimate, Facts, Inputs
-from tunesmith.tools.machine.measure import measure_machine
+from tunesmith.tools.core.stage import Estimate, Facts, Fitting, Inputs, Request
 from tunesmith.tools.machine.vllm_program import no_vllm
+from tunesmith.tools.models.fitting import ANOTHER_BASE
 from tunesmith.tools.models.measuring import answers_for
+from tunesmith.tools.models.model_names import named_model
 from tunesmith.tools.pipeline import catalog, planning_facts, there
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, parse_request
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -38,7 +41,16 @@ class Forecast:
     decided: Mapping[str, object] = field(default_factory=dict)
     """The request with what its plan chooses; empty where there is no plan yet."""
     lacks: tuple[str, ...] = ()
-    """Memory or disk that it would not find as the machine is now."""
+    """Why it could not be done as the machine is now; of memory and disk a Lack each."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Field of `decided` → why its plan chose it."""
+    fitting: tuple[Fitting, ...] = ()
+    """Where memory is lacking: what would fit, best first."""
+
+    @property
+    def never(self) -> Lack | None:
+        """What it lacks on this machine whatever other programs let go of."""
+        return next((lack for lack in self.lacks if isinstance(lack, Lack) and lack.lasting), None)
 
 
 def forecast(ws: Workspace, plan: PipelinePlan, *, facts: Facts | None = None) -> list[Forecast]:
@@ -46,9 +58,7 @@ def forecast(ws: Workspace, plan: PipelinePlan, *, facts: Facts | None = None) -
 
     `facts` are gathered now where they are not given, as for several plans that are held against each other.
     """
-    if facts is None:
-        machine = machine_for_a_step(ws.store.home)
-        facts = planning_facts.gather(ws.store, "", vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
+    facts = facts or facts_now(ws)
     prices = []
     for spec in plan.steps_to_run:
         price, artifact = _forecast_step(ws, spec.stage, spec.fields, facts)
@@ -85,13 +95,17 @@ def _forecast_step(
     unknown = Forecast(stage, entry.summary)
     try:
         request = parse_request(stage, fields)
-        context = declared.inspect_inputs(request, Inputs(ws.store, facts.run, facts.artifacts))
+        context = declared.inspect_inputs(request, Inputs(ws.store, facts.run, facts.artifacts, facts.here))
         facts = there.facts_for(ws, request, facts)
     except TunesmithError as error:
         return replace(unknown, refused=str(error)), None
     unknown = replace(unknown, on=facts.there)
+
+    def left(request: Request) -> Artifact | None:
+        return declared.expected_artifact(request, facts.artifacts) or declared.foreseen(request, context)
+
     try:
-        artifact = declared.expected_artifact(request, facts.artifacts)
+        artifact = left(request)
     except KeyError:  # an older version recorded less of what it is made from than this rests on
         return unknown, None
     try:
@@ -100,36 +114,61 @@ def _forecast_step(
         decided = parse_request(stage, plan.request)
     except (TunesmithError, KeyError):  # a KeyError: an older version recorded less than a price is made of
         return unknown, artifact
-    priced = replace(unknown, summary=plan.summary, estimate=plan.estimate, lacks=plan.refusals, decided=plan.request)
+    priced = replace(
+        unknown, summary=plan.summary, estimate=plan.estimate, lacks=plan.refusals, decided=plan.request,
+        reasons=plan.reasons, fitting=plan.fitting,
+    )  # fmt: skip
     try:
-        return priced, declared.expected_artifact(decided, facts.artifacts)
+        return priced, left(decided)
     except KeyError:  # as above
         return priced, artifact
 
 
 def check_ahead(ws: Workspace, plan: PipelinePlan) -> list[Forecast]:
-    """The forecast of a plan, refused where a step is known to fail, before anything of it has started.
-
-    Looked at: vLLM for the stages that serve, what every step names and inspects, and the disk that all steps need
-    together. Memory is left to each step's own turn: other programs come and go. Raises BadInput.
-    """
-    there.check_reached(ws, [spec.fields for spec in plan.steps])
-    prices = forecast(ws, plan)
-    for number, price in enumerate(prices, 1):
-        on_this = not there.is_there(plan.steps[number - 1].fields)
-        without_vllm = catalog.BY_NAME[price.stage].serves and on_this and not ws.vllm
-        if without_vllm or price.refused:
-            why = no_vllm(ws.vllm_from) if without_vllm else price.refused
-            raise BadInput(f"step {number} ({price.stage}): {why}")
-    _check_disk(ws, prices)
+    """The forecast of a plan, refused where a step is known to fail, before anything of it has started. Raises BadInput
+    as `looked_ahead` does, and for what it cannot be done for."""
+    prices, why_not = looked_ahead(ws, plan)
+    if why_not:
+        raise BadInput(why_not)
     return prices
 
 
-def _check_disk(ws: Workspace, prices: Sequence[Forecast]) -> None:
-    needed = sum(price.estimate.disk_bytes for price in prices if price.estimate)
-    free = measure_machine(ws.store.home).disk_free_bytes
+def looked_ahead(ws: Workspace, plan: PipelinePlan, facts: Facts | None = None) -> tuple[list[Forecast], str]:
+    """The forecast of a plan, and the sentence that says why this machine cannot carry it out; empty: it can.
+
+    Looked at: the disk that all steps need together, and memory that a step would lack whatever other programs let go
+    of; what these hold now is left to each step's own turn. Raises BadInput without vLLM for a stage that serves, and
+    for what a step names or inspects and that is no good.
+    """
+    there.check_reached(ws, [spec.fields for spec in plan.steps])
+    facts = facts or facts_now(ws)
+    prices = forecast(ws, plan, facts=facts)
+    for number, price in enumerate(prices, 1):
+        on_this = not there.is_there(plan.steps[number - 1].fields)
+        without_vllm = catalog.BY_NAME[price.stage].serves and on_this and not facts.vllm
+        if without_vllm or price.refused:
+            why = no_vllm(ws.vllm_from) if without_vllm else price.refused
+            raise BadInput(f"step {number} ({price.stage}): {why}")
+    needed, free = sum(price.estimate.disk_bytes for price in prices if price.estimate), facts.machine.disk_free_bytes
     if needed > free:
-        raise BadInput(
-            f"the plan needs {size(needed)} of disk in all, {size(free)} free; "
-            "make room, move TUNESMITH_HOME, or take a smaller base"
-        )
+        remedy = "make room, move TUNESMITH_HOME, or take a smaller base"
+        return prices, f"the plan needs {size(needed)} of disk in all, {size(free)} free; {remedy}"
+    lacking = [(price, lack, number) for number, price in enumerate(prices, 1) if (lack := price.never)]
+    if not lacking:
+        return prices, ""
+    price, lack, number = min(lacking, key=lambda one: _decisive(one[0], one[1]))
+    return prices, f"step {number} ({price.stage}) {lack}"
+
+
+def _decisive(price: Forecast, lack: Lack) -> tuple[float, int]:
+    """The order of what steps lack: where only another base helps comes first, the smallest such base before others, so
+    that what is advised does for the whole plan; then what lacks most."""
+    way = price.fitting[0].settings if price.fitting else ""
+    base = named_model(way.removeprefix(ANOTHER_BASE)) if way.startswith(ANOTHER_BASE) else None
+    return base.parameters if base else math.inf, lack.free_bytes - lack.needed_bytes
+
+
+def facts_now(ws: Workspace) -> Facts:
+    """What the plan of a run that is not opened yet may know of this machine."""
+    machine = machine_for_a_step(ws.store.home)
+    return planning_facts.gather(ws.store, "", vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)

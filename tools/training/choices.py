@@ -6,15 +6,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.json_values import as_float
 from tunesmith.memory.records import Artifact
-from tunesmith.tools.core.auto import AutoInt
+from tunesmith.tools.core.auto import AutoBool, AutoInt
 from tunesmith.tools.core.machine import chosen_gpus
+from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.stage import Facts, PlanQuestion
 from tunesmith.tools.data.undecided import Unverified
 from tunesmith.tools.models.fitting import CPU_TOKENS
@@ -25,8 +26,6 @@ USUAL_TOKENS = 512
 """Of the longest row, where no record says; rows of behaviours mostly have some hundred."""
 VALIDATION_ROWS = 32
 """Of each kind: enough to choose a checkpoint by; the suites are what decides."""
-BUSY_TOKENS = 1024
-"""Fewer at once leave a device waiting; then computing activations again costs less."""
 _STEPS_LEAST, _CHECKPOINTS_LEAST = 10, 4
 """Between two checkpoints, and of a training: each is written whole, and measured; of fewer than four there is little
 to choose."""
@@ -126,28 +125,37 @@ def _a_row(value: int) -> int:
 
 _FEWEST_TOKENS = 16
 """Fewer do not hold a chat template's marks and a word: such a limit is a slip."""
-SeqLen = Annotated[
-    AutoInt,
-    AfterValidator(_a_row),
-    Field(ge=0, description="Tokens of the longest row that is trained on whole; auto: of the data set's longest."),
-]
-Precision = Annotated[
-    Literal["auto", "bf16", "fp32"],
-    BeforeValidator(lambda value: {"bfloat16": "bf16", "float32": "fp32"}.get(str(value), value)),
-    Field(
-        description="Of the frozen base's arithmetic. auto: bf16; fp32 on a processor that multiplies it faster, where "
-        "it fits."
-    ),
-]
-Checkpointing = Annotated[
-    Literal["auto", "on", "off"],
-    BeforeValidator(lambda value: {"true": "on", "false": "off"}.get(str(value).lower(), value)),
-    Field(
-        description="Keep only each layer's input and compute the rest again in the backward pass: a third slower, a "
-        "fraction of the activations. auto: where memory asks for it."
-    ),
-]
-In4Bit = Annotated[bool, Field(description="Hold the frozen base as NF4, double-quantized (QLoRA).")]
+
+
+class TrainingMemory(PlacedRequest):
+    """What of a training its memory depends on: `preflight` tries it, `train` keeps it."""
+
+    lora_rank: AutoInt = Field(default=0, ge=0, le=256)
+    """Rank of the adapter's two factors; auto: by the rows."""
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the adapter's inputs that is left out at random; 0 is fastest."""
+    batch_size: AutoInt = Field(default=0, ge=0)
+    """Rows per optimiser step; auto: by the model and the number of rows."""
+    micro_batch: AutoInt = Field(default=0, ge=0)
+    """Rows in memory at once, a part of batch_size; auto: as many as fit."""
+    # 64: more than a machine holds
+    cards: AutoInt = Field(default=0, ge=0, le=64)
+    """That share each step's rows, a process each; auto: as many as are kept busy."""
+    max_seq_len_tokens: Annotated[AutoInt, AfterValidator(_a_row)] = Field(default=0, ge=0)
+    """Tokens of the longest row that is trained on whole; auto: of the data set's longest."""
+    precision: Annotated[
+        Literal["auto", "bf16", "fp32"],
+        BeforeValidator(lambda value: {"bfloat16": "bf16", "float32": "fp32"}.get(str(value), value)),
+    ] = "auto"
+    """Of the frozen base's arithmetic. auto: bf16; fp32 on a processor that multiplies it faster, where it fits."""
+    load_in_4bit: AutoBool = None
+    """Hold the frozen base as NF4, double-quantized (QLoRA). auto: where 16 bits do not fit or are not served."""
+    activation_checkpointing: Annotated[
+        Literal["auto", "on", "off"],
+        BeforeValidator(lambda value: {"true": "on", "false": "off"}.get(str(value).lower(), value)),
+    ] = "auto"
+    """Keep only each layer's input and compute the rest again in the backward pass: a third slower, a fraction of the
+    activations. auto: where memory asks for it."""
 
 
 def row_limit(base: Artifact, dataset: Artifact) -> tuple[int, str]:
@@ -170,16 +178,6 @@ def too_long(limit: int, base: Artifact, dataset: Artifact) -> tuple[str, ...]:
     return (
         f"{problem}, and max_seq_len_tokens={limit}; try max_seq_len_tokens={row_limit(base, dataset)[0]}, or {ways}",
     )
-
-
-def faster_precision(facts: Facts) -> tuple[str, str]:
-    """bf16, or fp32 where a processor multiplies that faster, having no instructions for bf16; and the reason."""
-    rates = facts.training_rates
-    if facts.trains_on_gpu or rates.bf16_flops >= rates.fp32_flops:
-        return "bf16", ""
-    known = "was measured to multiply" if rates.measured else "has no instructions for bf16: it multiplies about"
-    fp32, bf16 = (f"{flops / 1e9:,.0f} GFLOP/s" for flops in (rates.fp32_flops, rates.bf16_flops))
-    return "fp32", f"this processor {known} {fp32} in fp32 and {bf16} in bf16"
 
 
 def steps_of(dataset: Artifact, epochs: float, variants_per_epoch: int, batch_size: int) -> int:
@@ -238,22 +236,3 @@ def tokens_at_once(rows: int, tokens_per_row: float, max_seq_len_tokens: int, *,
 def largest_part(rows: int) -> int:
     """The largest number of rows below `rows` that divides it, so that it divides the whole batch too."""
     return max(part for part in range(1, rows) if rows % part == 0)
-
-
-class Attempt(Protocol):
-    """What of a request the memory of training depends on."""
-
-    @property
-    def lora_rank(self) -> int: ...
-    @property
-    def max_seq_len_tokens(self) -> int: ...
-    @property
-    def precision(self) -> str: ...
-    @property
-    def load_in_4bit(self) -> bool: ...
-    @property
-    def activation_checkpointing(self) -> str: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def micro_batch(self) -> int: ...

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 
 from pydantic import Field
 
 from tunesmith.memory.records import Artifact
-from tunesmith.tools.core.auto import AutoInt
 from tunesmith.tools.core.estimate import estimate, room
-from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Fitting, Plan, Result, Stage, pinned
+from tunesmith.tools.models.decisions import Decided
 from tunesmith.tools.models.fitting import ANOTHER_BASE, largest_that_fits
 from tunesmith.tools.models.measuring import (
     FOUR,
@@ -32,49 +31,33 @@ from tunesmith.tools.serving.budget import (
     server_of,
 )
 from tunesmith.tools.serving.context_settings import context_settings_of
-from tunesmith.tools.training.choices import Checkpointing, In4Bit, Precision, SeqLen, too_long
-from tunesmith.tools.training.train import (
-    decide_micro_batches,
-    fitting_settings,
-    not_served,
-    rank_of,
-    training_bytes,
-    workload,
-)
+from tunesmith.tools.training.choices import TrainingMemory, too_long
+from tunesmith.tools.training.train import settled, tried_by
 
 ANSWER_TOKENS = 24
 """Enough for two paths through vLLM to part company, few enough for a CPU."""
-_OF_ROWS = ("max_seq_len_tokens", "precision")
-"""What it decides as training will, and says why."""
+_ROWS_MOST = 64
 # On two cores, with the bundled model.
 _LINKED_S = 3.0
 """To render every row, make an adapter of zeros and have a server load it, beside what is computed."""
 
 
-class PreflightRequest(PlacedRequest):
-    """How much to try."""
+class PreflightRequest(TrainingMemory):
+    """How much to try, and the training that is tried: what is `auto` (0) of it is decided as training will."""
 
     # Eight: rows of every origin, two or three of each.
-    rows: int = Field(default=8, ge=2, le=64)
-    """Training rows to try the chain on."""
-    lora_rank: AutoInt = Field(default=0, ge=0, le=256)
-    """Rank of the adapter that will be trained; auto: as training would choose."""
-    max_seq_len_tokens: SeqLen = 0
-    precision: Precision = "auto"
-    load_in_4bit: In4Bit = False
-    activation_checkpointing: Checkpointing = "auto"
-    micro_batch: AutoInt = Field(default=0, ge=0)
-    """Rows in memory at once, as training will have it; auto: as many as fit."""
-
-    @property
-    def batch_size(self) -> int:
-        """Rows of each of the two optimiser steps."""
-        return max(2, self.rows // 2)
+    rows: int = Field(default=8, ge=2, le=_ROWS_MOST)
+    """Training rows to try the chain on; as many as are in memory at once, if that is more."""
 
     @property
     def rows_at_once(self) -> int:
-        """Of these rows, those that are in memory at once."""
-        return min(self.micro_batch or self.batch_size, self.batch_size)
+        """Of these rows, those that are in memory at once, as in training."""
+        return min(self.micro_batch or max(2, self.rows // 2), self.rows)
+
+    @property
+    def step_rows(self) -> int:
+        """Rows of each of the two optimiser steps."""
+        return max(2, self.rows // 2, self.rows_at_once)
 
 
 class Check(Result):
@@ -97,16 +80,18 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
     measured, context_settings = measured_base(facts), context_settings_of(facts.artifacts)
     need_vllm(facts)
-    if not request.lora_rank:
-        request = request.model_copy(update={"lora_rank": rank_of(request, base, dataset)})
-    decided, why = decide_micro_batches(request, facts, base, dataset)
-    request = request.model_copy(update=decided)
+    training, decided, why = settled(tried_by(request), facts, base, dataset)
+    at_once = decided.way.rows_at_once
+    fields = training.model_dump(include={*TrainingMemory.model_fields})
+    more = {"micro_batch": at_once, "rows": min(max(request.rows, at_once), _ROWS_MOST)}
+    request = request.model_copy(update={**fields, **more})
+    peaks = _peaks(request, facts, decided.way.peak_bytes(base.config))
     price = estimate(
         "preflight", facts, seconds=_seconds(request, facts, base, dataset), rates=facts.training_rates,
-        like="", **_peaks(request, facts, base, dataset), cards=_server(request, facts).cards,
+        like="", **peaks, cards=_server(request, facts).cards,
         disk_bytes=50_000_000,  # probes and the checkpoint of a few steps, all gone at the end
     )  # fmt: skip
-    fitting = _fitting_settings(request, facts, base, dataset)
+    fitting = _fitting_settings(request, facts, decided)
     bits = "4-bit NF4" if request.load_in_4bit else request.precision
     return Plan(
         stage="preflight",
@@ -126,12 +111,10 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
         pins=context_settings.pins,
         estimate=price,
         writes=("an adapter that is thrown away",),
-        reasons={name: why[name] for name in _OF_ROWS if name in why},
-        refusals=(
-            *too_long(request.max_seq_len_tokens, base, dataset),
-            *room(price, facts, remedy="a smaller base, or stopping another program", fitting=fitting),
-        )
-        or not_served(request, facts, base),
+        reasons={name: reason for name, reason in why.items() if name in PreflightRequest.model_fields},
+        refusals=too_long(request.max_seq_len_tokens, base, dataset)
+        + room(price, facts, remedy="a smaller base, or stopping another program", fitting=fitting)
+        or decided.refusals,
         fitting=fitting,
     )
 
@@ -142,11 +125,11 @@ def _seconds(request: PreflightRequest, facts: Facts, base: Artifact, dataset: A
     trained = training_seconds(
         base.config,
         facts.training_rates,
-        tokens=2.0 * request.batch_size * dataset.count("tokens_per_row"),
-        micro_steps=2,
+        tokens=2.0 * request.step_rows * dataset.count("tokens_per_row"),
+        micro_steps=2 * math.ceil(request.step_rows / request.rows_at_once),
         on_card=facts.trains_on_gpu,
         checkpointing=request.activation_checkpointing == "on",
-        load_in_4bit=request.load_in_4bit,
+        load_in_4bit=bool(request.load_in_4bit),
         precision=request.precision,
     )
     asked = asking_seconds(facts, measured_base(facts), answers=2 * request.rows, answer_tokens=ANSWER_TOKENS)
@@ -154,27 +137,18 @@ def _seconds(request: PreflightRequest, facts: Facts, base: Artifact, dataset: A
     return Seconds(_LINKED_S + LAB_START_S + trained.total) + asked
 
 
-def _fitting_settings(
-    request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact
-) -> tuple[Fitting, ...]:
+def _fitting_settings(request: PreflightRequest, facts: Facts, decided: Decided) -> tuple[Fitting, ...]:
     """Settings with which the training half would fit; a smaller base where none does, or the serving half does not."""
-    rows, serving = request.rows_at_once, _with_its_server(request, facts)
-    served = sum(serving.values())
-    named: tuple[Fitting, ...] = ()
-    if served <= facts.serving_free_bytes:
-        named = fitting_settings(
-            request, facts, base, dataset, batch_size=rows, fewer=lambda few: f"rows={2 * few}", fewest=2
-        )
-        if not named or not named[0].settings.startswith(ANOTHER_BASE):
-            least = serving["vram_bytes" if facts.trains_on_gpu else "ram_bytes"]  # the other half, whatever is set
-            return tuple(one.model_copy(update={"peak_bytes": max(one.peak_bytes, least)}) for one in named)
-    asked = workload(request, base, dataset, batch_size=rows, on_cpu=not facts.trains_on_gpu)
-    asked = replace(asked, checkpointing=True)
+    serving = _with_its_server(request, facts)
+    own = [one for one in decided.fitting if not one.settings.startswith(ANOTHER_BASE)]
+    if sum(serving.values()) <= facts.serving_free_bytes and (own or not decided.fitting):
+        least = serving["vram_bytes" if facts.trains_on_gpu else "ram_bytes"]  # the other half, whatever is set
+        return tuple(one.model_copy(update={"peak_bytes": max(one.peak_bytes, least)}) for one in own)
     context = context_settings_of(facts.artifacts).context_tokens
 
     def needs(model: NamedModel) -> int:
         serving = min(measuring_bytes(model.config, facts, bits, context) for bits in (SIXTEEN, FOUR))
-        return max(asked.peak_bytes(model.config), serving)
+        return max(decided.bytes_of(model), serving)
 
     return largest_that_fits(needs, min(facts.training_free_bytes, facts.serving_free_bytes))
 
@@ -191,21 +165,16 @@ def _server(request: PreflightRequest, facts: Facts) -> ServerMemory:
     return server_of(facts, measured_base(facts), context, rank=rank)
 
 
-def _peaks(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact) -> dict[str, int]:
+def _peaks(request: PreflightRequest, facts: Facts, training_bytes: int) -> dict[str, int]:
     """The larger of its two halves: training, in a process that ends with it, then a server."""
-    training = training_bytes(request, base, dataset, batch_size=request.rows_at_once, on_cpu=not facts.trains_on_gpu)
     serving = _with_its_server(request, facts)
     own = "vram_bytes" if facts.trains_on_gpu else "ram_bytes"
-    return {**serving, own: max(training, serving[own])}
+    return {**serving, own: max(training_bytes, serving[own])}
 
-
-_PROBED_SETTINGS = (
-    "lora_rank", "max_seq_len_tokens", "precision", "load_in_4bit", "activation_checkpointing", "micro_batch",
-)  # fmt: skip
 
 STAGE = Stage(
     "preflight", PreflightRequest, PreflightResult, plan,
-    tries_settings_of=("train", _PROBED_SETTINGS),
+    tries_settings_of=("train", tuple(TrainingMemory.__annotations__)),
     spends=True,
     lasting=("lora_rank", "precision", "load_in_4bit", "max_seq_len_tokens"),
 )  # fmt: skip

@@ -151,11 +151,11 @@ class _Links:
             lora_rank=asked.lora_rank,
             lora_alpha=2 * asked.lora_rank,
             max_steps=2,
-            batch_size=asked.batch_size,
+            batch_size=asked.step_rows,
             micro_batch=asked.rows_at_once,
             max_seq_len_tokens=asked.max_seq_len_tokens,
             precision=asked.precision,
-            load_in_4bit=asked.load_in_4bit,
+            load_in_4bit=bool(asked.load_in_4bit),
             activation_checkpointing=asked.activation_checkpointing,
             at_once=self.at_once,
         )
@@ -163,7 +163,7 @@ class _Links:
     def _room_to_train(self) -> None:
         base, dataset, asked = self.job.inputs["base"], self.job.inputs["dataset"], self.job.request
         on_cpu = trains_on_cpu() or not measure_gpus()
-        needed_bytes = training_bytes(asked, base, dataset, batch_size=asked.rows_at_once, on_cpu=on_cpu)
+        needed_bytes = training_bytes(asked, base, dataset, on_cpu=on_cpu)
         make_room(self.job.home, ram_bytes=needed_bytes, log=self.job.log)
 
     def adapter_served(self) -> str:

@@ -16,6 +16,7 @@ from tests.fixtures.tables import table
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.price import forecast_table, price_lines, price_page
 from tunesmith.agent.commands.terminal import SafeConsole
+from tunesmith.tools.core.estimate import Lack
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.core.stage import GIB, Estimate, Plan
 from tunesmith.tools.evaluation.pairing import compare_run
@@ -98,6 +99,22 @@ def test_a_whole_arc_is_summed_in_time_and_disk_and_takes_the_highest_peak() -> 
     total = next(line for line in told.splitlines() if "total" in line)
     assert "1 min 30 s" in total and "5.0 GiB" in total and "2.0 GiB" in total
     assert "when due" in next(line for line in told.splitlines() if "deploy" in line)
+
+
+def test_what_steps_lack_stands_in_the_first_lines_of_their_plan_each_once() -> None:
+    held = Lack("RAM", 9 * GIB, 5 * GIB, ["stopping another program"], lasting=False)
+    never = Lack("VRAM", 72 * GIB, 23 * GIB, ["load_in_4bit=true"], lasting=True)
+    lacking = [
+        Forecast(p.stage, p.summary, p.estimate, lacks=lacks)
+        for p, lacks in zip(
+            map(plan, ("base", "preflight", "train", "merge"), (1, 1, 1, 1), (GIB, GIB, GIB, GIB)),
+            ((), (never,), (never,), (held,)), strict=True,
+        )
+    ]  # fmt: skip
+    title, first, second, *rest = shown(forecast_table("demo", lacking)).splitlines()
+    assert title == "plan demo" and first == f"does not fit: preflight and train: {never}"
+    assert second == f"would not fit now: merge: {held}" and not any("fit" in line for line in rest)
+    assert "fit" not in shown(forecast_table("demo", lacking[:1]))
 
 
 FALSE_ROW = "│  time    │ about 0.1 s; already agreed to"

@@ -29,6 +29,7 @@ from tunesmith.agent.words.slots import slots_of
 from tunesmith.agent.words.spelling import begins_at, canonical
 from tunesmith.agent.words.training import fingerprint, intents, own_words, source
 from tunesmith.agent.words.values import numbers_in
+from tunesmith.tools.core.auto import is_switch
 from tunesmith.tools.pipeline import catalog
 
 HERE = Path(__file__).parent
@@ -243,7 +244,8 @@ def test_the_words_name_what_there_is() -> None:
     assert set(page["stages"]) == set(catalog.BY_NAME)
     assert set(page["fields"]) <= set(known_fields()) and set(page["choices"]) <= set(known_fields())
     for field, options in page["choices"].items():
-        allowed = get_args(known_info(field).annotation)
+        info = known_info(field)
+        allowed = ("true", "false") if is_switch(info) else get_args(info.annotation)
         assert not allowed or set(options) <= {str(one) for one in allowed} | {"down_proj", "o_proj"}, field
 
 

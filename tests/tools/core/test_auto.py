@@ -1,4 +1,4 @@
-"""A number that may be left to the model reads `auto`, and 0 of an older version means the same."""
+"""What may be left to the plan reads `auto`, and 0 of an older version's number means the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.fixtures.tables import table
-from tunesmith.tools.core.auto import is_auto, readable_default, readable_value
+from tunesmith.tools.core.auto import is_auto, is_open, is_switch, readable_default, readable_value
 from tunesmith.tools.evaluation.baseline import BaselineRequest
 from tunesmith.tools.export.deploy import DeployRequest
 from tunesmith.tools.export.quantize import QuantizeRequest
@@ -18,10 +18,12 @@ from tunesmith.tools.training.train import TrainRequest
 
 WEIGHTS = {"rehearsal_weight", "value_weight", "max_kl"}
 """Where 0 is a choice of its own: none of it."""
+SWITCHES = {"load_in_4bit"}
+"""On, off or open."""
 _ROWS = ("batch_size", "micro_batch", "cards", "max_seq_len_tokens")
 OPEN: list[tuple[type[Any], set[str]]] = [
     (TrainRequest, {"lora_rank", "lora_alpha", "learning_rate", "epochs", "forms", "max_steps", "save_steps", *_ROWS}),
-    (PreflightRequest, {"lora_rank", "micro_batch", "max_seq_len_tokens"}),
+    (PreflightRequest, {"lora_rank", *_ROWS}),
     (BaselineRequest, {"context_tokens", "cards"}),
     (QuantizeRequest, {"group_size"}),
     (DeployRequest, {"port", "cards"}),
@@ -30,7 +32,7 @@ OPEN: list[tuple[type[Any], set[str]]] = [
 
 @table(("request_", "names"), OPEN)
 def test_what_is_left_to_the_model_is_auto_in_every_form(request_: type[Any], names: set[str]) -> None:
-    assert {name for name, info in request_.model_fields.items() if is_auto(info)} - WEIGHTS == names
+    assert {name for name, info in request_.model_fields.items() if is_auto(info)} - WEIGHTS - SWITCHES == names
     for value in ("auto", "AUTO", 0, "0"):
         read = request_.model_validate(dict.fromkeys(names, value))
         assert {getattr(read, name) for name in names} == {0}, "code computes with numbers"
@@ -46,9 +48,23 @@ def test_no_other_number_is_0_for_a_choice_of_the_models() -> None:
     for entry in catalog.STAGES:
         for name, info in entry.load().request.model_fields.items():
             assert "0: by" not in (info.description or "") and "0: as" not in (info.description or ""), name
-            assert readable_value(info, 0) == ("auto" if is_auto(info) and name not in WEIGHTS else 0)
+            assert readable_value(info, 0) == ("auto" if is_auto(info) and name not in WEIGHTS | SWITCHES else 0)
     with pytest.raises(ValidationError):
         BaselineRequest.model_validate({"cases_per_block": "auto"})
+
+
+@table(
+    ("given", "value", "written"),
+    [("auto", None, "auto"), (" Auto", None, "auto"), (None, None, "auto"), (True, True, True), ("true", True, True),
+     (False, False, False), ("false", False, False), (0, False, False)],
+)  # fmt: skip
+@pytest.mark.parametrize("request_", [TrainRequest, PreflightRequest])
+def test_a_switch_is_on_off_or_auto(request_: type[Any], given: object, value: bool | None, written: object) -> None:
+    info, read = request_.model_fields["load_in_4bit"], request_.model_validate({"load_in_4bit": given})
+    assert read.load_in_4bit is value and read.model_dump(mode="json")["load_in_4bit"] == written
+    assert request_.model_validate(read.model_dump(mode="json")) == read, "as it is stored, so it is read"
+    assert readable_value(info, value) == written and is_open(info, value) == (value is None)
+    assert readable_default(info) == "auto" and is_switch(info)
 
 
 def test_words_of_other_programs_for_a_value_are_taken() -> None:

@@ -19,7 +19,7 @@ from tunesmith.tools.imports.import_rows import ImportContext, ImportRequest, pl
 FACTS = Facts(Path("/home"), Machine("test", 2, 64 * GIB, 64 * GIB, 0, 64 * GIB), "r1")
 
 
-@table("characters", [20, 300, 1000, 2200, 6000])
+@table("characters", [20, 100, 600, 1000, 1500, 2200, 6000])
 def test_records_take_their_pages_and_their_log_and_not_twice_as_much(
     tmp_path_factory: pytest.TempPathFactory, characters: int
 ) -> None:
@@ -34,7 +34,7 @@ def test_records_take_their_pages_and_their_log_and_not_twice_as_much(
         store.add_rows(run, step, rows)
         store.read("PRAGMA wal_checkpoint")
         taken = sum(file.stat().st_size for file in home.iterdir()) - before
-    assert taken <= recorded_bytes(bytes_, count) + STORE_BYTES
+    assert taken <= recorded_bytes(bytes_, count) + (64 << 10), "beside it only the shared memory grows"
     assert recorded_bytes(bytes_, count) <= 2 * taken
 
 

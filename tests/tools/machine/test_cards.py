@@ -41,10 +41,17 @@ def test_of_a_size_alone_a_desktop_and_the_driver_have_their_part_which_is_said(
 
 
 @table("said", ["", "rtx", "9999", "-3", "0", "nan", "1e3", "24 TB", "a" * 500, "4090\nx"])
-def test_another_name_is_answered_with_those_that_are_known(said: str) -> None:
+def test_another_name_is_answered_with_some_that_are_known(said: str) -> None:
     with pytest.raises(BadInput, match="no card is known as") as refused:
         card_of(said)
-    assert all(name in str(refused.value) for name in _MIB) and len(str(refused.value)) < 900
+    named = str(refused.value).partition("or one of ")[2].removesuffix(" …").split(", ")
+    assert 1 <= len(named) <= 3 and {*named} <= {*_MIB} and len(str(refused.value)) < 200
+
+
+@table(("said", "nearest"), [("4900", "RTX 4090"), ("rtx 5900", "RTX 5090"), ("A6001", "RTX A6000"), ("h10", "H100")])
+def test_a_slip_in_a_name_is_answered_with_the_nearest_one(said: str, nearest: str) -> None:
+    with pytest.raises(BadInput, match=f"or one of {nearest}"):
+        card_of(said)
 
 
 @table(

@@ -52,7 +52,7 @@ class Here:
         device = facts.machine.gpus[0].name if card_gib else CPU
         rates = Rates(*(speed * rate for rate in (usual.bf16_flops, usual.fp32_flops, usual.memory_bytes_s)), 1e9)
         self._patch.setattr(deploy, "machine_for_a_step", lambda home: facts.machine)
-        return replace(facts, measured={device: rates})
+        return replace(facts, measured={device: rates}, here=True)
 
     def seconds(self, facts: Facts, pace: Pace, model: str, teacher: str) -> float:
         prices = forecast(self.ws, plan_for(self.folder, pace, model=model, teacher=teacher), facts=facts)
@@ -102,7 +102,7 @@ def test_over_any_prices_base_and_writer_are_the_largest_that_fit() -> None:
     draw, listed = random.Random(5), known_bases(on_card=True)
     for _ in range(300):
         known = {(b.model, w.model): draw.choice((5, 20, 29, 31, 90, 5000)) for b in listed for w in listed}
-        choice = _choose(Planted(known), listed, "", "")  # type: ignore[arg-type]
+        choice = _choose(Planted(known), listed, None, None)  # type: ignore[arg-type]
         base, writer = choice.base, choice.writer
         assert writer.parameters >= max(base.parameters, 1e9), "a smaller model never writes for a larger one"
         assert (cost := known[base.model, writer.model]) <= 30 or base == listed[0]
@@ -124,7 +124,7 @@ def test_a_stronger_model_that_the_user_serves_writes_where_the_pace_has_room(
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({**dict(QWEN_CODER.config), "num_hidden_layers": 40}))
     prices = Planted({("bundled", "bundled-1.5b"): 20, ("bundled", str(folder)): minutes}, str(folder))
-    choice = _choose(prices, known_bases(on_card=False), "bundled", "")  # type: ignore[arg-type]
+    choice = _choose(prices, known_bases(on_card=False), known_base("bundled"), None)  # type: ignore[arg-type]
     assert choice.writer.title == (known.title if (known := known_base(writer)) else writer)
     [why] = choice.reasons
     assert ("with mine the plan" in why) == (writer != "mine")
@@ -155,8 +155,9 @@ def test_a_model_of_the_hub_is_looked_up_after_a_yes_alone(here: Here, monkeypat
     known = known_base(model)
     assert known is not None and known.on_hub and 2 * known.parameters < 24 * GIB
     assert known.license in plan.reasons[0] and known.license in questions[0].text and model in questions[0].text
-    revisions = [s.fields.get("revision") for s in plan.steps if s.stage == "base"]
-    assert revisions == [COMMIT] * len(revisions) and set(asked) == {model, writer} - {""}
+    of_hub = [s.fields for s in plan.steps if s.stage == "base" and "/" in str(s.fields["model"])]
+    revisions = [fields.get("revision") for fields in of_hub]
+    assert revisions == [COMMIT] * len({model, writer} - {""}) and set(asked) == {model, writer} - {""}
 
 
 def test_without_the_hub_the_packaged_models_are_left_and_that_is_said(
@@ -180,6 +181,46 @@ def test_what_is_named_is_taken_and_needs_no_reason(here: Here) -> None:
     assert "writes the rows" in why
     own = plan_here(here.ws, here.folder, "full", model="bundled-driver", facts=here.machine())
     assert models(own) == ("bundled-driver", ""), "no model is served beside another"
+
+
+@pytest.mark.heavy
+def test_a_plan_fetches_the_judge_that_neither_base_nor_writer_is(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "newest_commit", lambda name, revision="": "")
+    pairs = {
+        ("Qwen/Qwen3-30B-A3B", ""): True, ("Qwen/Qwen3-8B", "Qwen/Qwen3-30B-A3B"): True,
+        ("Qwen/Qwen3-8B", "bundled-1.5b"): False, ("bundled-driver", ""): False, ("bundled", ""): False,
+        ("Qwen/Qwen2.5-Coder-1.5B-Instruct", "Qwen/Qwen2.5-Coder-1.5B-Instruct"): True,
+    }  # fmt: skip
+
+    def fetched() -> dict[tuple[str, str], bool]:
+        found = {}
+        for model, writer in pairs:
+            facts = here.machine(card_gib=80) if "/" in model else here.machine()
+            plan = plan_here(here.ws, here.folder, "fast", model=model, writer=writer, facts=facts)
+            assert [price.refused for price in forecast(here.ws, plan, facts=facts) if price.refused] == []
+            drivers = [s.fields["model"] for s in plan.steps if s.fields.get("role") == "driver"]
+            assert drivers in ([], ["bundled-driver"])
+            assert ("the driver is fetched to judge" in " ".join(plan.reasons)) == bool(drivers)
+            found[model, writer] = bool(drivers)
+        return found
+
+    assert fetched() == pairs
+    copy = here.ws.store.home / "models" / QWEN_CODER.name
+    copy.mkdir(parents=True)
+    (copy / "manifest.json").write_text(json.dumps({"sha256": "0" * 64, "files": {}}))
+    assert fetched() == dict.fromkeys(pairs, False), "it is here already"
+
+
+def test_for_another_machine_nothing_is_looked_up_or_asked(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "newest_commit", lambda *_: pytest.fail("the hub is asked"))
+    ws = replace(here.ws, ask=lambda question: pytest.fail("a person is asked"))
+    elsewhere = replace(here.machine(card_gib=24, ram_gib=64), here=False)
+    plan = plan_here(ws, here.folder, "fast", facts=elsewhere)
+    chosen = known_base(models(plan)[0])
+    assert chosen and chosen.on_hub and chosen.license in plan.reasons[0], "the largest, as after a yes"
+    for name in ("Qwen/Qwen3-30B-A3B", "google/gemma-2-9b-it"):
+        named = plan_here(ws, here.folder, "fast", model=name, facts=elsewhere)
+        assert models(named)[0] == name and not any("revision" in spec.fields for spec in named.steps)
 
 
 def test_the_list_is_short_open_and_counted_by_the_families() -> None:

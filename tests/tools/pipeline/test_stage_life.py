@@ -12,9 +12,16 @@ from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.run_steps import demo_plan
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import Inputs, is_expected
-from tunesmith.tools.pipeline import catalog, plan_file
-from tunesmith.tools.pipeline.forecast import check_ahead, forecast
+from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.stage import GIB, Inputs, is_expected
+from tunesmith.tools.export import deploy
+from tunesmith.tools.machine.cards import Card
+from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.models.model_names import named_model
+from tunesmith.tools.pipeline import catalog, executor, plan_file
+from tunesmith.tools.pipeline import forecast as forecast_module
+from tunesmith.tools.pipeline.fits import facts_here
+from tunesmith.tools.pipeline.forecast import check_ahead, forecast, looked_ahead
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.workspace import Workspace
 
@@ -86,6 +93,63 @@ def test_a_rollback_without_anything_to_go_back_to_opens_no_run(ws: Workspace, t
     model = {"model": str(make_tiny_model(tmp_path / "tiny"))}
     with pytest.raises(BadInput, match=r"step 2 \(deploy\): nothing to roll back to"):
         check_ahead(ws, steps(("base", model), ("deploy", {"rollback": True})))
+
+
+def here_is(ram: tuple[float, float], monkeypatch: pytest.MonkeyPatch, *, disk_gib: float = 1000) -> None:
+    """This machine has so much RAM in all, and so much of it free."""
+    total, free = (int(gib * GIB) for gib in ram)
+    there = Machine("a processor", 2, total, free, 0, int(disk_gib * GIB))
+    monkeypatch.setattr(forecast_module, "machine_for_a_step", lambda home: there)
+
+
+def test_a_step_that_cannot_fit_is_refused_before_any_step_and_what_is_held_now_is_not(
+    ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = {"model": str(make_tiny_model(tmp_path / "tiny"))}
+    plan = steps(("base", model), ("baseline", {"suites": ["demo"]}))
+    here_is((64, 1), monkeypatch)
+    held = check_ahead(ws, plan)[-1]
+    assert held.lacks and held.never is None, "others hold it: a warning"
+    here_is((64, 60), monkeypatch)
+    assert not any(price.lacks for price in check_ahead(ws, plan))
+    here_is((1, 1), monkeypatch)
+    with pytest.raises(BadInput, match=r"^step 2 \(baseline\) needs [\d.]+ GiB of RAM and swap, .* free; try "):
+        executor.run_pipeline(ws, plan, lambda *_: pytest.fail("nobody is asked about a plan that cannot be"))
+    assert ws.store.runs() == []
+    prices, why_not = looked_ahead(ws, plan)
+    assert len(prices) == 2 and why_not.endswith(str(prices[-1].never))
+    here_is((64, 60), monkeypatch, disk_gib=0)
+    with pytest.raises(BadInput, match="of disk in all, 0 B free; make room"):
+        check_ahead(ws, plan)
+
+
+def test_a_machine_that_is_only_asked_about_has_nothing_of_this_one(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No copy of a model, no server and no memory: all of it is the other machine's."""
+    folder = ws.store.home / "models" / BUNDLED["bundled"].name
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text('{"sha256": "", "files": {}}')
+    monkeypatch.setattr(deploy, "machine_for_a_step", lambda home: pytest.fail("this machine is not asked"))
+    elsewhere = facts_here(ws.store, vllm=None, card=Card("a card", 20))
+    plan = demo_plan(fast=True)
+    prices = {price.stage: price for price in forecast(ws, plan, facts=elsewhere)}
+    fetched = prices["base"].estimate
+    assert fetched and "here already" not in fetched.like and not any(price.refused for price in prices.values())
+    served = prices["deploy"].estimate
+    assert served and served.peak_vram_bytes and not prices["deploy"].lacks
+    monkeypatch.undo()
+    here = {price.stage: price.estimate for price in forecast(ws, plan)}
+    assert (here["base"] or fetched).like.endswith("here already"), "here it is"
+
+
+def test_the_step_that_needs_the_smallest_other_base_tells_what_would_do(ws: Workspace) -> None:
+    model = {"model": "meta-llama/Llama-3.3-70B-Instruct"}
+    plan = steps(("base", model), ("baseline", {"suites": ["demo"]}), "generate", "critique", "preflight", "train")
+    prices, why_not = looked_ahead(ws, plan, facts_here(ws.store, vllm=None, card=Card("a card", 7)))
+    named = [price.fitting[0].settings.removeprefix("a base such as ") for price in prices if price.fitting]
+    smallest = min(filter(None, map(named_model, named)), key=lambda one: one.parameters)
+    assert len({*named}) > 1 and f"try a base such as {smallest.name} (" in why_not, (named, why_not)
 
 
 @table("entry", catalog.STAGES)

@@ -22,7 +22,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.machine import Gpu, Machine
-from tunesmith.tools.core.stage import GIB, Facts, Plan
+from tunesmith.tools.core.stage import GIB, Estimate, Facts, Plan
 from tunesmith.tools.export import quantize_job
 from tunesmith.tools.machine import device
 from tunesmith.tools.machine.device import need_priced_device
@@ -318,20 +318,28 @@ BASE = Artifact(
 DATASET = Artifact("a2", "r1", "s2", "dataset", Path(), "", 1, (), {"train_rows": 80, "tokens_per_row": 1500})
 
 
-def price(*gpus: Gpu, **fields: Any) -> Any:
+def planned(*gpus: Gpu, **fields: Any) -> Plan:
     machine = Machine("cpu", 2, 64 * GIB, 60 * GIB, 0, 50 * GIB, gpus)
     artifacts = {"base": BASE, "dataset": DATASET}
-    return plan(PreflightRequest(**fields), Facts(Path(), machine, "r1", "/bin/true", artifacts=artifacts)).estimate
+    return plan(PreflightRequest(**fields), Facts(Path(), machine, "r1", "/bin/true", artifacts=artifacts))
+
+
+def price(*gpus: Gpu, **fields: Any) -> Estimate:
+    return planned(*gpus, **fields).estimate
+
+
+def trained(*gpus: Gpu, **fields: Any) -> int:
+    """Bytes of training as a preflight that is asked for so has decided it."""
+    request = PreflightRequest.model_validate(planned(*gpus, **fields).request)
+    return training_bytes(request, BASE, DATASET, on_cpu=not gpus)
 
 
 def test_the_training_half_is_priced_with_the_settings_of_the_training() -> None:
     long = price(max_seq_len_tokens=2048).peak_ram_bytes
-    tried = PreflightRequest(max_seq_len_tokens=2048)
-    on_cpu = training_bytes(tried, BASE, DATASET, batch_size=tried.batch_size, on_cpu=True)
-    assert long == on_cpu > price().peak_ram_bytes
+    assert long == trained(max_seq_len_tokens=2048) > price().peak_ram_bytes
     assert price(max_seq_len_tokens=2048, load_in_4bit=True).peak_ram_bytes < long
     whole = price(max_seq_len_tokens=2048, precision="fp32", activation_checkpointing="off").peak_ram_bytes
-    assert whole > long, "all of it kept, which is more than is free"
+    assert whole > long, "all of it kept"
 
 
 def test_on_a_gpu_both_halves_are_priced_in_its_memory() -> None:
@@ -340,8 +348,7 @@ def test_on_a_gpu_both_halves_are_priced_in_its_memory() -> None:
     assert small.peak_vram_bytes == serving_memory(BASE).vram_bytes + GPU_MARGIN_BYTES, "what trained has ended"
     high = price(card, rows=2, max_seq_len_tokens=16, lora_rank=64)
     assert high.peak_vram_bytes == serving_memory(BASE, rank=64).vram_bytes + GPU_MARGIN_BYTES > small.peak_vram_bytes
-    asked = PreflightRequest(max_seq_len_tokens=2048)
-    assert long.peak_vram_bytes == training_bytes(asked, BASE, DATASET, batch_size=asked.batch_size)
+    assert long.peak_vram_bytes == trained(card, max_seq_len_tokens=2048)
     assert not long.peak_ram_bytes
 
 
@@ -361,9 +368,12 @@ def test_a_plan_tries_the_settings_of_the_training_it_protects() -> None:
 
 
 def test_a_row_that_alone_is_longer_than_a_part_is_what_the_part_is_priced_at() -> None:
-    tried = PreflightRequest(max_seq_len_tokens=8192)
     skewed = replace(DATASET, meta={"train_rows": 80, "tokens_per_row": 100, "longest_row_tokens": 4000})
     even = replace(DATASET, meta={"train_rows": 80, "tokens_per_row": 100, "longest_row_tokens": 150})
-    assert training_bytes(tried, BASE, skewed, batch_size=1) == training_bytes(tried, BASE, skewed, batch_size=20)
-    assert training_bytes(tried, BASE, skewed, batch_size=1) > training_bytes(tried, BASE, even, batch_size=1)
-    assert training_bytes(tried, BASE, skewed, batch_size=40) == training_bytes(tried, BASE, even, batch_size=40)
+
+    def bytes_of(rows: int, dataset: Artifact) -> int:
+        tried = PreflightRequest(max_seq_len_tokens=8192, precision="bf16", micro_batch=rows)
+        return training_bytes(tried, BASE, dataset, on_cpu=False)
+
+    assert bytes_of(1, skewed) == bytes_of(20, skewed) > bytes_of(1, even)
+    assert bytes_of(40, skewed) == bytes_of(40, even)
