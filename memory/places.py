@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -24,12 +24,12 @@ _LEAVES = re.compile(r"(/[^/\s\"']+)*?/\.\.(/|$|[\s\"'])")
 
 
 class Places:
-    """The paths of one home, as it is called now and, where it was moved, as it was called earlier."""
+    """The paths of one home, as it is called now."""
 
-    def __init__(self, home: Path, earlier: Collection[str] = ()) -> None:
-        """`home` is where it is opened; paths below `earlier` are taken for paths below it."""
+    def __init__(self, home: Path) -> None:
+        """`home` is where it is opened, which may be by a link."""
         self._home = str(home.absolute())
-        names = {self._home, str(home.resolve()), *earlier} - {"/"}
+        names = {self._home, str(home.resolve())} - {"/"}
         longest_first = sorted(names, key=len, reverse=True)
         self._inside = re.compile(f"{_BEGINS}(?:{'|'.join(map(re.escape, longest_first))}){_ENDS}") if names else None
 

@@ -1,7 +1,8 @@
 """The file behind the store: opened, brought up to date, written in whole transactions and read.
 
-Refused in one line: a file that is damaged, and one that a newer version wrote. Before its schema is changed the whole
-file is copied to HOME/backups and the copy is checked; while a step is at work it is not changed at all.
+Refused in one line: a file that is damaged, that a newer version wrote, or that is from before the first release.
+Before its schema is changed the whole file is copied to HOME/backups and the copy is checked; while a step is at work
+it is not changed at all.
 """
 
 from __future__ import annotations
@@ -9,13 +10,11 @@ from __future__ import annotations
 import fcntl
 import shutil
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tunesmith.memory import migrations
 from tunesmith.memory.damage import StoreDamaged, damaged, find_damage, is_damage, is_damaged_text, last_copy
@@ -28,9 +27,6 @@ from tunesmith.memory.privacy import make_private
 from tunesmith.memory.records import RUNNING
 from tunesmith.memory.unwritable import open_to_read
 
-if TYPE_CHECKING:
-    from sqlite_utils import Database
-
 BUSY_TIMEOUT_S = 30.0
 """Writes take milliseconds: who waits longer waits for a migration, or a disk that is fully used."""
 _BACKUPS_MAX = 3
@@ -41,18 +37,6 @@ _KEYS = {
     "approvals": ("approval", "p"),
     "artifacts": ("artifact", "a"),
 }
-
-
-@contextmanager
-def _hidden(*modules: str) -> Iterator[None]:
-    """Keep sqlite-utils from importing these wherever they are installed: for types that no column here has."""
-    hidden = [name for name in modules if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: Python's word for "not there"
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]  # who imports them by name is to find them
 
 
 class StoreFile:
@@ -100,8 +84,13 @@ class StoreFile:
                 f"{self.path} was written by a newer tunesmith (schema {version}, this one knows {migrations.LATEST}); "
                 f"update tunesmith, set TUNESMITH_HOME to another folder, or go back to {last_copy(self.home)}"
             )
+        if 0 < version < migrations.FIRST:
+            raise BadInput(
+                f"{self.path} is from before the first release (schema {version}, this tunesmith knows "
+                f"{migrations.FIRST} and later); set TUNESMITH_HOME to another folder"
+            )
         if version < migrations.LATEST:
-            self._migrate_copy() if self.unwritable else self._migrate()
+            self._migrate_copy(version) if self.unwritable else self._migrate()
 
     def _version(self) -> int:
         return int(self._conn.execute("PRAGMA user_version").fetchone()[0])
@@ -149,17 +138,17 @@ class StoreFile:
             with self._transaction(None):  # one: a reading one that wants to write later does not wait either
                 if version:
                     self._refuse_while_at_work()
-                migrations.apply(self.db, self.home)
+                migrations.apply(self._conn, version)
 
-    def _migrate_copy(self) -> None:
+    def _migrate_copy(self, version: int) -> None:
         """Nobody else has the copy, and what it was made from stays as it is."""
         with self._transaction(None):
-            migrations.apply(self.db, self.home)
+            migrations.apply(self._conn, version)
 
     def _refuse_while_at_work(self) -> None:
         """A worker of the version that made the file goes on writing into it: its table must stay as it knows it."""
         for row in self._conn.execute("SELECT * FROM steps WHERE status = ?", (RUNNING,)).fetchall():
-            if is_locked(lock_file(self.home, row["step"])) or _may_live(dict(row)):
+            if is_locked(lock_file(self.home, row["step"])):
                 raise BadInput(
                     f"{self.path} is of an earlier version, and its step {row['step']} ({row['stage']}, pid "
                     f"{row['pid']}) is at work; it is brought up to date once that has ended or was stopped"
@@ -212,15 +201,6 @@ class StoreFile:
                     raise
                 # 10 ms, about what a switch to WAL takes; SQLite's own busy timeout does not count here.
                 time.sleep(0.01)
-
-    @property
-    def db(self) -> Database:
-        """The same connection through sqlite-utils; imported on first use, for it takes 0.2–0.4 s."""
-        with _hidden("pandas", "numpy"):
-            from sqlite_utils import Database
-
-        # Else sqlite-utils sets a pragma on our connection; the schema has no triggers.
-        return Database(self._conn, recursive_triggers=False)
 
     def close(self) -> None:
         """Close the connection."""
@@ -278,17 +258,3 @@ class StoreFile:
         names = ", ".join(values)
         conn.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(values))})", [*values.values()])
         return str(values[key])
-
-
-def _may_live(row: dict[str, object]) -> bool:
-    """Whether a worker that holds no lock, of a version that knew none, may be at work on this machine."""
-    if row.get("host") or row["pid"] is None:
-        return False
-    try:
-        if row["boot_id"] != Path("/proc/sys/kernel/random/boot_id").read_text().strip():
-            return False
-        # Its start is the 22nd field, the 20th behind the name, which may hold blanks and brackets.
-        ticks = int(Path(f"/proc/{row['pid']}/stat").read_bytes().rpartition(b")")[2].split()[19])
-    except (OSError, ValueError, IndexError):  # it ended just now, or this is no Linux
-        return False
-    return row.get("pid_ticks") in (None, ticks)

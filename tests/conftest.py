@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.fixtures import FIXTURES, fresh_store, warm
+from tests.fixtures import FIXTURES, warm
 from tests.fixtures.demo_run import Demo, short_chain, tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory import confined
@@ -47,7 +47,6 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     warm.SHARED.update(getattr(config, "workerinput", {}).get("warm", {}))
-    fresh_store.use()
 
 
 @pytest.fixture(scope="session", autouse=True)

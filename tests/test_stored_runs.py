@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
-import pytest
-
-from tests.fixtures import fresh_store
 from tests.fixtures.stored_runs import baseline_run, failed_run, finished_run, suite
 from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.records import Artifact
-from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Estimate, Plan
 from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.evaluation.protocol import Sampling
@@ -48,19 +42,3 @@ def test_comparability_keys_have_the_parts_of_a_served_models_key(tmp_path: Path
     assert len(keys) == 5, "baseline, base and adapter on one server, merged, quantized"
     for key in keys:
         assert {name: type(value) for name, value in key.items()} == {n: type(v) for n, v in written.items()}
-
-
-def test_a_new_store_of_a_test_has_the_schema_that_all_migrations_make(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def schema(home: Path) -> list[list[tuple[object, ...]]]:
-        Store(home).close()
-        with closing(sqlite3.connect(home / "tunesmith.db")) as db:
-            asked = ("SELECT type, name, sql FROM sqlite_master ORDER BY 1, 2", "SELECT name FROM _sqlite_migrations",
-                     "PRAGMA user_version", "PRAGMA journal_mode")  # fmt: skip
-            return [db.execute(question).fetchall() for question in asked]
-
-    assert fresh_store.migrations.apply is fresh_store.apply
-    quick = schema(tmp_path / "quick")
-    monkeypatch.setattr(fresh_store.migrations, "apply", fresh_store._apply)
-    assert quick == schema(tmp_path / "migrated") and len(quick[1]) == fresh_store.migrations.LATEST

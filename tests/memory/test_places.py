@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.fixtures.tables import table
 from tunesmith.memory.places import HOME_MARK, Places
 
-HERE = Places(Path("/a/ts"), {"/was/at once"})
+HERE = Places(Path("/a/ts"))
 
 
 @table(
@@ -15,7 +15,6 @@ HERE = Places(Path("/a/ts"), {"/was/at once"})
     [
         ("/a/ts", "{}"),
         ("/a/ts/runs/r1", "{}/runs/r1"),
-        ("/was/at once/models/m", "{}/models/m"),
         ("/a/ts/r1 is missing. Its log is /a/ts/r1/a.log.", "{}/r1 is missing. Its log is {}/r1/a.log."),
         ('"/a/ts/x", model=/a/ts/y:/a/ts/z', '"{}/x", model={}/y:{}/z'),
         ("it lies in /a/ts.", "it lies in {}."),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.fixtures.old_homes import make_old_home
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.questions import ask_sql, show_run
 from tunesmith.memory.records import Refusal, StepCounts
@@ -146,17 +143,3 @@ def test_a_refusing_gate_is_told_until_the_plan_is_carried_out(store: Store) -> 
     assert show_run(store, run)["refused"] == "general got worse"
     do(store, run, "deploy")
     assert store.refusal(run) is None and store.status_words(store.run(run)) == "done"
-
-
-def test_the_open_prices_of_an_old_home_are_cut_to_the_newest_of_each_step(tmp_path: Path) -> None:
-    home = make_old_home(tmp_path / "old", 10)
-    with closing(sqlite3.connect(home / "tunesmith.db")) as conn:
-        for number in (3, 4):
-            conn.execute(
-                "INSERT INTO steps (step, run, stage, status, request, plan, plan_hash, created_at)"
-                f" VALUES ('s{number}', 'r1', 'merge', 'planned', '{{}}', '{{}}', 'h', 1.0)"
-            )
-        conn.commit()
-    store = Store(home)
-    assert waiting(store) == ["s4"] and [step.id for step in store.steps()] == ["s1"]
-    assert store.step("s2").status == "abandoned"

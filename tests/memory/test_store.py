@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.old_homes import back_to
-from tests.fixtures.tables import table
 from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound
 from tunesmith.memory.records import KEEP, Artifact, EvalResult, TrainingRow, Verdict
 from tunesmith.memory.store import Store
@@ -147,16 +145,6 @@ def test_an_end_is_recorded_once(store: Store) -> None:
     assert (ended.status, ended.result, ended.error) == ("done", {"ok": True}, None)
 
 
-def test_a_store_of_before_keeps_its_steps_and_takes_new_ones(tmp_path: Path) -> None:
-    first = Store(tmp_path)
-    step = running(first)
-    with sqlite3.connect(tmp_path / "tunesmith.db") as old:
-        back_to(old, 4)
-    store = Store(tmp_path)
-    assert (store.step(step).pid_started, store.step(step).pid_ticks) == (WORKER["pid_started"], None)
-    store.progress(running(store), 1, 2, "on")
-
-
 @pytest.mark.heavy
 def test_ids_are_unique_when_processes_write_at_once(tmp_path: Path) -> None:
     code = textwrap.dedent(f"""
@@ -272,16 +260,6 @@ def test_answers_to_two_suites_make_no_flip(store: Store) -> None:
     assert flips(store) == set()
 
 
-@table("version", [2, 3, 7])
-def test_a_store_of_before_gets_the_new_flips(tmp_path: Path, version: int) -> None:
-    with sqlite3.connect(tmp_path / "tunesmith.db") as old:
-        Store(tmp_path).close()
-        back_to(old, version)
-        old.execute("DROP VIEW v_flips")
-        old.execute("CREATE VIEW v_flips AS SELECT 1 AS old")
-    assert Store(tmp_path).read("SELECT flip FROM v_flips") == []
-
-
 def test_rows_keep_their_verdicts_when_generation_resumes(store: Store) -> None:
     step = planned(store)
     row = TrainingRow("row1", "generated", [{"role": "user", "content": "a"}], [{"role": "assistant", "content": "b"}])
@@ -293,28 +271,6 @@ def test_rows_keep_their_verdicts_when_generation_resumes(store: Store) -> None:
     assert [(r.verdict, r.usable, r.dropped) for r in store.rows(step)] == [(Verdict(KEEP), True, False)]
 
 
-def test_verdicts_of_before_are_split_once(tmp_path: Path) -> None:
-    told = [
-        ("drop", "leak: 97 of 100 like case a: b", Verdict("leak", "97 of 100 like case a: b")),
-        ("drop", "no colon", Verdict("no colon")),
-        ("keep", "", Verdict(KEEP)),
-        ("", "", None),
-    ]
-    store = Store(tmp_path)
-    step = planned(store)
-    say = [{"role": "user", "content": "a"}]
-    store.add_rows("r1", step, [TrainingRow(f"row{n}", "generated", say, say) for n in range(len(told))])
-    store.close()
-    with sqlite3.connect(tmp_path / "tunesmith.db") as old:
-        back_to(old, 5)
-        for n, (verdict, reason, _) in enumerate(told):
-            old.execute("UPDATE rows SET verdict = ?, reason = ? WHERE row_id = ?", (verdict, reason, f"row{n}"))
-    for _ in range(2):
-        store = Store(tmp_path)
-        assert [row.verdict for row in store.rows(step)] == [verdict for *_, verdict in told]
-        store.close()
-
-
 def test_the_store_is_wal_with_full_sync_and_known_tables(store: Store) -> None:
     assert store.read("PRAGMA journal_mode")[0][0] == "wal"
     assert store.read("PRAGMA synchronous")[0][0] == 2
@@ -323,14 +279,6 @@ def test_the_store_is_wal_with_full_sync_and_known_tables(store: Store) -> None:
     assert names >= {*tables.split(), "v_runs", "v_steps", "v_flips", "v_lineage"}
     for view in ("v_runs", "v_steps", "v_flips", "v_lineage"):
         store.read(f"SELECT * FROM {view}")
-
-
-def test_migrations_are_applied_once(tmp_path: Path) -> None:
-    Store(tmp_path).new_run("before")
-    again = Store(tmp_path)
-    assert again.run("r1").name == "before"
-    applied = again.read("SELECT name FROM _sqlite_migrations")
-    assert len(applied) == len({row[0] for row in applied})
 
 
 def test_an_unknown_id_is_named_with_what_there_is(store: Store) -> None:

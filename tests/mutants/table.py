@@ -391,6 +391,21 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/trust/test_store_file.py::test_a_newer_store_is_refused_and_left_alone"),
         ("                self._back_up(version)\n", "",
          "tests/trust/test_store_file.py::test_before_a_migration_the_file_is_copied_and_the_copy_is_whole"),
+        ("if 0 < version < migrations.FIRST:", "if False:",
+         "tests/trust/test_upgrades.py::test_a_home_from_before_the_first_release_is_refused_and_left_alone"),
+        ("                if version:\n                    self._refuse_while_at_work()\n", "",
+         "tests/trust/test_upgrades.py::test_a_step_that_began_while_the_copy_was_made_is_not_changed_under"),
+        ("                self._refuse_while_at_work()\n                self._back_up(version)\n",
+         "                self._back_up(version)\n",
+         "tests/trust/test_upgrades.py::test_a_home_whose_worker_lives_is_not_changed_under_it"),
+        ("if (version := self._version()) != migrations.LATEST:", "if (version := self._version()) < 0:",
+         "tests/trust/test_upgrades.py::test_an_older_program_that_is_open_does_not_write_into_the_newer_home"),
+    )),
+    *rows(STORE, "memory/migrations.py", (
+        ("MIGRATIONS[max(version, FIRST) - FIRST :]", "MIGRATIONS[max(version, FIRST) - FIRST + 1 :]",
+         "tests/trust/test_upgrades.py::test_a_home_of_before_keeps_all_that_it_held"),
+        ("MIGRATIONS[max(version, FIRST) - FIRST :]", "MIGRATIONS",
+         "tests/trust/test_upgrades.py::test_a_migration_is_applied_once_however_many_follow"),
     )),
     *rows(STORE, "memory/store_file.py", (
         ("with self._lock, self._damage_told():\n            return", "with self._lock:\n            return",
@@ -769,10 +784,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(ROWS, "tools/imports/hub_source.py", (
         ("if not is_commit(commit):", "if not commit:",
          "tests/tools/imports/test_import_hub.py::test_a_data_set_without_its_commit_is_told_what_to_type"),
-    )),
-    *rows(MOVED, "memory/migrations.py", (
-        ('return {name for name in homes if name.startswith("/")}', "return set()", "tests/trust/test_upgrades.py"),
-        ('elif Path(path).parent.name == "models":', "elif False:", "tests/trust/test_upgrades.py"),
     )),
     *rows(MOVED, "tools/serving/server_record.py", (
         ('return data.get("books", _books(record)) != _books(record)', "return False",

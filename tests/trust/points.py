@@ -23,7 +23,7 @@ from contextlib import closing, redirect_stderr
 from functools import cache, partial
 from pathlib import Path
 
-from tests.fixtures.old_homes import contents, make_old_home
+from tests.fixtures.old_homes import contents, make_old_home, next_program
 from tests.fixtures.steps import say_yes
 from tests.fixtures.tiny_model import make_tiny_model
 from tests.trust.test_lost_store import a_life
@@ -175,10 +175,10 @@ class Ledger(Stage):
 
 
 class Migration(Stage):
-    """A home of an early schema that is brought up to date: its rows are there before, meanwhile and after."""
+    """A home that is brought up to date by a made-up migration: its rows are there before, meanwhile and after."""
 
     def __init__(self, folder: Path) -> None:
-        self.home, self.template = folder / "home", make_old_home(folder / "template", 2)
+        self.home, self.template = folder / "home", make_old_home(folder / "template")
         self.rows = self._rows(self.template / "tunesmith.db")
 
     @staticmethod
@@ -187,18 +187,20 @@ class Migration(Stage):
         return {name: [row[key] for row in tables[name]] for name, key in (("runs", "name"), ("metrics", "value"))}
 
     def act(self, note: Note) -> None:
-        Store(self.home).close()
+        with next_program():
+            Store(self.home).close()
         note("brought up to date")
 
     def wrong(self, notes: set[str]) -> str:
         if (self.home / "tunesmith.db").stat().st_size == 0 or self._rows(self.home / "tunesmith.db") != self.rows:
             return "rows were lost"
-        with closing(Store(self.home)) as store:
-            copies = [*(self.home / "backups").glob("tunesmith-schema2-*.db")]
+        with next_program(), closing(Store(self.home)) as store:
+            copies = [*(self.home / "backups").glob(f"tunesmith-schema{migrations.FIRST}-*.db")]
             if not copies or any(self._rows(copy) != self.rows for copy in copies):
                 return "there is no whole copy"
             if (
                 store.read("PRAGMA user_version")[0][0] != migrations.LATEST
+                or len(store.read("SELECT called FROM v_made_up")) != 2
                 or self._rows(self.home / "tunesmith.db") != self.rows
             ):
                 return "it was not brought up to date"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.disks import Mount, disk, fill, mounted
-from tests.fixtures.old_homes import make_old_home
+from tests.fixtures.old_homes import make_old_home, next_program
 from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.terminal import Tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
@@ -107,10 +107,11 @@ def test_what_was_committed_just_before_is_read_too(disk: Mount, shared_memory: 
 
 
 def test_an_older_home_is_read_from_a_copy_that_is_brought_up_to_date(disk: Mount) -> None:
-    home = make_old_home(disk(8 << 20) / "home", 6)
+    home = make_old_home(disk(8 << 20) / "home")
     read_only(home.parent)
-    with closing(Store(home, unwritable="it is read-only")) as store:
+    with next_program(), closing(Store(home, unwritable="it is read-only")) as store:
         copy = store.path
+        assert len(store.read("SELECT called FROM v_made_up")) == 2
         assert store.artifact("a1").path == home / "runs/r1/s1/adapter" and copy.parent != home
     assert not copy.parent.exists()
 
@@ -120,10 +121,11 @@ def test_where_there_is_no_room_for_a_copy_that_is_told(
 ) -> None:
     from tunesmith.memory import unwritable
 
-    home = make_old_home(disk(8 << 20) / "home", 6)
+    home = make_old_home(disk(8 << 20) / "home")
     read_only(home.parent)
     monkeypatch.setattr(unwritable.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(9, 9, 0))
-    with pytest.raises(BadInput, match=r"only from a copy of [0-9,]+ bytes.*set TMPDIR to a folder that has some"):
+    told = pytest.raises(BadInput, match=r"only from a copy of [0-9,]+ bytes.*set TMPDIR to a folder that has some")
+    with next_program(), told:
         Store(home, unwritable="it is read-only")
 
 

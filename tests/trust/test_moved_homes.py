@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from tests.fixtures import FIXTURES
-from tests.fixtures.old_homes import as_before_places
 from tests.fixtures.stored_runs import Builder, add_deployment, finished_run
 from tests.fixtures.terminal import Tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
@@ -90,13 +89,11 @@ def shown(home: Path) -> dict[str, Any]:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(("move", "before_places"), [(by_mv, False), (by_copy, False), (by_copy, True)])
+@MOVES
 def test_every_command_says_the_same_after_a_move(
-    home: Path, tmp_path: Path, move: Callable[[Path, Path], None], before_places: bool
+    home: Path, tmp_path: Path, move: Callable[[Path, Path], None]
 ) -> None:
     before, new = shown(home), tmp_path / NEW
-    if before_places:  # it was moved by the version before this one
-        as_before_places(home, str(home))
     move(home, new)
     after = shown(new)
     assert after == before

@@ -8,19 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.old_homes import back_to
+from tests.fixtures.old_homes import next_program
 from tunesmith.memory import migrations
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.locks import lock_file, locked
 from tunesmith.memory.store import Store
-from tunesmith.tools.machine.processes import ProcessId
-
-
-def older(home: Path) -> None:
-    """Make the store one of the schema before the last."""
-    with sqlite3.connect(home / "tunesmith.db") as conn:
-        back_to(conn, 6)
-    conn.close()
 
 
 @pytest.fixture
@@ -49,16 +40,6 @@ def test_a_newer_store_is_refused_and_left_alone(home: Path) -> None:
         Store(home)
 
 
-def test_a_downgrade_is_told_where_the_file_of_before_lies(home: Path) -> None:
-    older(home)
-    Store(home).close()
-    with sqlite3.connect(home / "tunesmith.db") as conn:
-        conn.execute(f"PRAGMA user_version = {migrations.LATEST + 1}")
-    (copy,) = (home / "backups").iterdir()
-    with pytest.raises(BadInput, match=f"go back to {copy}"):
-        Store(home)
-
-
 def test_a_file_system_that_cannot_hold_it_is_told(home: Path) -> None:
     store = Store(home)
     store._conn = sqlite3.connect(":memory:")  # the one place where SQLite itself stays in another mode
@@ -76,22 +57,21 @@ def test_a_row_with_a_column_of_the_future_is_still_read(home: Path) -> None:
 
 
 def test_before_a_migration_the_file_is_copied_and_the_copy_is_whole(home: Path) -> None:
-    older(home)
-    Store(home).close()
+    with next_program():
+        Store(home).close()
     (copy,) = (home / "backups").iterdir()
     with sqlite3.connect(copy) as conn:
         assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-        assert conn.execute("PRAGMA user_version").fetchone()[0] == 6
+        assert conn.execute("PRAGMA user_version").fetchone()[0] == migrations.LATEST
         assert conn.execute("SELECT name FROM runs").fetchall() == [("kept",)]
     assert copy.stat().st_mode & 0o077 == 0 or (home / "backups").stat().st_mode & 0o077 == 0
 
 
 def test_where_no_copy_can_be_made_nothing_is_changed(home: Path) -> None:
-    older(home)
     (home / "backups").write_text("in the way")
-    with pytest.raises((BadInput, OSError)):
+    with next_program(), pytest.raises((BadInput, OSError)):
         Store(home)
-    assert sqlite3.connect(home / "tunesmith.db").execute("PRAGMA user_version").fetchone()[0] == 6
+    assert sqlite3.connect(home / "tunesmith.db").execute("PRAGMA user_version").fetchone()[0] == migrations.LATEST
 
 
 def test_a_new_store_makes_no_copy(tmp_path: Path) -> None:
@@ -105,24 +85,11 @@ def test_only_the_newest_copies_are_kept(home: Path) -> None:
         path = home / "backups" / f"tunesmith-schema1-2026010{number}-000000.db"
         path.write_text("old")
         os.utime(path, (number, number))
-    older(home)
-    Store(home).close()
+    with next_program():
+        Store(home).close()
     names = sorted(path.name for path in (home / "backups").iterdir())
-    assert len(names) == 3 and names[0].startswith("tunesmith-schema1-20260103") and "schema6" in names[-1]
-
-
-@pytest.mark.parametrize("how", ["pid", "lock"])
-def test_the_schema_is_not_changed_under_a_step_at_work(home: Path, how: str) -> None:
-    store, me = Store(home), ProcessId.of(os.getpid())
-    step = store.propose("r1", "inspect", plan_hash="h")
-    pid = me.pid if how == "pid" else 4_000_000
-    boot, ticks = me.boot_id, me.ticks
-    store.claim(step, needs_approval=False, pid=pid, pid_started=me.started, boot_id=boot, pid_ticks=ticks)
-    store.close()
-    older(home)
-    with locked(lock_file(home, step if how == "lock" else "another")), pytest.raises(BadInput, match="is at work"):
-        Store(home)
-    assert not (home / "backups").exists()
-    with sqlite3.connect(home / "tunesmith.db") as conn:
-        conn.execute("UPDATE steps SET status = 'done'")
-    Store(home).close()
+    assert (
+        len(names) == 3
+        and names[0].startswith("tunesmith-schema1-20260103")
+        and f"schema{migrations.LATEST}-" in names[-1]
+    )

@@ -17,7 +17,6 @@ from tunesmith.agent.commands.comparison_view import comparison_view
 from tunesmith.agent.commands.terminal import SafeConsole
 from tunesmith.agent.queries.answer import Context
 from tunesmith.agent.queries.registry import REQUESTS, answer
-from tunesmith.memory import migrations
 from tunesmith.memory.questions import ask_sql
 from tunesmith.memory.records import BLIND_SHOWN
 from tunesmith.memory.store import Store
@@ -131,8 +130,3 @@ def test_a_home_of_before_names_its_blind_cases_as_its_suites_do(
     with store.write() as conn:
         conn.execute("UPDATE artifacts SET meta = json_remove(meta, '$.blind')")
     assert len(hidden_cases(store, run)) == 60, "the file says it where the record does not"
-    from sqlite_utils import Database
-
-    with store.write() as conn:
-        migrations.m013_blind_cases_are_counted(Database(conn), store.home)
-    assert not [row for row in store.read("SELECT * FROM v_flips") if row["block"] == "target"]

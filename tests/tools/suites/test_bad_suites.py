@@ -99,8 +99,6 @@ BAD: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "pattern of half a folder": (HEAD + "tests: 'a**/*.yaml'", r"suite.yaml:1: the pattern 'a\*\*/\*.yaml' cannot be read", {}),
     "file name of 300 characters": (HEAD + "tests: [{vars: {q: 'file://" + "n" * 300 + ".txt'}}]", "suite.yaml:2: .*cannot be read \\(File name too long", {}),
     "evaluateOptions that are text": ("evaluateOptions: fast\n" + HEAD + "tests: [{vars: {q: a}}]", "suite.yaml:1: evaluateOptions is a mapping", {}),
-    "allowed tables as a number": (ONE + "{type: is-sql, value: {allowedTables: 5}}", "suite.yaml:5: is-sql: allowedTables is a list", {}),
-    "allowed columns as one text": (ONE + "{type: contains-sql, value: {allowedColumns: 'select::a::b'}}", "suite.yaml:5: contains-sql: allowedColumns is a list", {}),
     "number of 400 digits": (HEAD + "tests: t.json", "t.json:1: not valid JSON: a number of 400 digits", {"t.json": '[{"vars": {"q": ' + "9" * 400 + "}}]"}),
     "half a surrogate pair": (HEAD + "tests: t.json", "t.json:2: a text holds half of a surrogate pair", {"t.json": '[{"vars": {"q": "a"}},\n {"vars": {"q": "\\ud83d"}}]'}),
     "half a pair as a name": (HEAD + "tests: t.jsonl", "t.jsonl:1: a text holds half of a surrogate pair", {"t.jsonl": '{"vars": {"q": "a", "\\ud83d": 1}}'}),

@@ -288,13 +288,6 @@ def test_a_judge_without_a_verdict_makes_an_error_and_no_failure() -> None:
     assert (forgiven.passed, forgiven.error) == (True, None)
 
 
-def test_hostile_markup_is_bounded() -> None:
-    for kind, text in (("is-html", "<p>" * 200_000), ("is-xml", "<a>" * 200_000), ("is-sql", "(" * 200_000)):
-        assert grade(case(Assertion(type=kind)), Response(text)).error
-    assert not grade(case(Assertion(type="is-xml")), Response("<a>" * 2000 + "</a>" * 2000)).passed
-    assert not grade(case(Assertion(type="is-sql")), Response("SELECT " + "(" * 5000)).passed
-
-
 def test_grading_in_two_parts_gives_what_grading_at_once_gives() -> None:
     members = (
         Assertion(type="contains", value="cat", weight=2),

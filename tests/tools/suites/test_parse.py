@@ -402,7 +402,12 @@ REFUSED = {
     "moderation": (ONE_TEST + "{type: moderation}", "'moderation' is refused: it asks an outside service"),
     "traces": (ONE_TEST + "{type: 'trajectory:tool-used', value: x}", "traces are not recorded; use tool-call-f1"),
     "cost": (ONE_TEST + "{type: cost, threshold: 1}", "'cost' is refused: .*use latency"),
-    "meteor": (ONE_TEST + "{type: meteor, value: x}", "use rouge-n, bleu or gleu"),
+    "meteor": (ONE_TEST + "{type: meteor, value: x}", "use rouge-n or bleu"),
+    "sql": (ONE_TEST + "{type: is-sql, value: {databaseType: SQLite}}", "'is-sql' is refused: use is-code .*sql"),
+    "no sql": (ONE_TEST + "{type: not-contains-sql}", "'not-contains-sql' is refused: use is-code"),
+    "xml": (ONE_TEST + "{type: contains-xml, value: a.b}", "'contains-xml' is refused: use regex, or contains"),
+    "html": (ONE_TEST + "{type: is-html}", "'is-html' is refused: use regex, or contains"),
+    "gleu": (ONE_TEST + "{type: gleu, value: x}", "'gleu' is refused: use bleu or rouge-n"),
     "a judge of one's own": (ONE_TEST + "{type: llm-rubric, value: x, provider: 'openai:gpt-5'}", "'provider' in an assertion is refused: the judge is the locally served one"),
     "a judge by option": ("tests: [{vars: {q: a}, options: {rubricPrompt: x}}]", "options.rubricPrompt is refused"),
     "a test's own provider": ("tests: [{vars: {q: a}, provider: 'openai:x'}]", "every arm is asked the same way"),
@@ -412,9 +417,6 @@ REFUSED = {
     "an arm twice": ("providers: [openai:chat:base, {id: x, label: base}]\ntests: [{vars: {q: a}}]", "two providers stand for the arm 'base'"),
     "no provider at all": ("providers: [base]\ntests: [{vars: {q: a}, providers: []}]", "an empty list"),
     "a provider's own prompts": ("providers: [{id: base, prompts: [x]}]\ntests: [{vars: {q: a}}]", "every arm is asked the same prompts"),
-
-    "sql dialect": (ONE_TEST + "{type: is-sql, value: {databaseType: Oracle7}}", "databaseType 'Oracle7' is not known"),
-    "xml rules": (ONE_TEST + "{type: is-xml, value: {elements: [a]}}", "is-xml takes paths"),
     "metric in a file": ("derivedMetrics: [{name: a, value: 'file://m.js'}]\ntests: [{vars: {q: a}}]", "is code"),
 }  # fmt: skip
 

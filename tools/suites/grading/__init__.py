@@ -16,7 +16,7 @@ because the measurement would otherwise lie:
 - `tool-call-f1` on text reads the whole text or whole lines as JSON, not blocks spread over several lines.
 - `contains-any` and `contains-all` with an empty list are refused, and so is a threshold that no score reaches (80).
 - A threshold in a CSV cell counts for every type: `bleu(0.3): …` (promptfoo drops it for all but a few).
-- `is-sql` asks sqlglot, not node-sql-parser: they disagree on rare syntax. The name that a WITH gives is no table.
+- `gleu`, and SQL, XML and HTML as types of their own, are refused; the refusal says what to write instead.
 - `g-eval` reads a judge's reply that is JSON over several lines (promptfoo wants it on one).
 - `is-valid-openai-tools-call` with a value, a list of tools, wants as many calls, each of another of these with
   arguments that fit its parameters (promptfoo looks at the offered tools alone). `is-code` is a type of our own.
@@ -26,14 +26,11 @@ because the measurement would otherwise lie:
 from tunesmith.tools.suites.grading import (  # noqa: F401
     calls,
     code,
-    html,
     json_output,
     judged,
     server_signals,
     similarity,
-    sql,
     text,
-    xml,
 )
 from tunesmith.tools.suites.grading.core import (
     ASSERT_SET,

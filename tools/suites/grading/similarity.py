@@ -130,22 +130,3 @@ def bleu_score(candidate: str, references: Sequence[str]) -> float:
 
 def _ngrams(words: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
     return Counter(tuple(words[at : at + order]) for at in range(len(words) - order + 1))
-
-
-@assertion_type("gleu", check=_need_strings, is_share=True)
-def gleu(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
-    """Sentence GLEU against the best of the references, at least `threshold` (0.5). Wu et al. 2016."""
-    score = max(gleu_score(response.output_text, reference) for reference in assertion.texts)
-    return _at_least(assertion, score, 0.5, "GLEU")
-
-
-def gleu_score(candidate: str, reference: str) -> float:
-    """The lesser of precision and recall over all 1- to 4-grams, full stops at the ends of words left out."""
-    words, others = ([word.rstrip(".") for word in js.words(text.lower())] for text in (candidate, reference))
-    if not any(words):
-        return 0.0
-    if words == others:
-        return 1.0
-    # 1 to 4, as it is defined
-    grams, wanted = (sum((_ngrams(text, n) for n in range(1, 5)), Counter()) for text in (words, others))
-    return (grams & wanted).total() / max(grams.total(), wanted.total()) if wanted else 0.0
