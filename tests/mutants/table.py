@@ -60,6 +60,7 @@ class Mutant(NamedTuple):
 
 _PINS = "tests/trust/test_pins.py::"
 _DECISIONS = "tests/tools/models/test_decisions.py::"
+_DEPLOYING = "tests/tools/export/test_deploying.py::"
 _CHANGED = f"{_PINS}test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"
 _FACTS = "tests/agent/queries/test_with_every_fact.py::"
 _STORE, _WORKERS = "tests/memory/test_store.py::", "tests/trust/test_workers.py::"
@@ -1446,6 +1447,19 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_DECISIONS}test_a_card_that_nobody_measured_keeps_a_margin"),
         ("fitting = next(filter(self.fits, self.all(typed)), None)", "fitting = next(self.all(typed), None)",
          f"{_DECISIONS}test_what_fits_at_4_bits_alone_is_trained_so_unasked"),
+    )),
+    *rows(PRICES, "tools/export/deploying.py", (
+        ("capability(card) >= FP8_FROM and", "True and",
+         f"{_DEPLOYING}test_the_scheme_is_the_one_that_the_serving_card_multiplies_and_holds"),
+        ("    if needed > free:\n", "    if False:\n",
+         f"{_DEPLOYING}test_the_scheme_is_the_one_that_the_serving_card_multiplies_and_holds"),
+        ("math.ceil(facts.margin * sum(", "math.ceil(sum(",
+         f"{_DEPLOYING}test_the_margin_decides_where_8_bits_just_fit"),
+    )),
+    *rows(PRICES, "tools/export/quantize.py", (
+        ("    integers = asked or ", "    integers = ", f"{_DEPLOYING}test_what_is_typed_wins_over_the_card"),
+        ("    if request.group_size:\n        return Choice", "    if False:\n        return Choice",
+         f"{_DEPLOYING}test_what_is_typed_wins_over_the_card"),
     )),
     *rows(PRICES, "tools/training/train.py", (
         ("resolved(request.model_copy(update=values), base, dataset)",

@@ -15,6 +15,7 @@ from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Estimate, Facts, Inputs, Plan, Result, Stage, expected, pinned
 from tunesmith.tools.export.audit import Audit
+from tunesmith.tools.export.deploying import Choice, kept_for, scheme_by_size, scheme_for
 from tunesmith.tools.export.dry_load import DryLoad, known_dry_loads, with_dry_load
 from tunesmith.tools.export.float_kernels import served
 from tunesmith.tools.machine.torch_env import TORCH_ENV
@@ -32,9 +33,6 @@ from tunesmith.tools.models.schemes import SCHEMES, SchemeName
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import autoround_seconds, gptq_seconds, nearest_seconds
 
-_FOUR_BITS_FROM = 1_000_000_000
-"""Parameters: four bits cost a 135M model × 1.20 of its perplexity, a 1.5B × 1.07."""
-_GATED = ("silu", "gelu_pytorch_tanh", "gelu")
 _SAMPLES = 64
 """Published recipes take 128 to 512 of general text; a behaviour's rows are alike, and time grows with them."""
 _REMEDY = "stopping another program"
@@ -52,7 +50,8 @@ class QuantizeRequest(PlacedRequest):
     GONE: ClassVar = {"distil_steps": (0,), "keep_share": (0.25,)}
 
     scheme: Literal["auto", SchemeName] = "auto"
-    """Bits of weights and activations, integers or floats; auto: by the model's size."""
+    """Bits of weights and activations, integers or floats; auto: 8 on a card that holds them, else by the model's
+    size."""
     group_size: AutoInt = Field(default=0, ge=0)
     """Weights that share a scale; auto: the largest that divides."""
     rounding: Rounding = "gptq"
@@ -115,7 +114,7 @@ def expected_artifact(request: QuantizeRequest, artifacts: Mapping[str, Artifact
 def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None = None) -> Plan:
     """Price quantizing: the host's RAM is where it dies elsewhere, so that is computed and compared first."""
     merged, dataset = facts.need("merged", "merge"), facts.need("dataset", "critique")
-    request, reasons = resolved(request, merged)
+    request, reasons = resolved(request, merged, facts)
     samples = min(request.calibration_samples, dataset.count("train_rows"))
     config, tokens = merged.config, request.max_seq_len_tokens
     scheme = SCHEMES[request.scheme]
@@ -239,33 +238,26 @@ def _unsearchable(request: QuantizeRequest, config: Mapping[str, object]) -> Ite
 def plan_after_dry_load(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None = None) -> Plan:
     """The plan, with the dry load before it where that pays; refused where vLLM is known not to load such a model."""
     planned, merged = plan(request, facts, context), facts.need("merged", "merge")
-    decided, config = resolved(request, merged)[0], merged.config
+    decided, config = resolved(request, merged, facts)[0], merged.config
     group = SCHEMES[decided.scheme].group_of(config, decided.group_size)
     return with_dry_load(planned, facts, config, group, context.dry_loads if context else ())
 
 
-def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeRequest, Mapping[str, str]]:
-    """The request with everything that is `auto` decided, and why each of these has its value."""
-    config, parameters = merged.config, merged.count("parameters")
+def resolved(
+    request: QuantizeRequest, merged: Artifact, facts: Facts | None = None
+) -> tuple[QuantizeRequest, Mapping[str, str]]:
+    """The request with everything that is `auto` decided, and why each of these has its value; without facts of the
+    machine, by the model's size."""
+    config = merged.config
     chosen: dict[str, object] = {}
     reasons = {}
-    if request.scheme == "auto" and request.rounding == AUTOROUND:
-        chosen["scheme"] = "W4A16"
-        reasons["scheme"] = "AutoRound searches for the rounding of 4 bits"
-    elif request.scheme == "auto":
-        small = parameters < _FOUR_BITS_FROM
-        chosen["scheme"] = "W8A8" if small else "W4A16"
-        reasons["scheme"] = f"{parameters / 1e9:.2g} B parameters: " + (
-            f"below {_FOUR_BITS_FROM / 1e9:g} B four bits cost much (perplexity × 1.20 at 0.135 B)"
-            if small
-            else "four bits take a quarter of the memory; perplexity × 1.07 at 1.5 B, published recovery 98 % and more"
-        )
+    if request.scheme == "auto":
+        chosen["scheme"], reasons["scheme"] = _scheme(request, merged, facts)
     scheme = SCHEMES[str(chosen.get("scheme", request.scheme))]
     if "auto" in request.keep:
-        # Of a gated MLP: the product of two activations is where outliers arise, and integers do not hold them.
-        rounded = scheme.smooths and config.get("hidden_act") in _GATED
-        named = tuple(name for name in request.keep if name != "auto")
-        chosen["keep"] = tuple(dict.fromkeys((*named, "down_proj"))) if rounded else named
+        rounded = kept_for(scheme.name, config)
+        named = (name for name in request.keep if name != "auto")
+        chosen["keep"] = tuple(dict.fromkeys((*named, *rounded)))
         reasons["keep"] = (
             "down_proj stays: the gated product before it has outliers that 8-bit activations do not hold"
             if rounded
@@ -277,6 +269,19 @@ def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeReques
         chosen["rounding"] = "nearest"
         reasons["rounding"] = f"{scheme.name} rounds every weight by itself, without data: there is no GPTQ for it"
     return request.model_copy(update=chosen), reasons
+
+
+def _scheme(request: QuantizeRequest, merged: Artifact, facts: Facts | None) -> Choice:
+    parameters = merged.count("parameters")
+    if request.rounding == AUTOROUND:
+        return Choice("W4A16", "AutoRound searches for the rounding of 4 bits")
+    if request.group_size:
+        return Choice("W4A16", "group_size is set, and only 4 bits have scales of groups")
+    if facts is None:
+        return scheme_by_size(parameters)
+    asked = "rounding" in request.model_fields_set and request.rounding != "nearest"
+    integers = asked or request.calibration_samples != _SAMPLES
+    return scheme_for(merged.config, parameters, facts, request.keep, integers=integers)
 
 
 STAGE = Stage(

@@ -20,11 +20,11 @@ Pace = Literal["fast", "full"]
 _REHEARSAL_LEAST = 50
 """Fewer prompts are too few kinds of ordinary messages, however few the behaviour's rows are."""
 
-# Rows, near misses, rows held out as cases, calibration samples, cases of each block (0: all): what a pace buys.
+# Rows, near misses, rows held out as cases, cases of each block (0: all): what a pace buys.
 # How to train and to quantize is left to the stages, which know the model and the rows by then.
 _PACES: dict[Pace, dict[str, int]] = {
-    "fast": {"rows": 140, "near": 60, "held_out": 25, "samples": 64, "cases": 40},
-    "full": {"rows": 600, "near": 120, "held_out": 100, "samples": 128, "cases": 0},
+    "fast": {"rows": 140, "near": 60, "held_out": 25, "cases": 40},
+    "full": {"rows": 600, "near": 120, "held_out": 100, "cases": 0},
 }
 
 
@@ -89,7 +89,7 @@ def plan_for(
         ("train", {}),
         ("evaluate", {"arm": "adapter", **tokens}),
         ("merge", {}),
-        ("quantize", {"calibration_samples": sizes["samples"]}),
+        ("quantize", {}),
         ("evaluate", {"arm": "quantized", **tokens}),
         ("deploy", {"arm": "quantized"}),
     ]
