@@ -1455,6 +1455,26 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_DEPLOYING}test_the_scheme_is_the_one_that_the_serving_card_multiplies_and_holds"),
         ("math.ceil(facts.margin * sum(", "math.ceil(sum(",
          f"{_DEPLOYING}test_the_margin_decides_where_8_bits_just_fit"),
+        ("    if needed > free or (", "    if (",
+         f"{_DEPLOYING}test_the_margin_decides_where_16_bits_just_fit"),
+        ("    if measuring.bits == FOUR:\n        return", "    if False:\n        return",
+         f"{_DEPLOYING}test_the_adapter_is_deployed_where_a_card_holds_it_on_its_base_at_16_bits"),
+        ("(not facts.serves_on_gpu and fewer_s < whole_s)", "False",
+         f"{_DEPLOYING}test_the_adapter_is_deployed_where_a_card_holds_it_on_its_base_at_16_bits"),
+    )),
+    *rows(BASE, "tools/pipeline/base_choice.py", (
+        ("    if not plan.arm_by_base or base is None:", "    if base is None:",
+         "tests/tools/pipeline/test_base_choice.py::test_another_base_or_card_decides_again_what_is_deployed_and_nothing_else"),
+        ("arm=arm if open_ else", "arm=arm if True else",
+         "tests/tools/pipeline/test_base_choice.py::test_what_is_deployed_is_decided_by_base_and_card_unless_somebody_says_it"),
+    )),
+    *rows(BASE, "tools/pipeline/plan_file.py", (
+        ("self.arm_by_base and same", "self.arm_by_base",
+         "tests/tools/pipeline/test_base_choice.py::test_another_base_or_card_decides_again_what_is_deployed_and_nothing_else"),
+    )),
+    *rows(BASE, "agent/driver/planning.py", (
+        ("    if _models(edited) != _models(plan):", "    if False:",
+         "tests/agent/driver/test_planning.py::test_another_base_decides_again_what_the_plan_deploys_unless_somebody_said_it"),
     )),
     *rows(PRICES, "tools/export/quantize.py", (
         ("    integers = asked or ", "    integers = ", f"{_DEPLOYING}test_what_is_typed_wins_over_the_card"),

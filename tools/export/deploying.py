@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 from tunesmith.tools.core.machine import chosen_gpu
 from tunesmith.tools.core.stage import GIB, Facts, is_expected
 from tunesmith.tools.export.float_kernels import FP8_FROM
 from tunesmith.tools.machine.gpus import capability
-from tunesmith.tools.models.measuring import FOUR, SIXTEEN, is_measured_at_four, measuring_cards, measuring_server
+from tunesmith.tools.models.measuring import (
+    FOUR,
+    SIXTEEN,
+    USUAL_RANK,
+    choose,
+    is_measured_at_four,
+    measuring_cards,
+    measuring_server,
+)
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
 from tunesmith.tools.models.schemes import SCHEMES
+from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.models.time_math import answering_seconds
 
 FOUR_BITS_FROM = 1_000_000_000
 """Parameters: four bits cost a 135M model × 1.20 of its perplexity, a 1.5B × 1.07."""
 _GATED = ("silu", "gelu_pytorch_tanh", "gelu")
 _RECOVERY = "perplexity × 1.07 at 1.5 B, published recovery 98 % and more"
+
+
+DEPLOYS = "deploy "
+"""With which the reason for an arm begins, in a plan's reasons."""
+Arm = Literal["adapter", "quantized"]
 
 
 class Choice(NamedTuple):
@@ -67,6 +83,44 @@ def scheme_for(
         return Choice("W4A16", f"{room}; {_RECOVERY}")
     kind = "FP8" if floats else "8-bit integers"
     return Choice(eight.name, f"{card.name} (compute capability {card.compute_capability}) multiplies {kind}; {room}")
+
+
+def arm_for(config: Mapping[str, object], facts: Facts) -> tuple[Arm, str]:
+    """What a plan for a base of this config proposes to deploy here, and why.
+
+    On a card the adapter, where its base is measured at 16 bits and both fit so: a merged and quantized model only
+    takes less memory and answers sooner. On a processor, where an answer waits for the weights, the quantized model.
+    """
+    measuring, facts = choose("auto", config, facts), replace(facts, artifacts={})
+    try:
+        parameters = ModelShape.of(config).parameters
+    except (KeyError, TypeError, ValueError):  # a config may leave anything out
+        return "quantized", f"{DEPLOYS}the quantized model: the config of its base does not say its sizes"
+    if measuring.bits == FOUR:
+        return "quantized", f"{DEPLOYS}the quantized model, as its base is measured at 4 bits: {measuring.reason}"
+    scheme, cards = scheme_for(config, parameters, facts, ("auto",), integers=False).value, cards_of_arms(config, facts)
+    format_ = SCHEMES[scheme]
+    fewer = format_.weight_bytes(config, format_.group_of(config), kept_for(scheme, config))
+    whole_s, fewer_s = (_token_seconds(config, bytes_, facts) for bytes_ in (2 * parameters, fewer))
+    needed = server_bytes(2 * parameters, config, facts, rank=USUAL_RANK, cards=cards)
+    instead = server_bytes(fewer, config, facts, cards=cards)
+    kind, free = "memory", facts.serving_free_bytes
+    if facts.serves_on_gpu:
+        kind, free = "VRAM", facts.machine.vram_free_on(cards)
+    room = f"need {needed / GIB:.1f} GiB of {kind} at 16 bits, {free / GIB:.1f} are free"
+    brings = f"{instead / GIB:.1f} GiB in {scheme}, with tokens {whole_s / fewer_s:.1f} times as fast"
+    if needed > free or (not facts.serves_on_gpu and fewer_s < whole_s):
+        return "quantized", f"{DEPLOYS}the quantized model: adapter and base {room}; it needs {brings}"
+    more = f"merge and quantize (--quantize) would bring {brings}"
+    return "adapter", f"{DEPLOYS}the adapter on its base: both {room}; {more}"
+
+
+def _token_seconds(config: Mapping[str, object], weight_bytes: int, facts: Facts) -> float:
+    """To decode a token for one client."""
+    return answering_seconds(
+        ModelShape.of(config), weight_bytes, facts.serving_rates, answers=1, answer_tokens=1, prompt_tokens=0,
+        at_once=1, on_card=facts.serves_on_gpu,
+    ).total  # fmt: skip
 
 
 def server_bytes(weight_bytes: int, config: Mapping[str, object], facts: Facts, *, rank: int = 0, cards: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from tests.fixtures.tables import table
 from tests.gpu_rehearsal.tables import machine, model_of
 from tunesmith.tools.core.stage import Facts, Plan, expected
+from tunesmith.tools.export.deploying import DEPLOYS, arm_for
 from tunesmith.tools.export.quantize import STAGE, QuantizeRequest
 from tunesmith.tools.machine.cards import card_of
 from tunesmith.tools.models.measuring import MEASURED_AT
@@ -71,3 +72,32 @@ def test_what_is_typed_wins_over_the_card(typed: dict[str, Any], scheme: str) ->
     plan = quantized(known("qwen3-8b", "24"), **typed)
     assert plan.request["scheme"] == scheme and not plan.refusals
     assert typed.items() <= plan.request.items()
+
+
+@table(
+    ("name", "card", "arm", "why"),
+    [
+        ("qwen3-4b", "16", "adapter", "both need 11.6 GiB of VRAM at 16 bits, 15.4 are free; merge and quantize"),
+        ("qwen2.5-14b", "2x24", "adapter", "both need 18.3 GiB of VRAM at 16 bits, 23.4 are free"),
+        ("qwen3-8b", "12", "quantized", "as its base is measured at 4 bits"),
+        ("qwen3-30b-a3b", "24", "quantized", "as its base is measured at 4 bits"),
+        ("qwen3-30b-a3b", "8", "quantized", "adapter and base need"),
+        ("llama-3.2-1b", "", "quantized", "of memory at 16 bits, 32.0 are free; it needs"),
+    ],
+)
+def test_the_adapter_is_deployed_where_a_card_holds_it_on_its_base_at_16_bits(
+    name: str, card: str, arm: str, why: str
+) -> None:
+    chosen, said = arm_for(model_of(name).config, known(name, card))
+    assert chosen == arm and said.startswith(f"{DEPLOYS}the {arm}") and why in said
+    assert ("--quantize) would bring" in said) == (arm == "adapter"), "what the other arm would bring"
+
+
+def test_the_margin_decides_where_16_bits_just_fit() -> None:
+    config = model_of("qwen3-8b").config
+    assert arm_for(config, known("qwen3-8b", "24"))[0] == "adapter"
+    assert arm_for(config, known("qwen3-8b", "24", margin=1.25))[0] == "quantized"
+
+
+def test_a_config_without_sizes_goes_the_whole_arc() -> None:
+    assert arm_for({"model_type": "llama"}, known("qwen3-8b", "24"))[0] == "quantized"
