@@ -1462,6 +1462,16 @@ MUTANTS: tuple[Mutant, ...] = (
         ("(not facts.serves_on_gpu and fewer_s < whole_s)", "False",
          f"{_DEPLOYING}test_the_adapter_is_deployed_where_a_card_holds_it_on_its_base_at_16_bits"),
     )),
+    *rows(PRICES, "tools/models/memory_math.py", (
+        ("min(TOKENS_AN_INPUT * shape.widest_input,", "min(shape.widest_input,",
+         "tests/tools/export/test_calibration.py::test_a_plan_takes_four_tokens_for_each_input_of_the_widest_layer"),
+    )),
+    *rows(PRICES, "tools/export/calibration.py", (
+        ("and have < tokens_wanted", "",
+         "tests/tools/export/test_calibration.py::test_rows_are_taken_until_so_many_tokens_are_there_and_half_of_them_are_rehearsal"),
+        ("(rehearsal, samples // 2, wanted // 2), ", "",
+         "tests/tools/export/test_calibration.py::test_rows_are_taken_until_so_many_tokens_are_there_and_half_of_them_are_rehearsal"),
+    )),
     *rows(BASE, "tools/pipeline/base_choice.py", (
         ("    if not plan.arm_by_base or base is None:", "    if base is None:",
          "tests/tools/pipeline/test_base_choice.py::test_another_base_or_card_decides_again_what_is_deployed_and_nothing_else"),
@@ -1477,6 +1487,12 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_planning.py::test_another_base_decides_again_what_the_plan_deploys_unless_somebody_said_it"),
     )),
     *rows(PRICES, "tools/export/quantize.py", (
+        ("    return min(request.calibration_tokens or have, have)", "    return request.calibration_tokens or have",
+         "tests/tools/export/test_calibration.py::test_a_plan_says_how_much_of_what_is_wanted_the_rows_have"),
+        ("    if calibrated < wanted:", "    if False:",
+         "tests/tools/export/test_calibration.py::test_a_plan_says_how_much_of_what_is_wanted_the_rows_have"),
+        ("request.calibration_tokens == usual:", "False:",
+         "tests/tools/export/test_float_formats.py::test_an_edited_scheme_is_not_held_to_the_default_of_another"),
         ("    integers = asked or ", "    integers = ", f"{_DEPLOYING}test_what_is_typed_wins_over_the_card"),
         ("    if request.group_size:\n        return Choice", "    if False:\n        return Choice",
          f"{_DEPLOYING}test_what_is_typed_wins_over_the_card"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -22,6 +24,8 @@ from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import quantizing_that_fits
 from tunesmith.tools.models.full_precision import HEAD
 from tunesmith.tools.models.memory_math import (
+    TOKENS_AN_INPUT,
+    calibration_tokens,
     group_size_for,
     quantize_cache_bytes,
     quantize_memory_bytes,
@@ -33,8 +37,8 @@ from tunesmith.tools.models.schemes import SCHEMES, SchemeName
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import autoround_seconds, gptq_seconds, nearest_seconds
 
-_SAMPLES = 64
-"""Published recipes take 128 to 512 of general text; a behaviour's rows are alike, and time grows with them."""
+USUAL_SAMPLES = 64
+"""Where no tokens are asked for: weights that are rounded by themselves take one batch of them."""
 _REMEDY = "stopping another program"
 _HOW = {
     "gptq": "with GPTQ",
@@ -57,8 +61,10 @@ class QuantizeRequest(PlacedRequest):
     rounding: Rounding = "gptq"
     """gptq: later weights make up for an error; nearest: several times quicker; autoround: up or down is learned, the
     nearest to the merged model and by far the slowest."""
-    calibration_samples: int = Field(default=_SAMPLES, ge=1)
-    """Training rows used for calibration."""
+    calibration_tokens: AutoInt = Field(default=0, ge=0)
+    """Tokens of calibration; auto: 4 for each input of the widest layer, at most 1,048,576."""
+    calibration_samples: AutoInt = Field(default=0, ge=0)
+    """Training rows used for calibration at the most; auto: as many as have so many tokens."""
     keep: tuple[Literal["auto", "down_proj", "o_proj"], ...] = ("auto",)
     """Layers that keep full precision too: down_proj, o_proj, both, or auto."""
     # A behaviour's rows are mostly shorter, and calibration takes memory by the square of a row's length.
@@ -115,8 +121,7 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
     """Price quantizing: the host's RAM is where it dies elsewhere, so that is computed and compared first."""
     merged, dataset = facts.need("merged", "merge"), facts.need("dataset", "critique")
     request, reasons = resolved(request, merged, facts)
-    samples = min(request.calibration_samples, dataset.count("train_rows"))
-    config, tokens = merged.config, request.max_seq_len_tokens
+    config, tokens, calibrated = merged.config, request.max_seq_len_tokens, _calibration(request, dataset)
     scheme = SCHEMES[request.scheme]
     joined = ", joined and cut to one length" if request.rounding == AUTOROUND else ""
     price = _price(request, facts, merged, dataset)
@@ -127,8 +132,11 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
         free_ram_bytes=machine.memory_free_bytes,
         free_vram_bytes=machine.vram_free_bytes if facts.trains_on_gpu else None,
         rounding=request.rounding,
-        samples=samples,
+        samples=math.ceil(calibrated / tokens),
     )
+    short, wanted = "", request.calibration_tokens
+    if calibrated < wanted:
+        short = f", {calibrated / wanted:.0%} of the {wanted:,} wanted: the rows have no more"
     size_bytes = merged.bytes * scheme.bits / 16  # merged weights are 16 bits each
     return Plan(
         stage="quantize",
@@ -137,7 +145,7 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
         summary=f"quantize the merged model to {request.scheme} {_HOW[request.rounding]}",
         steps=(
             *(
-                [f"calibrate on {samples} training rows of up to {tokens} tokens{joined}"]
+                [f"calibrate on {calibrated:,} tokens{short}; of training rows of up to {tokens} each{joined}"]
                 if scheme.smooths or request.rounding != "nearest"
                 else []
             ),
@@ -160,10 +168,10 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
 
 def _price(request: QuantizeRequest, facts: Facts, merged: Artifact, dataset: Artifact) -> Estimate:
     config, tokens, rates = merged.config, request.max_seq_len_tokens, facts.training_rates
-    samples = min(request.calibration_samples, dataset.count("train_rows"))
-    tokens_a_row = min(tokens, dataset.count("tokens_per_row"))
+    calibrated = _calibration(request, dataset)
+    samples, tokens_a_row = math.ceil(calibrated / tokens), min(tokens, dataset.count("tokens_per_row"))
     scheme, on_gpu = SCHEMES[request.scheme], facts.trains_on_gpu
-    seconds, way = _rounding_seconds(request, facts, config, samples, tokens_a_row), request.rounding
+    seconds, way = _rounding_seconds(request, facts, config, calibrated, tokens_a_row), request.rounding
     ram = quantize_memory_bytes(config, seq_len_tokens=tokens, on_gpu=on_gpu, rounding=way, samples=samples)
     vram = quantize_vram_bytes(config, seq_len_tokens=tokens, rounding=way, samples=samples) if on_gpu else 0
     models = 2 if scheme.smooths else 1  # smoothing writes a whole model in between
@@ -174,10 +182,18 @@ def _price(request: QuantizeRequest, facts: Facts, merged: Artifact, dataset: Ar
     )  # fmt: skip
 
 
+def _calibration(request: QuantizeRequest, dataset: Artifact) -> int:
+    """Tokens that a resolved request is calibrated on, as far as the data set has them."""
+    usual = 0 if request.calibration_tokens else USUAL_SAMPLES
+    rows = min(request.calibration_samples or usual or sys.maxsize, dataset.count("train_rows"))
+    have = rows * min(request.max_seq_len_tokens, dataset.count("tokens_per_row"))
+    return min(request.calibration_tokens or have, have)
+
+
 def _rounding_seconds(
-    request: QuantizeRequest, facts: Facts, config: Mapping[str, object], samples: int, tokens_a_row: int
+    request: QuantizeRequest, facts: Facts, config: Mapping[str, object], tokens: int, tokens_a_row: int
 ) -> Seconds:
-    rates, tokens, at_once = facts.training_rates, samples * tokens_a_row, rows_in_a_batch(request.max_seq_len_tokens)
+    rates, at_once = facts.training_rates, rows_in_a_batch(request.max_seq_len_tokens)
     if request.rounding == "gptq":
         return gptq_seconds(config, rates, tokens=tokens, unquantized=request.keep)
     if request.rounding == AUTOROUND:
@@ -197,9 +213,9 @@ def contradictions(request: QuantizeRequest, config: Mapping[str, object]) -> tu
         way = "AutoRound" if request.rounding == AUTOROUND else "GPTQ"
         sentences.append(f"{scheme.name} rounds every weight by itself, without data, so there is no {way} for it; "
                      "set rounding=nearest")  # fmt: skip
-    if request.calibration_samples != _SAMPLES:
+    if request.calibration_samples or request.calibration_tokens:
         sentences.append(f"{scheme.name} takes its scales from the weights alone, so no rows calibrate it; "
-                     f"leave calibration_samples at {_SAMPLES}")  # fmt: skip
+                     "leave calibration_samples and calibration_tokens at auto")  # fmt: skip
     return tuple(sentences)
 
 
@@ -268,6 +284,14 @@ def resolved(
     if scheme.floats and request.rounding == "gptq" and "rounding" not in request.model_fields_set:
         chosen["rounding"] = "nearest"
         reasons["rounding"] = f"{scheme.name} rounds every weight by itself, without data: there is no GPTQ for it"
+    shape = ModelShape.of(config)
+    usual = calibration_tokens(shape)
+    if scheme.floats and request.calibration_tokens == usual:  # what an edited plan of integers holds, nobody said
+        chosen["calibration_tokens"] = 0
+    if not (scheme.floats or request.calibration_tokens or request.calibration_samples):
+        chosen["calibration_tokens"] = usual
+        why = f"{TOKENS_AN_INPUT} for each of the {shape.widest_input:,} inputs of the widest layer"
+        reasons["calibration_tokens"] = why
     return request.model_copy(update=chosen), reasons
 
 
@@ -280,7 +304,7 @@ def _scheme(request: QuantizeRequest, merged: Artifact, facts: Facts | None) -> 
     if facts is None:
         return scheme_by_size(parameters)
     asked = "rounding" in request.model_fields_set and request.rounding != "nearest"
-    integers = asked or request.calibration_samples != _SAMPLES
+    integers = asked or bool(request.calibration_samples or request.calibration_tokens)
     return scheme_for(merged.config, parameters, facts, request.keep, integers=integers)
 
 
@@ -288,7 +312,8 @@ STAGE = Stage(
     "quantize", QuantizeRequest, QuantizeResult, plan_after_dry_load, inspect_inputs, expected_artifact,
     settable=("scheme",),
     env=TORCH_ENV,
-    lasting=("scheme", "rounding", "keep", "group_size", "calibration_samples", "max_seq_len_tokens"),
+    lasting=("scheme", "rounding", "keep", "group_size", "calibration_samples", "calibration_tokens",
+            "max_seq_len_tokens"),
     follows={"rounding": "scheme"},
     headline=("scheme", "group_size", "bytes", "bytes_before", "quantized_layers"),
 )  # fmt: skip
