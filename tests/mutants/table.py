@@ -1462,6 +1462,20 @@ MUTANTS: tuple[Mutant, ...] = (
         ("(not facts.serves_on_gpu and fewer_s < whole_s)", "False",
          f"{_DEPLOYING}test_the_adapter_is_deployed_where_a_card_holds_it_on_its_base_at_16_bits"),
     )),
+    *rows(PRICES, "tools/serving/budget.py", (
+        ('quantized = model.kind in (QUANTIZED_BASE, "quantized")', "quantized = model.kind == QUANTIZED_BASE",
+         f"{_DEPLOYING}test_what_was_quantized_needs_room_for_one_sequence_and_other_models_for_several"),
+    )),
+    *rows(PRICES, "tools/pipeline/fits.py", (
+        ("for work, plan in self.plans.items() if plan.refusals}", "for work, plan in self.plans.items() if False}",
+         "tests/tools/pipeline/test_fits.py::test_what_a_plan_would_do_is_told_with_what_it_lacks"),
+        ("deployed, served = scheme.bits, Step(", "deployed, served = measured, Step(",
+         "tests/tools/pipeline/test_fits.py::test_what_a_plan_would_do_is_told_with_what_it_lacks"),
+    )),
+    *rows(PRICES, "agent/queries/machine.py", (
+        ("bytes_, kind, task.fits, lacks)", "bytes_, kind, True, lacks)",
+         f"{_FACTS}test_a_model_that_is_named_for_a_card_can_be_trained_and_measured_and_served_there"),
+    )),
     *rows(PRICES, "tools/models/memory_math.py", (
         ("min(TOKENS_AN_INPUT * shape.widest_input,", "min(shape.widest_input,",
          "tests/tools/export/test_calibration.py::test_a_plan_takes_four_tokens_for_each_input_of_the_widest_layer"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, NamedTuple
@@ -20,13 +21,16 @@ from tunesmith.tools.models.measuring import (
     measuring_cards,
     measuring_server,
 )
-from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
+from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import answering_seconds
+from tunesmith.tools.serving.context_settings import context_settings_of, positions_of
 
 FOUR_BITS_FROM = 1_000_000_000
 """Parameters: four bits cost a 135M model × 1.20 of its perplexity, a 1.5B × 1.07."""
+_PLANNED_CONTEXT_TOKENS = 4096
+"""Of a plan: the longest case of the bundled suites asks for more than the usual 2,048."""
 _GATED = ("silu", "gelu_pytorch_tanh", "gelu")
 _RECOVERY = "perplexity × 1.07 at 1.5 B, published recovery 98 % and more"
 
@@ -74,8 +78,8 @@ def scheme_for(
     floats = capability(card) >= FP8_FROM and not integers
     eight = SCHEMES["FP8" if floats else "W8A8"]
     stays = (*keep, *(kept_for(eight.name, config) if "auto" in keep else ()))
-    cards = cards_of_arms(config, facts)
-    needed = server_bytes(eight.weight_bytes(config, 0, stays), config, facts, cards=cards)
+    cards = _cards_of_arms(config, facts)
+    needed = _server_bytes(eight.weight_bytes(config, 0, stays), config, facts, cards=cards)
     free = facts.machine.vram_free_on(cards)
     split = f" on each of {cards} cards" if cards > 1 else ""
     room = f"at 8 bits its server needs {needed / GIB:.1f} GiB{split}, {free / GIB:.1f} are free"
@@ -98,12 +102,15 @@ def arm_for(config: Mapping[str, object], facts: Facts) -> tuple[Arm, str]:
         return "quantized", f"{DEPLOYS}the quantized model: the config of its base does not say its sizes"
     if measuring.bits == FOUR:
         return "quantized", f"{DEPLOYS}the quantized model, as its base is measured at 4 bits: {measuring.reason}"
-    scheme, cards = scheme_for(config, parameters, facts, ("auto",), integers=False).value, cards_of_arms(config, facts)
+    scheme, cards = (
+        scheme_for(config, parameters, facts, ("auto",), integers=False).value,
+        _cards_of_arms(config, facts),
+    )
     format_ = SCHEMES[scheme]
     fewer = format_.weight_bytes(config, format_.group_of(config), kept_for(scheme, config))
     whole_s, fewer_s = (_token_seconds(config, bytes_, facts) for bytes_ in (2 * parameters, fewer))
-    needed = server_bytes(2 * parameters, config, facts, rank=USUAL_RANK, cards=cards)
-    instead = server_bytes(fewer, config, facts, cards=cards)
+    needed = _server_bytes(2 * parameters, config, facts, rank=USUAL_RANK, cards=cards)
+    instead = _server_bytes(fewer, config, facts, cards=cards)
     kind, free = "memory", facts.serving_free_bytes
     if facts.serves_on_gpu:
         kind, free = "VRAM", facts.machine.vram_free_on(cards)
@@ -123,13 +130,16 @@ def _token_seconds(config: Mapping[str, object], weight_bytes: int, facts: Facts
     ).total  # fmt: skip
 
 
-def server_bytes(weight_bytes: int, config: Mapping[str, object], facts: Facts, *, rank: int = 0, cards: int) -> int:
-    """Peak of a server of so many bytes of weights with the usual context, of each card or of RAM, with its margin."""
-    needed = measuring_server(weight_bytes, config, CONTEXT_TOKENS, rank=rank, quantized_base=False, cards=cards)
+def _server_bytes(weight_bytes: int, config: Mapping[str, object], facts: Facts, *, rank: int = 0, cards: int) -> int:
+    """Peak of a server of so many bytes of weights, of each card or of RAM, with its margin; a quantized model's allows
+    no adapters."""
+    suite, longest = facts.artifacts.get("suite"), positions_of(config) or sys.maxsize
+    context = context_settings_of(facts.artifacts).context_tokens if suite else min(_PLANNED_CONTEXT_TOKENS, longest)
+    needed = measuring_server(weight_bytes, config, context, rank=rank, quantized_base=not rank, cards=cards)
     return math.ceil(facts.margin * sum(serving_peaks(needed, on_gpu=facts.serves_on_gpu).values()))
 
 
-def cards_of_arms(config: Mapping[str, object], facts: Facts) -> int:
+def _cards_of_arms(config: Mapping[str, object], facts: Facts) -> int:
     """Cards that every arm of a run is served on: those of its baseline, or that this would be measured on."""
     suite, base = (facts.artifacts.get(kind) for kind in ("suite", "base"))
     if suite and not is_expected(suite):

@@ -14,6 +14,7 @@ from tunesmith.tools.export.quantize import STAGE, QuantizeRequest
 from tunesmith.tools.machine.cards import card_of
 from tunesmith.tools.models.measuring import MEASURED_AT
 from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, with_card
+from tunesmith.tools.serving.budget import serving_memory
 
 
 def known(name: str, card: str = "", *, capability: str = "9.0", margin: float = 1.0) -> Facts:
@@ -77,8 +78,8 @@ def test_what_is_typed_wins_over_the_card(typed: dict[str, Any], scheme: str) ->
 @table(
     ("name", "card", "arm", "why"),
     [
-        ("qwen3-4b", "16", "adapter", "both need 11.6 GiB of VRAM at 16 bits, 15.4 are free; merge and quantize"),
-        ("qwen2.5-14b", "2x24", "adapter", "both need 18.3 GiB of VRAM at 16 bits, 23.4 are free"),
+        ("qwen3-4b", "16", "adapter", "both need 12.7 GiB of VRAM at 16 bits, 15.4 are free; merge and quantize"),
+        ("qwen2.5-14b", "2x24", "adapter", "both need 18.9 GiB of VRAM at 16 bits, 23.4 are free"),
         ("qwen3-8b", "12", "quantized", "as its base is measured at 4 bits"),
         ("qwen3-30b-a3b", "24", "quantized", "as its base is measured at 4 bits"),
         ("qwen3-30b-a3b", "8", "quantized", "adapter and base need"),
@@ -101,3 +102,9 @@ def test_the_margin_decides_where_16_bits_just_fit() -> None:
 
 def test_a_config_without_sizes_goes_the_whole_arc() -> None:
     assert arm_for({"model_type": "llama"}, known("qwen3-8b", "24"))[0] == "quantized"
+
+
+def test_what_was_quantized_needs_room_for_one_sequence_and_other_models_for_several() -> None:
+    merged = known("qwen3-4b", "8").artifacts["merged"]
+    small, usual = (serving_memory(one, 4096).cache_bytes for one in (replace(merged, kind="quantized"), merged))
+    assert small == max(1 << 30, usual // 4) < usual
