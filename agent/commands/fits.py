@@ -25,13 +25,12 @@ def listed_document(bases: Sequence[tuple[KnownBase, Fits]]) -> dict[str, object
 
 
 def listed_view(bases: Sequence[tuple[KnownBase, Fits]], card: Card | None) -> RenderableType:
-    """A line for each of them: at which precisions it trains here, and how long that takes."""
+    """A line for each of them: at how many bits a plan trains it, and how long that takes."""
     rows = []
     for base, answer in bases:
-        training = answer.of("train")
-        fitting = [task for task in training if task.fits] or training[-1:]
-        trains = ", ".join(task.precision for task in fitting) if fitting[0].fits else "no"
-        took = duration(fitting[0].plan.estimate.seconds)
+        way = answer.decided
+        trains = "no" if way.lacks.keys() & {"preflight", "train"} else f"{way.trained} bits"
+        took = duration(way.plans["train"].estimate.seconds)
         rows.append([base.model, f"{base.parameters / 1e9:.2g}B", base.license, trains, took, base.why])
     return Group(
         *where(bases[0][1].machine, card, here=card is None),
@@ -63,6 +62,7 @@ def view(answer: Fits, card: Card | None) -> RenderableType:
     return Group(
         render.plain(f"{answer.model}{usual}: {answer.parameters / 1e9:.2f} billion parameters{active}"),
         *where(answer.machine, card, here=card is None),
+        render.plain(f"A{str(answer.decided)[1:]}."),
         render.rows_table(
             ["task", "precision", "fits", "VRAM", "RAM", "disk", "time, about"], [_row(task) for task in answer.tasks]
         ),

@@ -185,6 +185,8 @@ def _pipelines(commands: _Commands) -> None:
     teach.add_argument("--writer", default="", metavar="MODEL", help=writer)
     teach.add_argument("--pace", choices=("fast", "full"), default="full", help="fast: half an hour; full: two hours")
     teach.add_argument("--plan-only", action="store_true", help="show the behaviour and its price, and start nothing")
+    whole = "go on to a merged and a quantized model where the adapter on its base would fit too"
+    teach.add_argument("--quantize", action="store_const", const="yes", default="auto", help=whole)
     card = "with --plan-only: of a machine with this card, by name or GB, or several: 4090, 24, 2x24"
     teach.add_argument("--card", metavar="CARD", help=card)
     teach.add_argument("--ram", type=_gib, metavar="GIB", help="with --plan-only: of a machine with so much RAM")

@@ -213,7 +213,7 @@ def planned(
     try:
         return folder, plan_here(
             ws, folder, args.pace, model=args.model, writer=args.writer, say=out.say, facts=facts, judged=judged,
-            own=own, on=args.on,
+            own=own, on=args.on, quantize=args.quantize,
         )  # fmt: skip
     except BadInput:
         # Nothing was started: what was only written for it goes, what stood there before stays.

@@ -268,9 +268,9 @@ def _wanted(deps: TurnDeps, reading: Reading) -> TurnAnswer:
         return TurnAnswer(f"{limit} Type 1 if text is what the model is to answer with: its description begins then.")
     slots = reading.slots
     pace = "fast" if slots.first("pace") == "fast" else "full"
-    no_quantizing = any(slots.negated(slot) for slot in slots.all("stage") if slot.value == "quantize")
+    said = {slots.negated(slot) for slot in slots.all("stage") if slot.value == "quantize"}
     # pydantic checks it: a pace is one of two words
-    args = PlanFineTune(goal=deps.prompt, pace=pace, quantize=not no_quantizing)  # type: ignore[arg-type]
+    args = PlanFineTune(goal=deps.prompt, pace=pace, quantize="no" if True in said else "yes" if said else "auto")  # type: ignore[arg-type]
     plan_fine_tune(deps, args)
     text, deps.say_next = deps.say_next, ""
     text = text or "The plan is on your screen, with every step's price."

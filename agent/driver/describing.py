@@ -30,6 +30,7 @@ from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.judge import judge_comes
 from tunesmith.tools.pipeline.base_choice import plan_here
+from tunesmith.tools.pipeline.behaviour_plan import Quantizing
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
 _ARROWS = (re.compile(r"\s*(?:=>|⇒)\s*"), re.compile(r"\s*(?:->|→)\s*"))
@@ -61,7 +62,7 @@ class Interview(Frozen):
 
     goal: str
     pace: Literal["fast", "full"]
-    quantize: bool
+    quantize: Quantizing
     draft: DescriptionDraft = DescriptionDraft()
     base: str = ""
     """The model that the wish named; empty: the plan chooses one."""
@@ -128,7 +129,7 @@ def put_back(home: Path, description: dict[str, object] | None) -> None:
             _file(home).unlink(missing_ok=True)
 
 
-def begin(home: Path, goal: str, pace: Literal["fast", "full"], quantize: bool, base: str = "") -> Interview:
+def begin(home: Path, goal: str, pace: Literal["fast", "full"], quantize: Quantizing, base: str = "") -> Interview:
     """Begin to ask about a new behaviour; one that was begun before is set aside."""
     if _file(home).exists():
         drop(home)
@@ -228,7 +229,8 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
         f"The behaviour {behaviour.name} is written down; a rule that asks too much can be removed from its "
         f"behaviour.yaml and its test cases. {blind}The plan is on your screen. Start it, or change something?"
     )
-    return plan_here(deps.ws, folder, interview.pace, model=interview.base, judged=judged), words
+    plan = plan_here(deps.ws, folder, interview.pace, model=interview.base, judged=judged, quantize=interview.quantize)
+    return plan, words
 
 
 def _read(deps: TurnDeps, spec: Spec, *, name: str) -> Read:

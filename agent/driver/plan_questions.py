@@ -23,6 +23,7 @@ from tunesmith.tools.core.format import duration, listed, size
 from tunesmith.tools.core.stage import GIB, Estimate
 from tunesmith.tools.machine.cards import Card, card_of
 from tunesmith.tools.pipeline import catalog, plan_file
+from tunesmith.tools.pipeline.base_choice import with_arm_of_base
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.serving.eviction import machine_for_a_step
 
@@ -164,17 +165,18 @@ def whole_price(deps: TurnDeps, prices: Sequence[tuple[str, Estimate]]) -> str:
 
 
 def _on(deps: TurnDeps, card: Card, edits: Edits) -> TurnAnswer:
-    """Whether the plan, changed so as far as that was understood, which is said, fits another card."""
+    """Whether the plan, changed so as far as that was understood, which is said, and with what its base decides there,
+    fits another card."""
     from tunesmith.tools.pipeline.fits import facts_here
-    from tunesmith.tools.pipeline.forecast import forecast
+    from tunesmith.tools.pipeline.forecast import looked_ahead
 
     assert deps.draft is not None
-    plan, changes = planning.edited_plan(deps, deps.draft, edits)
-    prices = forecast(deps.ws, plan, facts=facts_here(deps.store, vllm=deps.ws.vllm, card=card))
+    edited, changes = planning.edited_plan(deps, deps.draft, edits)
+    facts = facts_here(deps.store, vllm=deps.ws.vllm, card=card)
+    prices, why_not = looked_ahead(deps.ws, with_arm_of_base(deps.ws, edited, facts=facts), facts)
     how = f"with {', '.join(changes)} " if changes else ""
-    if lacking := [f"{price.stage}: {lack}" for price in prices for lack in price.lacks]:
-        verdict = f"the plan {how}does not fit: {'; '.join(lacking)}"
-    else:
+    verdict = f"the plan {how}does not fit: {why_not}"
+    if not why_not:
         most, stage = max((one.estimate.peak_vram_bytes, one.stage) for one in prices if one.estimate)
         needs = f"; {stage} needs the most, about {size(most)} of {size(int(card.free_gib * GIB))}" if most else ""
         verdict = f"the plan {how}fits{needs}"

@@ -26,11 +26,13 @@ from tunesmith.agent.words.reading import LONGEST, Context, read_or_not, reader
 from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import duration, size
+from tunesmith.tools.export.deploying import DEPLOYS
 from tunesmith.tools.machine.memory_left import memory_left_bytes
 from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.models.model_names import SeveralSizes, hub_name
 from tunesmith.tools.pipeline import catalog, plan_file
-from tunesmith.tools.pipeline.base_choice import plan_here
+from tunesmith.tools.pipeline.base_choice import plan_here, with_arm_of_base
+from tunesmith.tools.pipeline.behaviour_plan import Quantizing
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ class PlanFineTune(Args):
 
     goal: str = Field(description="What the model shall do, in the user's words.")
     pace: Literal["fast", "full"] = Field(description="fast: a quick try in minutes. full: all rows and cases.")
-    quantize: bool = Field(description="Whether to quantize the result; true unless the user says not to.")
+    quantize: Quantizing = Field(description="yes or no where the user says so; else auto, as the memory allows.")
 
 
 class EditPlan(Args):
@@ -80,7 +82,8 @@ class StartPlan(Args):
 def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> object:
     """Propose a plan, or begin to ask what a new behaviour is to be."""
     if folder := describing.described_before(deps.store.home, f"{args.goal} {deps.prompt}"):
-        plan, behaviour = plan_here(deps.ws, folder, args.pace), f"{folder.name}, described earlier"
+        plan = plan_here(deps.ws, folder, args.pace, quantize=args.quantize)
+        behaviour = f"{folder.name}, described earlier"
     elif not opening.describes(deps.prompt) and any(_means_the_bundled(one) for one in (args.goal, deps.prompt)):
         plan = run_steps.demo_plan(fast=args.pace == "fast")
         behaviour = f"the bundled behaviour {plan.name}, by its own rows; where yours is another, drop it and say yours"
@@ -159,10 +162,10 @@ def _means_the_bundled(words: str) -> bool:
     return understood.probability == 1.0 or not (edits.unread or edits.beside)
 
 
-def draft(deps: TurnDeps, plan: PipelinePlan, goal: str, quantize: bool) -> None:
+def draft(deps: TurnDeps, plan: PipelinePlan, goal: str, quantize: Quantizing) -> None:
     """Let a plan stand proposed."""
     quantizing = catalog.maker_of("quantized")
-    steps = plan.steps if quantize else _without_stage(plan.steps, quantizing)
+    steps = _without_stage(plan.steps, quantizing) if quantize == "no" else plan.steps
     deps.draft, deps.draft_before = plan.model_copy(update={"goal": goal, "steps": steps}), None
 
 
@@ -272,6 +275,9 @@ def edited_plan(deps: TurnDeps, plan: PipelinePlan, edits: Edits) -> tuple[Pipel
     if not changes:
         return plan, []
     edited = plan_file.settled(plan.with_steps(steps), lambda sentence: deps.show(prose(sentence)))
+    if _models(edited) != _models(plan):
+        swapped, edited = edited, with_arm_of_base(deps.ws, edited)
+        changes += [why for why in edited.reasons if why.startswith(DEPLOYS) and edited.steps != swapped.steps]
     plan_file.check_pipeline(edited, have=())
     return edited, changes
 
@@ -301,6 +307,10 @@ def _set(steps: tuple[StepSpec, ...], one: Assigned, named: Sequence[str]) -> tu
         steps = tuple(s.model_copy(update={"fields": fields}) for s, fields in zip(steps, given, strict=True))
         changed.append(f"{stage} {one.field} {plain(typed[one.field])}")
     return steps, changed
+
+
+def _models(plan: PipelinePlan) -> list[object]:
+    return [spec.fields["model"] for spec in plan.steps if "model" in spec.fields]
 
 
 def plain(value: object) -> str:

@@ -20,7 +20,7 @@ from tunesmith.tools.core.machine import Machine, chosen_gpu
 from tunesmith.tools.core.stage import Facts, Plan
 from tunesmith.tools.machine.cards import card_of
 from tunesmith.tools.models.model_names import NamedModel, SeveralSizes, hub_name, named_model, usual_models
-from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, facts_here, fits, quantized_bytes
+from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, Decided, facts_here, fits, quantized_bytes
 
 Work = Literal["", "train", "measure", "serve", "merge", "quantize"]
 _DAY_S = 8 * 3600.0
@@ -73,34 +73,32 @@ class _Asked:
     facts: Facts
     rooms: Mapping[str, Room]
     needs: Sequence[Need]
-    training: Plan
-    """The one that would be chosen: the first that fits."""
+    decided: Decided
+    """What a plan for it would do."""
 
     @classmethod
     def of(cls, query: FitsQuery, model: NamedModel, facts: Facts, rooms: Mapping[str, Room]) -> _Asked:
         """Forecast for a model."""
         forecast = fits(model, facts)
-        trainings = forecast.of("train")
-        training = next((task for task in trainings if task.fits), trainings[-1]).plan
-        return cls(query, model, facts, rooms, needs_in(forecast), training)
+        return cls(query, model, facts, rooms, needs_in(forecast), forecast.decided)
+
+    @property
+    def training(self) -> Plan:
+        """The one that would be chosen."""
+        return self.decided.plans["train"]
 
     def chosen(self, work: str) -> list[Need]:
         """The needs of a kind of work, at the bits that were named where it has these."""
         return _chosen(self.needs, work, self.query.bits)
 
-    def fits(self, need: Need) -> bool:
-        """Whether there is room for it now."""
-        room = self.rooms.get(need.memory)
-        return room is not None and need.bytes <= room.free_bytes and not need.lacks
-
     def goes(self, work: str) -> bool:
         """Whether a kind of work would go: of quantizing every need has to be met, of the others one way is enough."""
-        met = [self.fits(need) for need in self.chosen(work)]
+        met = [need.fits for need in self.chosen(work)]
         return all(met) if work == "quantize" else any(met)
 
     def lacking(self) -> list[str]:
         """What of training, measuring and serving would not go: a model that lacks one of them is of little use."""
-        return [_DONE[work] for work in ("train", "measure", "serve") if not self.goes(work)]
+        return [done for work, done in _DONE.items() if work in self.decided.lacks]
 
     def verdict(self, work: str) -> tuple[Need, bool]:
         """The need that the verdict on a kind of work is about, and whether it would go: of quantizing every need has
@@ -108,7 +106,7 @@ class _Asked:
         chosen = self.chosen(work)
         if (good := self.goes(work)) and work != "quantize":
             # of those that fit the most exact
-            return max(filter(self.fits, chosen), key=lambda need: (need.bits, need.bytes)), True
+            return max((need for need in chosen if need.fits), key=lambda need: (need.bits, need.bytes)), True
         return (max if work == "quantize" else min)(chosen, key=lambda need: need.bytes), good
 
 
@@ -205,7 +203,7 @@ def _lines(asked: _Asked, work: str) -> list[str]:
     lines = [_verdict(asked, chief, good)]
     # the next to the one that decides
     for need in [] if work == "quantize" else [need for need in asked.chosen(work) if need is not chief][:3]:
-        more = "" if asked.fits(need) else ", which is more than there is"
+        more = "" if need.fits else ", which is more than there is"
         lines.append(f"  {need.name}: {size(need.bytes)} of {need.memory}{more}")
     if good and work == "train" and (lacking := asked.lacking()):
         lines.append(f"  But it could not be {listed(lacking, 3)} there.")
@@ -360,7 +358,7 @@ def _largest(query: FitsQuery, facts: Facts, rooms: Mapping[str, Room]) -> Answe
         for asked in models:
             if asked.goes(work):
                 # the most exact that fits
-                best = max(filter(asked.fits, asked.chosen(work)), key=lambda n: (n.bits, n.bytes))
+                best = max((n for n in asked.chosen(work) if n.fits), key=lambda n: (n.bits, n.bytes))
                 sizes.append(f"{asked.model.name} ({best.name}: {size(best.bytes)})")
                 if work == "train":
                     times.append((asked.model.name, asked.training.estimate.seconds))

@@ -18,7 +18,7 @@ from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, size
 from tunesmith.tools.core.machine import Machine, cores_text
-from tunesmith.tools.core.stage import GIB, Facts
+from tunesmith.tools.core.stage import Facts
 from tunesmith.tools.machine.cards import card_of_size
 from tunesmith.tools.machine.gpus import left_out_gpus, serves_on_cpu
 from tunesmith.tools.machine.measure import measure_machine
@@ -71,7 +71,7 @@ def _gpu(machine: Machine) -> str:
 
 CARDS_GIB = (8, 12, 16, 24, 32, 48, 80, 141, 192, 640)
 """Sizes of single cards that are sold, and of a server of eight."""
-_BITS = {"bf16": 16, "W8A8": 8, "W4A16": 4, "nf4": 4}
+_BITS = {"bf16": 16, "FP8": 8, "W8A8": 8, "W4A16": 4, "nf4": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,8 @@ class Need:
     bytes: int
     memory: str
     """RAM or VRAM."""
+    fits: bool
+    """As its plan says."""
     lacks: str = ""
     """What is lacking beside memory, in the words of the plan's refusal."""
 
@@ -99,7 +101,7 @@ def needs_of_a_card(model: NamedModel, facts: Facts) -> list[Need]:
     for card_gib in CARDS_GIB:
         for task in fits(model, with_card(facts.machine, card_of_size(card_gib), home=facts.home)).tasks:
             needs = list(_needs(task)) if task.task not in PREPARING else []
-            if needs and all(need.bytes <= card_gib * GIB for need in needs if need.memory == "VRAM"):
+            if needs and task.fits:
                 by_task.setdefault((task.task, task.precision), needs)
     return [need for needs in by_task.values() for need in needs]
 
@@ -112,7 +114,7 @@ def _needs(task: Task) -> Iterator[Need]:
         return  # that is the other task
     for bytes_, kind in ((price.peak_vram_bytes, "VRAM"), (price.peak_ram_bytes, "RAM")):
         if bytes_:
-            yield Need(name, task.task, bits, bytes_, kind, lacks)
+            yield Need(name, task.task, bits, bytes_, kind, task.fits, lacks)
 
 
 def _name(task: Task) -> str:

@@ -5,18 +5,29 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import NamedTuple
 
 from tests.fixtures import families
+from tests.fixtures.descriptions import COOKING
+from tunesmith.memory.store import Store
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.stage import GIB, Facts, Plan
-from tunesmith.tools.machine.cards import card_of_size
+from tunesmith.tools.data.behaviour import write_behaviour
+from tunesmith.tools.machine.cards import card_of
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
-from tunesmith.tools.models.model_names import NamedModel, named_model
+from tunesmith.tools.models.model_names import NamedModel, hub_name, named_model
+from tunesmith.tools.models.schemes import SCHEMES
+from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.fits import plans_of, with_card
+from tunesmith.tools.pipeline.forecast import Forecast, looked_ahead
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
+from tunesmith.tools.pipeline.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).with_name("plans.txt")
@@ -25,12 +36,12 @@ BEGIN, END = "<!-- what fits: made by `make tables` -->\n", "<!-- end of what fi
 FAMILIES_BEGIN, FAMILIES_END = "<!-- families: made by `make tables` -->\n", "<!-- end of families -->\n"
 GOLDEN_MODELS = ("llama-3.2-3b", "qwen2.5-7b", "llama-3.1-8b", "qwen2.5-14b", "qwen2.5-32b", "qwen3-30b-a3b")
 GOLDEN_CARDS = (12, 24, 48, 80)
-README_MODELS = ("llama-3.2-1b", "qwen3-4b", "qwen3-8b", "qwen2.5-14b", "qwen3-30b-a3b", "llama-3.3-70b")
+README_MODELS = ("llama-3.2-1b", "qwen3-4b", "qwen3-8b", "qwen2.5-14b", "qwen3-30b-a3b")
 MODELS = (
     "llama-3.2-1b", "qwen2.5-1.5b", "gemma-2-2b", "llama-3.2-3b", "qwen3-4b", "mistral-7b", "olmoe-1b-7b", "qwen3-8b",
     "gemma-2-9b", "qwen2.5-14b", "phi-4", "mistral-small-24b", "qwen3-30b-a3b", "qwen2.5-32b", "llama-3.3-70b",
 )  # fmt: skip
-CARDS = (8, 12, 16, 24, 48, 80)
+CARDS = ("8", "12", "16", "24", "2x24", "48")
 RAM_GIB = 32
 
 
@@ -45,15 +56,15 @@ def model_of(name: str) -> NamedModel:
     return model
 
 
-def on_card(card_gb: int) -> Facts:
-    """That machine with a card of so many GB, of which a desktop and the driver have their part."""
-    return with_card(machine(), card_of_size(card_gb))
+def on_card(card: str) -> Facts:
+    """That machine with a card of so many GB, of which a desktop and the driver have their part; or with several."""
+    return with_card(machine(), card_of(card))
 
 
 @cache
 def plans(name: str, card_gb: int) -> dict[str, Plan]:
     """Of every step for a model on such a machine."""
-    return plans_of(model_of(name), on_card(card_gb))
+    return plans_of(model_of(name), on_card(str(card_gb)))
 
 
 def golden() -> str:
@@ -74,47 +85,63 @@ def _golden_lines() -> Iterator[str]:
 
 
 def fits_table(models: Sequence[str]) -> str:
-    """Models down, cards across: how it is trained, measured and served there, at the most bits that fit."""
-    head = ["model", *(f"{card} GB" for card in CARDS)]
+    """Models down, cards across: at how many bits a plan trains, measures and deploys it there."""
+    head = ["model", *(f"{card} GB".replace("x", " × ") for card in CARDS)]
     rows = [head, ["---"] * len(head)]
     for name in models:
-        rows.append([model_of(name).name, *(str(ways(name, card)) for card in CARDS)])
+        rows.append([model_of(name).name, *(str(cell(name, card)) for card in CARDS)])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-class Ways(NamedTuple):
-    """The most bits at which a model is trained, measured and served on a card; – where it is not."""
+class Cell(NamedTuple):
+    """At how many bits a plan trains, measures and deploys a model on a card; – where a step of that does not fit."""
 
     trained: str
     measured: str
-    served: str
+    deployed: str
 
     def __str__(self) -> str:
         cell = " · ".join(self)
         return f"**{cell}**" if "–" not in cell else cell
 
-    @property
-    def steps(self) -> tuple[str, ...]:
-        """All steps from the base to the served model, so: what a bold cell says fits."""
-        train = {"16": "train", "4": "train at 4 bits"}[self.trained]
-        served = {"16": "deploy merged", "8": "deploy W8A8", "4": "deploy W4A16"}[self.served]
-        preflight = train.replace("train", "preflight")
-        return ("base", "baseline", "generate", preflight, train, "evaluate", "merge", "quantize", served)
+
+_WORK = {
+    "base": "measured", "generate": "measured", "critique": "measured", "baseline": "measured", "preflight": "trained",
+    "train": "trained", "merge": "deployed", "quantize": "deployed", "deploy": "deployed",
+}  # fmt: skip
 
 
-def ways(name: str, card_gb: int) -> Ways:
-    """What the table says of a model on a card, by the plans of its steps as they would come."""
-    known = plans(name, card_gb)
+@cache
+def workspace() -> tuple[Workspace, Path]:
+    """A home with nothing in it, and the folder of a behaviour."""
+    home = Path(mkdtemp(prefix="tables-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    return Workspace(Store(home / "home"), "vllm", lambda event, **data: None), write_behaviour(COOKING, home)
 
-    def best(**steps: str) -> str:
-        return next((bits.strip("_") for bits, step in steps.items() if not known[step].refusals), "–")
 
-    measured = "4" if QUANTIZED_BASE in known["baseline"].inputs else "16"
-    return Ways(
-        best(_16="train", _4="train at 4 bits"),
-        "–" if known["baseline"].refusals or known["base"].refusals else measured,
-        best(_16="deploy merged", _8="deploy W8A8", _4="deploy W4A16"),
-    )
+@cache
+def priced(name: str, card: str) -> tuple[PipelinePlan, tuple[Forecast, ...], str]:
+    """The plan that teaches a model a behaviour on such a machine, its prices, and why it cannot be carried out."""
+    (ws, folder), facts, hub = workspace(), on_card(card), hub_name(name)
+    plan = plan_here(ws, folder, "full", model=hub, writer=hub, facts=facts)
+    prices, why_not = looked_ahead(ws, plan, facts)
+    return plan, tuple(prices), why_not
+
+
+def cell(name: str, card: str) -> Cell:
+    """What the table says of a model on a card: the fields of its plan's steps, and what they lack."""
+    _, prices, _ = priced(name, card)
+    request = {price.stage: price.decided for price in reversed(prices)}  # of the bases the one that is taught
+    lacking = {_WORK.get(price.stage) or _tested(price) for price in prices if price.lacks}
+    measured = str(request["base"]["measuring"])
+    quantized = SCHEMES[str(request["quantize"]["scheme"])].bits if "quantize" in request else measured
+    trained = "4" if request["train"]["load_in_4bit"] else "16"
+    bits = {"trained": trained, "measured": measured, "deployed": str(quantized)}
+    return Cell(*("–" if work in lacking else value for work, value in bits.items()))
+
+
+def _tested(price: Forecast) -> str:
+    return "deployed" if price.decided.get("arm") == "quantized" else "measured"
 
 
 def pages() -> dict[Path, str]:

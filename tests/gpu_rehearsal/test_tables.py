@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from tests.gpu_rehearsal.tables import CARDS, GOLDEN, MODELS, golden, machine, model_of, on_card, pages, plans, ways
+from tests.fixtures.tables import table
+from tests.gpu_rehearsal.tables import (
+    CARDS,
+    GOLDEN,
+    MODELS,
+    README_MODELS,
+    cell,
+    golden,
+    machine,
+    model_of,
+    on_card,
+    pages,
+    plans,
+    priced,
+)  # fmt: skip
 from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
+from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.pipeline.fits import fits, plan_of, plans_of, with_card
 
 pytestmark = pytest.mark.xdist_group("tables")  # the plans of a model on a card are made once
@@ -25,18 +40,32 @@ def test_the_tables_of_the_pages_are_current() -> None:
 
 
 @pytest.mark.heavy
-def test_what_a_cell_says_fits_is_refused_by_none_of_its_plans() -> None:
-    """Every cell of the README and of docs/models.md: of a bold one all steps, from the base to the served model."""
-    bold = 0
-    for name in MODELS:
-        for card in CARDS:
-            said, known = ways(name, card), plans(name, card)
-            whole = "–" not in said
-            bold += whole
-            for step in said.steps if whole else ():
-                assert not known[step].refusals, (name, card, str(said), step)
-                assert known[step].estimate.peak_vram_bytes <= on_card(card).machine.vram_free_bytes < card * GIB
-    assert bold >= 60
+@table(("name", "card"), [(name, card) for name in README_MODELS for card in CARDS])
+def test_a_cell_is_what_the_plan_does_and_fits_says_the_same(name: str, card: str) -> None:
+    """Thirty pairs: no plan says yes where `fits` says no, and a cell's bits are those of its plan's steps."""
+    (plan, prices, why_not), said = priced(name, card), cell(name, card)
+    told, by = fits(model_of(name), on_card(card)).decided, {price.stage: price for price in reversed(prices)}
+    assert bool(why_not) == ("–" in said) == bool(told.lacks) == any(price.lacks for price in prices)
+    assert by["preflight"].decided["load_in_4bit"] is by["train"].decided["load_in_4bit"] is (told.trained == 4)
+    assert by["base"].decided["measuring"] == str(told.measured)
+    arms = [spec.fields["arm"] for spec in plan.steps if spec.stage in ("evaluate", "deploy")]
+    scheme = by["quantize"].decided["scheme"] if "quantize" in by else ""
+    assert ("quantized" in arms) is bool(scheme) is (arms[-1] == "quantized")
+    assert told.deployed == (SCHEMES[str(scheme)].bits if scheme else told.measured)
+    bits = (str(told.trained), str(told.measured), str(told.deployed))
+    assert all(shown in (each, "–") for shown, each in zip(said, bits, strict=True))
+    for price in prices if not why_not else ():
+        assert price.estimate and price.estimate.peak_vram_bytes <= on_card(card).machine.vram_free_bytes, price.stage
+
+
+@pytest.mark.heavy
+def test_the_pairs_hold_yes_and_no_every_precision_and_both_arms() -> None:
+    """The control of the test above: a table of one answer would hold anything."""
+    cells = [cell(name, card) for name in README_MODELS for card in CARDS]
+    assert len(cells) == 30 and 20 <= sum("–" not in one for one in cells) < 30
+    assert {one.trained for one in cells} == {"4", "16", "–"}
+    assert {one.deployed for one in cells} == {"4", "8", "16", "–"}
+    assert str(cell("qwen3-30b-a3b", "24")) == "**4 · 4 · 4**" and "–" in cell("qwen3-30b-a3b", "8")
 
 
 @pytest.mark.heavy

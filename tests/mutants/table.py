@@ -60,6 +60,7 @@ class Mutant(NamedTuple):
 
 _PINS = "tests/trust/test_pins.py::"
 _DECISIONS = "tests/tools/models/test_decisions.py::"
+_DEPLOYING = "tests/tools/export/test_deploying.py::"
 _CHANGED = f"{_PINS}test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"
 _FACTS = "tests/agent/queries/test_with_every_fact.py::"
 _STORE, _WORKERS = "tests/memory/test_store.py::", "tests/trust/test_workers.py::"
@@ -1457,6 +1458,69 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_DECISIONS}test_a_card_that_nobody_measured_keeps_a_margin"),
         ("fitting = next(filter(self.fits, self.all(typed)), None)", "fitting = next(self.all(typed), None)",
          f"{_DECISIONS}test_what_fits_at_4_bits_alone_is_trained_so_unasked"),
+    )),
+    *rows(PRICES, "tools/export/deploying.py", (
+        ("capability(card) >= FP8_FROM and", "True and",
+         f"{_DEPLOYING}test_the_scheme_is_the_one_that_the_serving_card_multiplies_and_holds"),
+        ("    if needed > free:\n", "    if False:\n",
+         f"{_DEPLOYING}test_the_scheme_is_the_one_that_the_serving_card_multiplies_and_holds"),
+        ("math.ceil(facts.margin * sum(", "math.ceil(sum(",
+         f"{_DEPLOYING}test_the_margin_decides_where_8_bits_just_fit"),
+        ("    if needed > free or (", "    if (",
+         f"{_DEPLOYING}test_the_margin_decides_where_16_bits_just_fit"),
+        ("    if measuring.bits == FOUR:\n        return", "    if False:\n        return",
+         f"{_DEPLOYING}test_the_adapter_is_deployed_where_a_card_holds_it_on_its_base_at_16_bits"),
+        ("(not facts.serves_on_gpu and fewer_s < whole_s)", "False",
+         f"{_DEPLOYING}test_the_adapter_is_deployed_where_a_card_holds_it_on_its_base_at_16_bits"),
+    )),
+    *rows(PRICES, "tools/serving/budget.py", (
+        ('quantized = model.kind in (QUANTIZED_BASE, "quantized")', "quantized = model.kind == QUANTIZED_BASE",
+         f"{_DEPLOYING}test_what_was_quantized_needs_room_for_one_sequence_and_other_models_for_several"),
+    )),
+    *rows(PRICES, "tools/pipeline/fits.py", (
+        ("for work, plan in self.plans.items() if plan.refusals}", "for work, plan in self.plans.items() if False}",
+         "tests/tools/pipeline/test_fits.py::test_what_a_plan_would_do_is_told_with_what_it_lacks"),
+        ("deployed, served = scheme.bits, Step(", "deployed, served = measured, Step(",
+         "tests/tools/pipeline/test_fits.py::test_what_a_plan_would_do_is_told_with_what_it_lacks"),
+    )),
+    *rows(PRICES, "agent/queries/machine.py", (
+        ("bytes_, kind, task.fits, lacks)", "bytes_, kind, True, lacks)",
+         f"{_FACTS}test_a_model_that_is_named_for_a_card_can_be_trained_and_measured_and_served_there"),
+    )),
+    *rows(PRICES, "tools/models/memory_math.py", (
+        ("min(TOKENS_AN_INPUT * shape.widest_input,", "min(shape.widest_input,",
+         "tests/tools/export/test_calibration.py::test_a_plan_takes_four_tokens_for_each_input_of_the_widest_layer"),
+    )),
+    *rows(PRICES, "tools/export/calibration.py", (
+        ("and have < tokens_wanted", "",
+         "tests/tools/export/test_calibration.py::test_rows_are_taken_until_so_many_tokens_are_there_and_half_of_them_are_rehearsal"),
+        ("(rehearsal, samples // 2, wanted // 2), ", "",
+         "tests/tools/export/test_calibration.py::test_rows_are_taken_until_so_many_tokens_are_there_and_half_of_them_are_rehearsal"),
+    )),
+    *rows(BASE, "tools/pipeline/base_choice.py", (
+        ("    if not plan.arm_by_base or base is None:", "    if base is None:",
+         "tests/tools/pipeline/test_base_choice.py::test_another_base_or_card_decides_again_what_is_deployed_and_nothing_else"),
+        ("arm=arm if open_ else", "arm=arm if True else",
+         "tests/tools/pipeline/test_base_choice.py::test_what_is_deployed_is_decided_by_base_and_card_unless_somebody_says_it"),
+    )),
+    *rows(BASE, "tools/pipeline/plan_file.py", (
+        ("self.arm_by_base and same", "self.arm_by_base",
+         "tests/tools/pipeline/test_base_choice.py::test_another_base_or_card_decides_again_what_is_deployed_and_nothing_else"),
+    )),
+    *rows(BASE, "agent/driver/planning.py", (
+        ("    if _models(edited) != _models(plan):", "    if False:",
+         "tests/agent/driver/test_planning.py::test_another_base_decides_again_what_the_plan_deploys_unless_somebody_said_it"),
+    )),
+    *rows(PRICES, "tools/export/quantize.py", (
+        ("    return min(request.calibration_tokens or have, have)", "    return request.calibration_tokens or have",
+         "tests/tools/export/test_calibration.py::test_a_plan_says_how_much_of_what_is_wanted_the_rows_have"),
+        ("    if calibrated < wanted:", "    if False:",
+         "tests/tools/export/test_calibration.py::test_a_plan_says_how_much_of_what_is_wanted_the_rows_have"),
+        ("request.calibration_tokens == usual:", "False:",
+         "tests/tools/export/test_float_formats.py::test_an_edited_scheme_is_not_held_to_the_default_of_another"),
+        ("    integers = asked or ", "    integers = ", f"{_DEPLOYING}test_what_is_typed_wins_over_the_card"),
+        ("    if request.group_size:\n        return Choice", "    if False:\n        return Choice",
+         f"{_DEPLOYING}test_what_is_typed_wins_over_the_card"),
     )),
     *rows(PRICES, "tools/training/train.py", (
         ("resolved(request.model_copy(update=values), base, dataset)",

@@ -10,17 +10,14 @@ down_proj is never kept.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tunesmith.tools.models.memory_math import group_size_for
+from tunesmith.tools.models.memory_math import TOKENS_AN_INPUT, calibration_tokens, group_size_for
 from tunesmith.tools.models.rounding_terms import AUTOROUND
 from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.models.shape import ModelShape
 
-_TOKENS_AN_INPUT = 4
-"""Calibration tokens for each input of the widest layer; with fewer than one its Hessian has gaps."""
 _FINE_GROUP = 32
 """As published for models below 1B; its scales cost half a bit a weight."""
 _SEARCHED = (
@@ -67,15 +64,15 @@ def next_setting(asked: Mapping[str, object], config: Mapping[str, object]) -> S
 def _more_rows(asked: Mapping[str, object], shape: ModelShape) -> Setting | None:
     if asked.get("rounding") == AUTOROUND:
         return None
-    samples, length = _number(asked, "calibration_samples"), _number(asked, "max_seq_len_tokens")
-    wanted = math.ceil(_TOKENS_AN_INPUT * shape.widest_input / length) if length else 0
-    if wanted <= samples:
+    rows = _number(asked, "calibration_samples") * _number(asked, "max_seq_len_tokens")
+    wanted, met = calibration_tokens(shape), _number(asked, "calibration_tokens") or rows
+    if not 0 < met < wanted:
         return None
     why = (
-        f"at most {samples * length:,} calibration tokens met the {shape.widest_input:,} inputs of the widest layer; "
-        f"{_TOKENS_AN_INPUT} for each make GPTQ's correction one of more than these rows"
+        f"at most {met:,} calibration tokens met the {shape.widest_input:,} inputs of the widest layer; "
+        f"{TOKENS_AN_INPUT} for each make GPTQ's correction one of more than these rows"
     )
-    return Setting({"calibration_samples": wanted}, why)
+    return Setting({"calibration_tokens": wanted, **({"calibration_samples": "auto"} if rows else {})}, why)
 
 
 def _searched(asked: Mapping[str, object], config: Mapping[str, object], shape: ModelShape) -> Setting | None:

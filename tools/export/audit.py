@@ -115,7 +115,7 @@ def fallbacks_sentence(fallbacks: int, layers: int) -> str:
     of = f" of {layers}" if layers else ""
     return (
         f"{fallbacks}{of} layers were rounded to the nearest step instead of by GPTQ, because their Hessian could not "
-        "be inverted: try more calibration_samples, or rounding=autoround"
+        "be inverted: try more calibration_tokens, or rounding=autoround"
     )
 
 

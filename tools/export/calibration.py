@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,29 +21,52 @@ Batch = Mapping[str, "Tensor"]
 
 
 def calibration_batches(
-    tokenizer: PreTrainedTokenizerBase, rows_path: Path, samples: int, max_seq_len_tokens: int, seed: int
+    tokenizer: PreTrainedTokenizerBase,
+    rows_path: Path,
+    samples: int,
+    max_seq_len_tokens: int,
+    seed: int,
+    *,
+    tokens: int = 0,
 ) -> list[Batch]:
     """Padded batches of rendered rows, drawn by seed; rows of like length share a batch."""
-    chosen = chosen_rows(rows_path, samples, seed)
-    tokens = [tokenize_row(tokenizer, row, max_seq_len_tokens).input_ids for row in chosen]
-    tokens.sort(key=len)
+    rows = _rendered(tokenizer, rows_path, samples, max_seq_len_tokens, seed, tokens)
+    rows.sort(key=len)
 
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    several = rows_in_a_batch(max(map(len, tokens)))
-    return [calibration_batch(tokens[at : at + several], padding) for at in range(0, len(tokens), several)]
+    several = rows_in_a_batch(max(map(len, rows)))
+    return [calibration_batch(rows[at : at + several], padding) for at in range(0, len(rows), several)]
 
 
-def chosen_rows(rows_path: Path, samples: int, seed: int) -> list[TrainingRow]:
-    """So many rows of a file at most, drawn by seed. Raises BadInput for an empty one.
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, rows_path: Path, samples: int, max_seq_len_tokens: int, seed: int, tokens: int
+) -> list[list[int]]:
+    """The chosen rows as token ids."""
+
+    def ids(row: TrainingRow) -> list[int]:
+        return tokenize_row(tokenizer, row, max_seq_len_tokens).input_ids
+
+    return [*map(ids, chosen_rows(rows_path, samples, seed, tokens=tokens, length=lambda row: len(ids(row))))]
+
+
+def chosen_rows(
+    rows_path: Path, samples: int, seed: int, *, tokens: int = 0, length: Callable[[TrainingRow], int] = lambda row: 0
+) -> list[TrainingRow]:
+    """So many rows of a file at most, or as many as have so many tokens, drawn by seed; 0 of either: no limit.
 
     Half of them are rehearsal where there are enough: what the behaviour's rows never touch would round away unseen.
+    Raises BadInput for an empty file.
     """
     rows = read_rows(rows_path)
-    draw = random.Random(seed)
-    draw.shuffle(rows)
-    rehearsal = [row for row in rows if row.origin in REHEARSAL_ORIGINS][: samples // 2]
-    rehearsal_ids = {id(row) for row in rehearsal}
-    return [*rehearsal, *(row for row in rows if id(row) not in rehearsal_ids)][:samples]
+    random.Random(seed).shuffle(rows)
+    samples, wanted = samples or len(rows), tokens or sys.maxsize
+    rehearsal = [row for row in rows if row.origin in REHEARSAL_ORIGINS]
+    chosen, have = dict[int, TrainingRow](), 0
+    for pool, rows_wanted, tokens_wanted in ((rehearsal, samples // 2, wanted // 2), (rows, samples, wanted)):
+        for row in pool:
+            if len(chosen) < rows_wanted and have < tokens_wanted and id(row) not in chosen:
+                chosen[id(row)], have = row, have + length(row)
+    return [*chosen.values()]
 
 
 def calibration_batch(rows: Sequence[list[int]], padding: int) -> Batch:
@@ -57,17 +81,23 @@ def calibration_batch(rows: Sequence[list[int]], padding: int) -> Batch:
 
 
 def joined_batches(
-    tokenizer: PreTrainedTokenizerBase, rows_path: Path, samples: int, max_seq_len_tokens: int, seed: int
+    tokenizer: PreTrainedTokenizerBase,
+    rows_path: Path,
+    samples: int,
+    max_seq_len_tokens: int,
+    seed: int,
+    *,
+    tokens: int = 0,
 ) -> list[Batch]:
     """The same rows one after the other, cut to pieces of one length, each a batch; but for a few last tokens all.
 
     For a search that compares outputs token by token: what pads a short row would count as much as the row, and
     AutoRound's own reader drops rows that are shorter than the others.
     """
-    chosen = chosen_rows(rows_path, samples, seed)
-    random.Random(seed).shuffle(chosen)
-    tokens = [token for row in chosen for token in tokenize_row(tokenizer, row, max_seq_len_tokens).input_ids]
+    rows = _rendered(tokenizer, rows_path, samples, max_seq_len_tokens, seed, tokens)
+    random.Random(seed).shuffle(rows)
+    joined = [token for ids in rows for token in ids]
     # Of equal length, so that nothing is padded; what is over at the end is a few tokens.
-    pieces = -(-len(tokens) // max_seq_len_tokens)
-    length = len(tokens) // pieces
-    return [calibration_batch([tokens[at * length : (at + 1) * length]], 0) for at in range(pieces)]
+    pieces = -(-len(joined) // max_seq_len_tokens)
+    length = len(joined) // pieces
+    return [calibration_batch([joined[at * length : (at + 1) * length]], 0) for at in range(pieces)]

@@ -11,7 +11,7 @@ from tunesmith.tools.core.stage import Facts
 from tunesmith.tools.machine.gpus import capability
 from tunesmith.tools.models.schemes import Scheme
 
-_FP8_FROM = (8, 9)
+FP8_FROM = (8, 9)
 """Compute capability from which CUTLASS multiplies FP8. Below, Marlin reads the weights and multiplies in 16 bits."""
 _ON_A_CPU = (
     "vLLM emulates FP8 on a CPU without AMX for FP8: 2.6 tokens a second of the bundled model, 55 at 16 bits; "
@@ -27,7 +27,7 @@ def served(scheme: Scheme, facts: Facts) -> str:
     if card is None:
         return _ON_A_CPU
     own, has = capability(card), f"{card.name} has compute capability {card.compute_capability}"
-    least = ".".join(map(str, _FP8_FROM))
-    if own >= _FP8_FROM:
+    least = ".".join(map(str, FP8_FROM))
+    if own >= FP8_FROM:
         return f"{has}: vLLM multiplies FP8 in FP8, as from {least} on"
     return f"{has}: vLLM reads FP8 weights and multiplies in 16 bits (Marlin); in FP8 from {least} on"

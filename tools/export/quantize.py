@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -15,12 +17,15 @@ from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Estimate, Facts, Inputs, Plan, Result, Stage, expected, pinned
 from tunesmith.tools.export.audit import Audit
+from tunesmith.tools.export.deploying import Choice, kept_for, scheme_by_size, scheme_for
 from tunesmith.tools.export.dry_load import DryLoad, known_dry_loads, with_dry_load
 from tunesmith.tools.export.float_kernels import served
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import quantizing_that_fits
 from tunesmith.tools.models.full_precision import HEAD
 from tunesmith.tools.models.memory_math import (
+    TOKENS_AN_INPUT,
+    calibration_tokens,
     group_size_for,
     quantize_cache_bytes,
     quantize_memory_bytes,
@@ -32,11 +37,8 @@ from tunesmith.tools.models.schemes import SCHEMES, SchemeName
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import autoround_seconds, gptq_seconds, nearest_seconds
 
-_FOUR_BITS_FROM = 1_000_000_000
-"""Parameters: four bits cost a 135M model × 1.20 of its perplexity, a 1.5B × 1.07."""
-_GATED = ("silu", "gelu_pytorch_tanh", "gelu")
-_SAMPLES = 64
-"""Published recipes take 128 to 512 of general text; a behaviour's rows are alike, and time grows with them."""
+USUAL_SAMPLES = 64
+"""Where no tokens are asked for: weights that are rounded by themselves take one batch of them."""
 _REMEDY = "stopping another program"
 _HOW = {
     "gptq": "with GPTQ",
@@ -52,14 +54,17 @@ class QuantizeRequest(PlacedRequest):
     GONE: ClassVar = {"distil_steps": (0,), "keep_share": (0.25,)}
 
     scheme: Literal["auto", SchemeName] = "auto"
-    """Bits of weights and activations, integers or floats; auto: by the model's size."""
+    """Bits of weights and activations, integers or floats; auto: 8 on a card that holds them, else by the model's
+    size."""
     group_size: AutoInt = Field(default=0, ge=0)
     """Weights that share a scale; auto: the largest that divides."""
     rounding: Rounding = "gptq"
     """gptq: later weights make up for an error; nearest: several times quicker; autoround: up or down is learned, the
     nearest to the merged model and by far the slowest."""
-    calibration_samples: int = Field(default=_SAMPLES, ge=1)
-    """Training rows used for calibration."""
+    calibration_tokens: AutoInt = Field(default=0, ge=0)
+    """Tokens of calibration; auto: 4 for each input of the widest layer, at most 1,048,576."""
+    calibration_samples: AutoInt = Field(default=0, ge=0)
+    """Training rows used for calibration at the most; auto: as many as have so many tokens."""
     keep: tuple[Literal["auto", "down_proj", "o_proj"], ...] = ("auto",)
     """Layers that keep full precision too: down_proj, o_proj, both, or auto."""
     # A behaviour's rows are mostly shorter, and calibration takes memory by the square of a row's length.
@@ -115,9 +120,8 @@ def expected_artifact(request: QuantizeRequest, artifacts: Mapping[str, Artifact
 def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None = None) -> Plan:
     """Price quantizing: the host's RAM is where it dies elsewhere, so that is computed and compared first."""
     merged, dataset = facts.need("merged", "merge"), facts.need("dataset", "critique")
-    request, reasons = resolved(request, merged)
-    samples = min(request.calibration_samples, dataset.count("train_rows"))
-    config, tokens = merged.config, request.max_seq_len_tokens
+    request, reasons = resolved(request, merged, facts)
+    config, tokens, calibrated = merged.config, request.max_seq_len_tokens, _calibration(request, dataset)
     scheme = SCHEMES[request.scheme]
     joined = ", joined and cut to one length" if request.rounding == AUTOROUND else ""
     price = _price(request, facts, merged, dataset)
@@ -128,8 +132,11 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
         free_ram_bytes=machine.memory_free_bytes,
         free_vram_bytes=machine.vram_free_bytes if facts.trains_on_gpu else None,
         rounding=request.rounding,
-        samples=samples,
+        samples=math.ceil(calibrated / tokens),
     )
+    short, wanted = "", request.calibration_tokens
+    if calibrated < wanted:
+        short = f", {calibrated / wanted:.0%} of the {wanted:,} wanted: the rows have no more"
     size_bytes = merged.bytes * scheme.bits / 16  # merged weights are 16 bits each
     return Plan(
         stage="quantize",
@@ -138,7 +145,7 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
         summary=f"quantize the merged model to {request.scheme} {_HOW[request.rounding]}",
         steps=(
             *(
-                [f"calibrate on {samples} training rows of up to {tokens} tokens{joined}"]
+                [f"calibrate on {calibrated:,} tokens{short}; of training rows of up to {tokens} each{joined}"]
                 if scheme.smooths or request.rounding != "nearest"
                 else []
             ),
@@ -161,10 +168,10 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
 
 def _price(request: QuantizeRequest, facts: Facts, merged: Artifact, dataset: Artifact) -> Estimate:
     config, tokens, rates = merged.config, request.max_seq_len_tokens, facts.training_rates
-    samples = min(request.calibration_samples, dataset.count("train_rows"))
-    tokens_a_row = min(tokens, dataset.count("tokens_per_row"))
+    calibrated = _calibration(request, dataset)
+    samples, tokens_a_row = math.ceil(calibrated / tokens), min(tokens, dataset.count("tokens_per_row"))
     scheme, on_gpu = SCHEMES[request.scheme], facts.trains_on_gpu
-    seconds, way = _rounding_seconds(request, facts, config, samples, tokens_a_row), request.rounding
+    seconds, way = _rounding_seconds(request, facts, config, calibrated, tokens_a_row), request.rounding
     ram = quantize_memory_bytes(config, seq_len_tokens=tokens, on_gpu=on_gpu, rounding=way, samples=samples)
     vram = quantize_vram_bytes(config, seq_len_tokens=tokens, rounding=way, samples=samples) if on_gpu else 0
     models = 2 if scheme.smooths else 1  # smoothing writes a whole model in between
@@ -175,10 +182,18 @@ def _price(request: QuantizeRequest, facts: Facts, merged: Artifact, dataset: Ar
     )  # fmt: skip
 
 
+def _calibration(request: QuantizeRequest, dataset: Artifact) -> int:
+    """Tokens that a resolved request is calibrated on, as far as the data set has them."""
+    usual = 0 if request.calibration_tokens else USUAL_SAMPLES
+    rows = min(request.calibration_samples or usual or sys.maxsize, dataset.count("train_rows"))
+    have = rows * min(request.max_seq_len_tokens, dataset.count("tokens_per_row"))
+    return min(request.calibration_tokens or have, have)
+
+
 def _rounding_seconds(
-    request: QuantizeRequest, facts: Facts, config: Mapping[str, object], samples: int, tokens_a_row: int
+    request: QuantizeRequest, facts: Facts, config: Mapping[str, object], tokens: int, tokens_a_row: int
 ) -> Seconds:
-    rates, tokens, at_once = facts.training_rates, samples * tokens_a_row, rows_in_a_batch(request.max_seq_len_tokens)
+    rates, at_once = facts.training_rates, rows_in_a_batch(request.max_seq_len_tokens)
     if request.rounding == "gptq":
         return gptq_seconds(config, rates, tokens=tokens, unquantized=request.keep)
     if request.rounding == AUTOROUND:
@@ -198,9 +213,9 @@ def contradictions(request: QuantizeRequest, config: Mapping[str, object]) -> tu
         way = "AutoRound" if request.rounding == AUTOROUND else "GPTQ"
         sentences.append(f"{scheme.name} rounds every weight by itself, without data, so there is no {way} for it; "
                      "set rounding=nearest")  # fmt: skip
-    if request.calibration_samples != _SAMPLES:
+    if request.calibration_samples or request.calibration_tokens:
         sentences.append(f"{scheme.name} takes its scales from the weights alone, so no rows calibrate it; "
-                     f"leave calibration_samples at {_SAMPLES}")  # fmt: skip
+                     "leave calibration_samples and calibration_tokens at auto")  # fmt: skip
     return tuple(sentences)
 
 
@@ -239,33 +254,26 @@ def _unsearchable(request: QuantizeRequest, config: Mapping[str, object]) -> Ite
 def plan_after_dry_load(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None = None) -> Plan:
     """The plan, with the dry load before it where that pays; refused where vLLM is known not to load such a model."""
     planned, merged = plan(request, facts, context), facts.need("merged", "merge")
-    decided, config = resolved(request, merged)[0], merged.config
+    decided, config = resolved(request, merged, facts)[0], merged.config
     group = SCHEMES[decided.scheme].group_of(config, decided.group_size)
     return with_dry_load(planned, facts, config, group, context.dry_loads if context else ())
 
 
-def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeRequest, Mapping[str, str]]:
-    """The request with everything that is `auto` decided, and why each of these has its value."""
-    config, parameters = merged.config, merged.count("parameters")
+def resolved(
+    request: QuantizeRequest, merged: Artifact, facts: Facts | None = None
+) -> tuple[QuantizeRequest, Mapping[str, str]]:
+    """The request with everything that is `auto` decided, and why each of these has its value; without facts of the
+    machine, by the model's size."""
+    config = merged.config
     chosen: dict[str, object] = {}
     reasons = {}
-    if request.scheme == "auto" and request.rounding == AUTOROUND:
-        chosen["scheme"] = "W4A16"
-        reasons["scheme"] = "AutoRound searches for the rounding of 4 bits"
-    elif request.scheme == "auto":
-        small = parameters < _FOUR_BITS_FROM
-        chosen["scheme"] = "W8A8" if small else "W4A16"
-        reasons["scheme"] = f"{parameters / 1e9:.2g} B parameters: " + (
-            f"below {_FOUR_BITS_FROM / 1e9:g} B four bits cost much (perplexity × 1.20 at 0.135 B)"
-            if small
-            else "four bits take a quarter of the memory; perplexity × 1.07 at 1.5 B, published recovery 98 % and more"
-        )
+    if request.scheme == "auto":
+        chosen["scheme"], reasons["scheme"] = _scheme(request, merged, facts)
     scheme = SCHEMES[str(chosen.get("scheme", request.scheme))]
     if "auto" in request.keep:
-        # Of a gated MLP: the product of two activations is where outliers arise, and integers do not hold them.
-        rounded = scheme.smooths and config.get("hidden_act") in _GATED
-        named = tuple(name for name in request.keep if name != "auto")
-        chosen["keep"] = tuple(dict.fromkeys((*named, "down_proj"))) if rounded else named
+        rounded = kept_for(scheme.name, config)
+        named = (name for name in request.keep if name != "auto")
+        chosen["keep"] = tuple(dict.fromkeys((*named, *rounded)))
         reasons["keep"] = (
             "down_proj stays: the gated product before it has outliers that 8-bit activations do not hold"
             if rounded
@@ -276,14 +284,36 @@ def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeReques
     if scheme.floats and request.rounding == "gptq" and "rounding" not in request.model_fields_set:
         chosen["rounding"] = "nearest"
         reasons["rounding"] = f"{scheme.name} rounds every weight by itself, without data: there is no GPTQ for it"
+    shape = ModelShape.of(config)
+    usual = calibration_tokens(shape)
+    if scheme.floats and request.calibration_tokens == usual:  # what an edited plan of integers holds, nobody said
+        chosen["calibration_tokens"] = 0
+    if not (scheme.floats or request.calibration_tokens or request.calibration_samples):
+        chosen["calibration_tokens"] = usual
+        why = f"{TOKENS_AN_INPUT} for each of the {shape.widest_input:,} inputs of the widest layer"
+        reasons["calibration_tokens"] = why
     return request.model_copy(update=chosen), reasons
+
+
+def _scheme(request: QuantizeRequest, merged: Artifact, facts: Facts | None) -> Choice:
+    parameters = merged.count("parameters")
+    if request.rounding == AUTOROUND:
+        return Choice("W4A16", "AutoRound searches for the rounding of 4 bits")
+    if request.group_size:
+        return Choice("W4A16", "group_size is set, and only 4 bits have scales of groups")
+    if facts is None:
+        return scheme_by_size(parameters)
+    asked = "rounding" in request.model_fields_set and request.rounding != "nearest"
+    integers = asked or bool(request.calibration_samples or request.calibration_tokens)
+    return scheme_for(merged.config, parameters, facts, request.keep, integers=integers)
 
 
 STAGE = Stage(
     "quantize", QuantizeRequest, QuantizeResult, plan_after_dry_load, inspect_inputs, expected_artifact,
     settable=("scheme",),
     env=TORCH_ENV,
-    lasting=("scheme", "rounding", "keep", "group_size", "calibration_samples", "max_seq_len_tokens"),
+    lasting=("scheme", "rounding", "keep", "group_size", "calibration_samples", "calibration_tokens",
+            "max_seq_len_tokens"),
     follows={"rounding": "scheme"},
     headline=("scheme", "group_size", "bytes", "bytes_before", "quantized_layers"),
 )  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.calibration import Batch, calibration_batches, joined_batches
 from tunesmith.tools.export.dry_load_job import refuse_unservable
 from tunesmith.tools.export.layer_stream import describe_quantization, stream_layers
-from tunesmith.tools.export.quantize import QuantizeRequest, QuantizeResult, wrong_group_size
+from tunesmith.tools.export.quantize import USUAL_SAMPLES, QuantizeRequest, QuantizeResult, wrong_group_size
 from tunesmith.tools.export.rounding_recipes import (
     QUANTIZING,
     SMOOTHING,
@@ -121,7 +122,9 @@ def quantize_model(
 
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     batched = joined_batches if request.rounding == AUTOROUND else calibration_batches
-    batches = batched(tokenizer, rows_path, request.calibration_samples, request.max_seq_len_tokens, request.seed)
+    tokens, longest = request.calibration_tokens, request.max_seq_len_tokens
+    samples = request.calibration_samples or (0 if tokens else USUAL_SAMPLES)
+    batches = batched(tokenizer, rows_path, samples, longest, request.seed, tokens=tokens)
     with out_of_memory_named(request.max_seq_len_tokens):
         return quantize_with(batches, model_dir, out_dir, request, progress)
 
@@ -272,7 +275,8 @@ class LayerWatch:
 
 def _need_room(model_dir: Path, config: dict[str, object], out_dir: Path, request: QuantizeRequest) -> None:
     way = rounding_of(request.scheme, request.rounding)
-    samples, tokens = request.calibration_samples, request.max_seq_len_tokens
+    tokens = request.max_seq_len_tokens
+    samples = math.ceil(request.calibration_tokens / tokens) or request.calibration_samples or USUAL_SAMPLES
     need = quantize_memory_bytes(
         config, seq_len_tokens=tokens, on_gpu=not computes_on_cpu(), rounding=way, samples=samples
     )

@@ -48,6 +48,10 @@ CUDA_BYTES = 900 << 20
 CARD_LINK_BYTES = 1 << 29
 """Of each of several cards that serve one model, beside: NCCL's and vLLM's buffers for what they exchange. An
 estimate."""
+TOKENS_AN_INPUT = 4
+"""Of calibration, for each input of the widest layer: with fewer, GPTQ corrects what these rows have by chance."""
+_MOST_CALIBRATION_TOKENS = 512 * 2048
+"""Those of the largest published recipes."""
 _STACKED_MATRICES, _STACKED_BYTES = 8, 1 << 29
 """Most matrices of experts that are quantized together, and most bytes of their Hessians: more of a large mixture's
 would not fit beside its layer."""
@@ -130,6 +134,11 @@ def quantize_cache_bytes(
     # In, out, and what is made next; AutoRound keeps two more.
     states = 5 if rounding == "autoround" else 3
     return samples * seq_len_tokens * _BF16 * (states * shape.hidden + seq_len_tokens)
+
+
+def calibration_tokens(shape: ModelShape) -> int:
+    """Tokens that a model of this shape is calibrated on, where the rows have them."""
+    return min(TOKENS_AN_INPUT * shape.widest_input, _MOST_CALIBRATION_TOKENS)
 
 
 def rows_in_a_batch(longest_tokens: int) -> int:

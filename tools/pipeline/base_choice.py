@@ -10,13 +10,14 @@ from pathlib import Path
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import GIB, Facts, PlanQuestion
 from tunesmith.tools.evaluation.judge import judge_to_fetch
+from tunesmith.tools.export.deploying import DEPLOYS, arm_for
 from tunesmith.tools.models.base import settle
 from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.models.find import find_model
 from tunesmith.tools.models.hub import inspect_hub
 from tunesmith.tools.models.known_bases import KnownBase, known_base, known_bases, own_model
 from tunesmith.tools.pipeline import there
-from tunesmith.tools.pipeline.behaviour_plan import OwnRows, Pace, plan_for
+from tunesmith.tools.pipeline.behaviour_plan import OwnRows, Pace, Quantizing, deploying, plan_for
 from tunesmith.tools.pipeline.forecast import facts_now, forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, placed, settled
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -55,6 +56,7 @@ class _Prices:
     judged: bool = True
     own: OwnRows | None = None
     on: str = ""
+    quantize: Quantizing = "auto"
     known: dict[tuple[str, str], _Price] = field(default_factory=dict)
 
     def of(self, base: KnownBase, writer: KnownBase) -> _Price:
@@ -71,15 +73,19 @@ class _Prices:
         teacher = "" if _same(base, writer) else writer.model
         packaged = {one.title for one in (base, writer) if one.model in BUNDLED}
         judge = judge_to_fetch(self.ws.store.home, packaged) if self.judged else ""
+        arm, why = arm_for(base.config, self.facts)
+        open_ = self.quantize == "auto"
         plan = plan_for(
-            self.folder, self.pace, model=base.model, teacher=teacher, judged=self.judged, judge=judge, own=self.own
-        )
+            self.folder, self.pace, model=base.model, teacher=teacher, judged=self.judged, judge=judge, own=self.own,
+            arm=arm if open_ else "quantized" if self.quantize == "yes" else "adapter",
+        )  # fmt: skip
+        plan = plan.model_copy(update={"arm_by_base": open_, "reasons": (why,) * open_})
         commits = {one.model: {"revision": one.revision} for one in (base, writer) if one.revision}
         steps = [
             spec.model_copy(update={"fields": spec.fields | commits.get(str(spec.fields.get("model")), {})})
             for spec in plan.steps
         ]
-        return placed(plan.with_steps(tuple(steps)), self.on)
+        return placed(plan.model_copy(update={"steps": tuple(steps)}), self.on)
 
 
 def plan_here(
@@ -94,6 +100,7 @@ def plan_here(
     judged: bool = True,
     own: OwnRows | None = None,
     on: str = "",
+    quantize: Quantizing = "auto",
 ) -> PipelinePlan:
     """The plan that teaches the behaviour in `folder` on this machine; what is not named is chosen, with a reason each.
 
@@ -103,7 +110,7 @@ def plan_here(
     another machine, and priced by it. For a machine that is only asked about nothing is looked up that is written down.
     """
     facts = facts or facts_now(ws)
-    prices = _Prices(ws, folder, pace, facts, judged, own, on)
+    prices = _Prices(ws, folder, pace, facts, judged, own, on, quantize)
     working = there.facts_for(ws, {"on": on}, facts)
     listed = known_bases(on_card=working.trains_on_gpu and working.serves_on_gpu)
     named = [_named(name, say) if name else None for name in (model, writer)]
@@ -139,7 +146,18 @@ def _settled(prices: _Prices, choice: _Choice, say: Callable[[str], None]) -> Pi
 
 def _reasoned(plan: PipelinePlan, choice: _Choice) -> PipelinePlan:
     judge = (_JUDGES,) if any(spec.fields.get("role") == "driver" for spec in plan.steps) else ()
-    return plan.model_copy(update={"reasons": (*choice.reasons, *judge)})
+    return plan.model_copy(update={"reasons": (*choice.reasons, *judge, *plan.reasons)})
+
+
+def with_arm_of_base(ws: Workspace, plan: PipelinePlan, *, facts: Facts | None = None) -> PipelinePlan:
+    """The plan as its base decides on this machine, or another, what it deploys; what somebody said of that stays."""
+    base = next((spec.fields for spec in plan.steps if spec.stage == "base" and "role" not in spec.fields), None)
+    if not plan.arm_by_base or base is None:
+        return plan
+    config = _named(str(base["model"]), lambda text: None, str(base.get("revision", ""))).config
+    arm, why = arm_for(config, facts or facts_now(ws))
+    others = (one for one in plan.reasons if not one.startswith(DEPLOYS))
+    return plan.model_copy(update={"steps": deploying(plan.steps, arm), "reasons": (*others, why)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,14 +199,14 @@ def _writers(base: KnownBase, listed: Sequence[KnownBase], prices: _Prices) -> l
     return sorted(able, key=lambda one: (one.parameters, not _same(one, base)), reverse=True)
 
 
-def _named(model: str, say: Callable[[str], None]) -> KnownBase:
+def _named(model: str, say: Callable[[str], None], commit: str = "") -> KnownBase:
     """A model that the user names; of one that is not listed its config says how large it is. Raises BadInput."""
     if (known := known_base(model)) is not None:
         return known
-    looked_up = settle({"model": model})
+    looked_up = settle({"model": model, **({"revision": commit} if commit else {})})
     for sentence in looked_up.notes:
         say(sentence)
-    commit = str(looked_up.fields.get("revision", ""))
+    commit = commit or str(looked_up.fields.get("revision", ""))
     config = inspect_hub(model, commit).config if commit else find_model(model)[0].config
     return KnownBase(model, Path(model).name, "", config, revision=commit)
 

@@ -5,26 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
 
 from tunesmith.tools.data.behaviour import check_answer_lengths, load_behaviour, load_rehearsal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import HARD_SUITE, NEAR_MISS_SUITE, SUITE, asked_near_misses
+from tunesmith.tools.export.deploying import Arm
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec, check_pipeline, parse_fields
 from tunesmith.tools.suites.loading import BUNDLED
 from tunesmith.tools.training.defaults import rehearsal_wanted
 
 Pace = Literal["fast", "full"]
-
-
+Quantizing = Annotated[
+    Literal["auto", "yes", "no"], BeforeValidator(lambda said: {"True": "auto", "False": "no"}.get(str(said), said))
+]
+"""Whether a plan goes on to a quantized model; auto: as base and machine decide. Once it was true or false."""
+_EXPORTS, _EXPORTED = ("merge", "quantize"), ("merged", "quantized")
 _REHEARSAL_LEAST = 50
 """Fewer prompts are too few kinds of ordinary messages, however few the behaviour's rows are."""
 
-# Rows, near misses, rows held out as cases, calibration samples, cases of each block (0: all): what a pace buys.
+# Rows, near misses, rows held out as cases, cases of each block (0: all): what a pace buys.
 # How to train and to quantize is left to the stages, which know the model and the rows by then.
 _PACES: dict[Pace, dict[str, int]] = {
-    "fast": {"rows": 140, "near": 60, "held_out": 25, "samples": 64, "cases": 40},
-    "full": {"rows": 600, "near": 120, "held_out": 100, "samples": 128, "cases": 0},
+    "fast": {"rows": 140, "near": 60, "held_out": 25, "cases": 40},
+    "full": {"rows": 600, "near": 120, "held_out": 100, "cases": 0},
 }
 
 
@@ -55,12 +61,13 @@ def plan_for(
     judged: bool = True,
     judge: str = "",
     own: OwnRows | None = None,
+    arm: Arm = "quantized",
 ) -> PipelinePlan:
     """The whole pipeline for the behaviour in `folder`, held to its suites and the bundled general and tool cases.
 
     `teacher` writes the rows; empty: the model itself does. `judged`: a judge reads the held-out cases where code
-    cannot tell; `judge` is fetched for that; empty: one is there. With `own` rows none is written. Raises BadInput for
-    a folder that is no such behaviour.
+    cannot tell; `judge` is fetched for that; empty: one is there. With `own` rows none is written. The `arm` is
+    deployed, and nothing is made for another. Raises BadInput for a folder that is no such behaviour.
     """
     behaviour = load_behaviour(str(folder))
     check_answer_lengths(behaviour)
@@ -89,16 +96,32 @@ def plan_for(
         ("train", {}),
         ("evaluate", {"arm": "adapter", **tokens}),
         ("merge", {}),
-        ("quantize", {"calibration_samples": sizes["samples"]}),
+        ("quantize", {}),
         ("evaluate", {"arm": "quantized", **tokens}),
         ("deploy", {"arm": "quantized"}),
     ]
     more = (("teacher", teacher), ("driver", judge))
     steps[2:2] = [("base", {"model": model, "role": role}) for role, model in more if model]
     specs = tuple(StepSpec(stage=stage, fields=parse_fields(stage, fields)) for stage, fields in steps)
-    plan = PipelinePlan(name=behaviour.name, goal=f"{behaviour.when}: {behaviour.what}", steps=specs)
+    goal = f"{behaviour.when}: {behaviour.what}"
+    plan = PipelinePlan(name=behaviour.name, goal=goal, steps=deploying(specs, arm))
     check_pipeline(plan, have=())
     return plan
+
+
+def deploying(steps: tuple[StepSpec, ...], arm: Arm) -> tuple[StepSpec, ...]:
+    """The steps with all that is made for the arm which they are to deploy, and nothing that is made for another."""
+    last = next((spec for spec in steps if spec.stage == "deploy"), None)
+    if last is None or last.fields.get("arm", "quantized") == arm:
+        return steps
+    left = [one for one in steps if one.stage not in _EXPORTS and one is not last]
+    kept = [one for one in left if one.fields.get("arm") not in _EXPORTED]
+    if arm == "quantized":
+        tested = next((one.fields for one in kept if one.stage == "evaluate" and one.fields["arm"] == "adapter"), {})
+        kept += [StepSpec(stage=stage) for stage in _EXPORTS]
+        kept += [StepSpec(stage="evaluate", fields={**tested, "arm": arm})]
+    deploy = last.model_copy(update={"fields": {**last.fields, "arm": arm}})
+    return (*kept, deploy)
 
 
 def _row_steps(

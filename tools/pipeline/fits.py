@@ -22,11 +22,13 @@ from tunesmith.tools.core.machine import Gpu, Machine
 from tunesmith.tools.core.stage import GIB, Facts, Plan, expected
 from tunesmith.tools.evaluation import baseline
 from tunesmith.tools.export import quantize
+from tunesmith.tools.export.deploying import arm_for
 from tunesmith.tools.machine.cards import Card
 from tunesmith.tools.models.base import BaseContext
 from tunesmith.tools.models.known_bases import KnownBase, known_bases
 from tunesmith.tools.models.measuring import FOUR, MEASURED_AT, SCHEME, SIXTEEN, Asked
 from tunesmith.tools.models.model_names import NamedModel
+from tunesmith.tools.models.schemes import SCHEMES, SchemeName
 from tunesmith.tools.pipeline import planning_facts
 from tunesmith.tools.pipeline.catalog import BY_NAME
 from tunesmith.tools.serving.eviction import machine_for_a_step
@@ -44,7 +46,6 @@ _NEWEST_CAPABILITY = "9.0"
 Work = Literal["base", "preflight", "train", "measure", "merge", "quantize", "serve"]
 PREPARING = ("base", "preflight")
 """What no use is in itself, and has to fit all the same."""
-Scheme = Literal["", "W8A8", "W4A16"]
 
 
 class Step(NamedTuple):
@@ -52,7 +53,7 @@ class Step(NamedTuple):
 
     stage: str
     fields: Mapping[str, object] = MappingProxyType({})
-    serves: Scheme = ""
+    serves: SchemeName | None = None
     """How the model is quantized that it serves."""
 
 
@@ -117,6 +118,29 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Decided:
+    """What a plan for a model does on a machine where nobody says more: the bits of each work, and its steps' plans."""
+
+    trained: int
+    measured: int
+    deployed: int
+    why: str
+    """It deploys this arm."""
+    plans: Mapping[str, Plan]
+    """By work."""
+
+    @property
+    def lacks(self) -> dict[str, str]:
+        """Work of the plan that does not fit → why not."""
+        return {work: plan.refusals[0] for work, plan in self.plans.items() if plan.refusals}
+
+    def __str__(self) -> str:
+        bits = f"trains at {self.trained} bits, measures at {self.measured} and deploys at {self.deployed}"
+        lacking = "; ".join(f"{work} {why}" for work, why in self.lacks.items())
+        return f"a plan {bits}{f', and does not fit: {lacking}' if lacking else ''}"
+
+
+@dataclass(frozen=True, slots=True)
 class Fits:
     """A model against a machine."""
 
@@ -127,6 +151,7 @@ class Fits:
     active_parameters: int
     tasks: tuple[Task, ...]
     machine: Machine
+    decided: Decided
     approximate: bool = False
     """Whether the model only stands for the size that was named."""
 
@@ -169,7 +194,9 @@ def fits(model: NamedModel, facts: Facts, *, revision: str = "") -> Fits:
     """Every task for a model. Raises BadInput for a config without the sizes that decide."""
     parameters, shape = model.parameters, model.shape
     plans = plans_of(model, facts)
-    measured = {bits: _plan("baseline", _with_artifacts(model, facts, measuring=bits), {}) for bits in (SIXTEEN, FOUR)}
+    measured = {
+        bits: _plan(STEPS["baseline"], _with_artifacts(model, facts, measuring=bits)) for bits in (SIXTEEN, FOUR)
+    }
     bits = SCHEME if plans["base"].request["measuring"] == FOUR else "bf16"
     tasks = (
         Task("base", bits, plans["base"], "and the copy of it that is measured" if bits == SCHEME else ""),
@@ -184,7 +211,25 @@ def fits(model: NamedModel, facts: Facts, *, revision: str = "") -> Fits:
         Task("serve", "bf16", plans["deploy merged"]),
         *(Task("serve", scheme, plans[f"deploy {scheme}"]) for scheme in ("W8A8", "W4A16")),
     )
-    return Fits(model.name, revision, parameters, shape.active_parameters, tasks, facts.machine, model.approximate)
+    way = decided(model, facts)
+    return Fits(model.name, revision, parameters, shape.active_parameters, tasks, facts.machine, way, model.approximate)
+
+
+def decided(model: NamedModel, facts: Facts) -> Decided:
+    """What a plan for a model does. Raises BadInput for a config without the sizes that decide."""
+    known = _with_artifacts(model, facts)
+    arm, why = arm_for(model.config, known)
+    plans = {"base": _plan(STEPS["base"], known), "measure": _plan(STEPS["baseline"], known)}
+    plans |= {work: _plan(Step(work), known) for work in ("preflight", "train")}
+    measured = 4 if plans["base"].request["measuring"] == FOUR else 16
+    deployed, served = measured, Step("deploy", {"arm": arm})
+    if arm == "quantized":
+        plans |= {work: _plan(Step(work), known) for work in ("merge", "quantize")}
+        scheme = SCHEMES[str(plans["quantize"].request["scheme"])]
+        deployed, served = scheme.bits, Step("deploy", serves=scheme.name)
+    plans["serve"] = _plan(served, known)
+    trained = 4 if plans["train"].request["load_in_4bit"] else 16
+    return Decided(trained, measured, deployed, why, plans)
 
 
 def fits_of_listed(facts: Facts) -> tuple[tuple[KnownBase, Fits], ...]:
@@ -210,28 +255,22 @@ def lacking(plan: Plan, context: object, facts: Facts) -> tuple[str, ...]:
     if not isinstance(context, BaseContext) or not context.config or plan.request["role"] != "base":
         return ()
     try:
-        tasks = fits(NamedModel("this model", context.config), replace(facts, artifacts={})).tasks
+        lacks = decided(NamedModel("this model", context.config), replace(facts, artifacts={})).lacks
     except BadInput as error:  # a config that leaves its sizes out
         return (f"whether it fits shows only when it is here: {error}",)
-    tasks = tuple(task for task in tasks if task.task not in PREPARING)
-    fitting = {task.task for task in tasks if task.fits}
-    least: dict[str, Task] = {}
-    for task in tasks:
-        if task.task not in fitting and (task.task not in least or task.peak_bytes < least[task.task].peak_bytes):
-            least[task.task] = task
-    lines = (f"{task.task} at {task.precision} {task.plan.refusals[0]}" for task in least.values())
+    lines = (f"{work} {why}" for work, why in lacks.items() if work not in PREPARING)
     return tuple(f"it does not fit here as a base to be fine-tuned: {line}" for line in lines)
 
 
 def plans_of(model: NamedModel, facts: Facts) -> dict[str, Plan]:
     """The plan of every step of the way for a model, by what the step does."""
     known = _with_artifacts(model, facts)
-    return {step: _plan(step, known, {}) for step in STEPS}
+    return {step: _plan(usual, known) for step, usual in STEPS.items()}
 
 
 def plan_of(step: str, model: NamedModel, facts: Facts, **fields: object) -> Plan:
     """The plan of one of STEPS with other fields than usual."""
-    return _plan(step, _with_artifacts(model, facts), fields)
+    return _plan(STEPS[step], _with_artifacts(model, facts), **fields)
 
 
 def quantized_bytes(model: NamedModel, scheme: Literal["W8A8", "W4A16"]) -> int:
@@ -257,8 +296,7 @@ def _with_artifacts(model: NamedModel, facts: Facts, *, measuring: Asked = "auto
     return replace(facts, vllm=facts.vllm or _ANY_VLLM, artifacts=artifacts)
 
 
-def _plan(step: str, facts: Facts, fields: Mapping[str, object]) -> Plan:
-    usual = STEPS[step]
+def _plan(usual: Step, facts: Facts, **fields: object) -> Plan:
     if usual.serves:
         artifact = quantize.expected_artifact(quantize.QuantizeRequest(scheme=usual.serves), facts.artifacts)
         assert artifact is not None, "its merged model is there"
@@ -292,4 +330,8 @@ def to_json(report: Fits, card: Card | None = None) -> dict[str, object]:
         "card_note": card.note if card else "",
         "room": {"ram_bytes": report.machine.memory_free_bytes, "vram_bytes": report.machine.vram_free_bytes},
         "tasks": tasks,
+        "decided": {
+            **picked(report.decided, "trained", "measured", "deployed", "lacks", "why"),
+            "fits": not report.decided.lacks,
+        },
     }

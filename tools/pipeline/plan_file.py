@@ -32,6 +32,8 @@ class PipelinePlan(Frozen):
     steps: tuple[StepSpec, ...] = Field(min_length=1)
     reasons: tuple[str, ...] = ()
     """Why it has the models that nobody named, and what others would cost; a changed base takes them away."""
+    arm_by_base: bool = False
+    """Whether its base decided what it deploys, so that another base decides that again."""
 
     @property
     def steps_to_run(self) -> tuple[StepSpec, ...]:
@@ -39,9 +41,12 @@ class PipelinePlan(Frozen):
         return tuple(_with_shared_settings(spec, self.steps[at:]) for at, spec in enumerate(self.steps))
 
     def with_steps(self, steps: tuple[StepSpec, ...]) -> PipelinePlan:
-        """The plan with other steps; what was said of its models goes where these are others."""
+        """The plan with other steps; what was said of its models goes where these are others, and what it deploys is
+        what somebody said where it has other stages."""
         named, before = ([s.fields["model"] for s in of if "model" in s.fields] for of in (steps, self.steps))
-        return self.model_copy(update={"steps": steps, "reasons": self.reasons if named == before else ()})
+        same = {s.stage for s in steps} == {s.stage for s in self.steps}
+        reasons = self.reasons if named == before else ()
+        return self.model_copy(update={"steps": steps, "reasons": reasons, "arm_by_base": self.arm_by_base and same})
 
 
 def _with_shared_settings(spec: StepSpec, after: Sequence[StepSpec]) -> StepSpec:

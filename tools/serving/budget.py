@@ -131,10 +131,11 @@ def serving_memory(
 ) -> ServerMemory:
     """Peak of a vLLM server of this model with the settings that every arm is measured with, or a longer context.
 
-    It allows adapters up to a rank: unless that is given, a base those of the usual one, another model none.
+    It allows adapters up to a rank: unless that is given, a base those of the usual one, another model none. What was
+    quantized has room for one sequence at the least, since it says that memory is short.
     """
-    quantized = model.kind == QUANTIZED_BASE
-    usual = USUAL_RANK if quantized or model.kind == "base" else 0
+    quantized = model.kind in (QUANTIZED_BASE, "quantized")
+    usual = USUAL_RANK if model.kind in (QUANTIZED_BASE, "base") else 0
     allowed = usual if rank is None else rank
     config = model.known_config
     return measuring_server(model.bytes, config, context_tokens, rank=allowed, quantized_base=quantized, cards=cards)

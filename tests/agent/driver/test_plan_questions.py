@@ -165,7 +165,7 @@ def test_a_card_that_is_named_is_what_the_plan_is_held_against_and_nothing_of_it
         assert reading.sure and reading.edits is not None, words
         answer = plan_questions.imagined(planned.deps, reading.slots, reading.edits)
         assert answer is not None and answer.text.startswith(said), (words, answer)
-        assert ("deploy: needs" in answer.text) == ("not fit" in said), "what is served is held to that card too"
+        assert ("(preflight) needs 3.8 GiB of VRAM" in answer.text) == ("not fit" in said), "as the plan is refused"
     assert planned.deps.draft == before
 
 

@@ -17,6 +17,9 @@ from tunesmith.agent.driver.planning import _model_named
 from tunesmith.agent.driver.voice import sentences, unsupported
 from tunesmith.agent.words.reading import read
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.machine.measure import measure_machine
+from tunesmith.tools.pipeline import base_choice
+from tunesmith.tools.pipeline.fits import with_card
 
 GOAL = ("plan_fine_tune", {"goal": "answer tickets as JSON", "pace": "full", "quantize": True})
 
@@ -95,6 +98,21 @@ def test_another_base_is_pinned_at_its_newest_commit_and_the_one_before_leaves_n
         assert fields(planned, "base") == {"model": MODEL, "revision": COMMIT}
         planned.turn("no, bundled after all", edit("base", "model", "bundled"), "Changed.")
     assert fields(planned, "base") == {"model": "bundled"}
+
+
+def test_another_base_decides_again_what_the_plan_deploys_unless_somebody_said_it(
+    planned: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = with_card(measure_machine(planned.store.home), 24)
+    monkeypatch.setattr(base_choice, "facts_now", lambda ws: facts)
+    demo, other = steps(planned), edit("base", "model", "bundled-0.5b")
+    planned.turn("take bundled-0.5b as the base", other, "Changed.")
+    assert steps(planned) == demo, "the demo's own plan goes the whole arc"
+    assert planned.deps.draft is not None
+    planned.deps.draft = planned.deps.draft.model_copy(update={"arm_by_base": True})
+    planned.turn("no, bundled-1.5b as the base", edit("base", "model", "bundled-1.5b"), "Changed.")
+    assert steps(planned)[-2:] == ["evaluate adapter", "deploy adapter"] and "merge" not in steps(planned)
+    assert "deploy the adapter on its base: both need" in planned.tool_results()[-1]
 
 
 @table(

@@ -25,7 +25,7 @@ OPEN: list[tuple[type[Any], set[str]]] = [
     (TrainRequest, {"lora_rank", "lora_alpha", "learning_rate", "epochs", "forms", "max_steps", "save_steps", *_ROWS}),
     (PreflightRequest, {"lora_rank", *_ROWS}),
     (BaselineRequest, {"context_tokens", "cards"}),
-    (QuantizeRequest, {"group_size"}),
+    (QuantizeRequest, {"group_size", "calibration_tokens", "calibration_samples"}),
     (DeployRequest, {"port", "cards"}),
 ]  # fmt: skip
 

@@ -28,7 +28,7 @@ def test_from_setting_to_setting_it_ends_at_8_bits_with_more_and_more_kept(name:
     asked, config, way = dict(ASKED), config_of(name), []
     while (setting := next_setting(asked, config)) is not None:
         assert re.search(r"\d", setting.why), setting
-        assert any(asked[field] != value for field, value in setting.fields.items())
+        assert any(asked.get(field) != value for field, value in setting.fields.items())
         asked |= setting.fields
         way.append(tuple(setting.fields))
         assert len(way) < 8
@@ -40,7 +40,7 @@ def test_from_setting_to_setting_it_ends_at_8_bits_with_more_and_more_kept(name:
     ]
     assert asked["scheme"] == "W8A8" and asked["keep"] == (["o_proj"] if mixture else ["down_proj", "o_proj"])
     assert ("group_size",) in way
-    assert asked["calibration_samples"] * asked["max_seq_len_tokens"] >= 4 * config["hidden_size"]
+    assert asked.get("calibration_tokens", 64 * 256) >= 4 * config["hidden_size"]
 
 
 @table("scheme", ["W4A16", "W8A16", "W8A8"])
@@ -59,7 +59,10 @@ def test_of_a_format_of_an_earlier_version_nothing_is_proposed() -> None:
 
 def test_a_wide_layer_first_gets_rows_for_its_hessian() -> None:
     setting = next_setting(ASKED, config_of("llama 3.1 8b"))
-    assert setting and setting.fields == {"calibration_samples": 224}
+    assert setting and setting.fields == {"calibration_tokens": 4 * 14_336, "calibration_samples": "auto"}
+    by_itself = ASKED | {"calibration_tokens": 4 * 14_336, "calibration_samples": "auto"}
+    after = next_setting(by_itself, config_of("llama 3.1 8b"))
+    assert after and "calibration_tokens" not in after.fields, "as many as a plan takes by itself"
     assert "16,384 calibration tokens met the 14,336 inputs" in setting.why
 
 

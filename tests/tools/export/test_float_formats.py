@@ -253,7 +253,7 @@ def test_the_bytes_that_are_expected_are_those_that_are_written(made: Made, kind
         ),
         ({"scheme": "W8A8", "group_size": 64}, "leave group_size out"),
         ({"scheme": "W4A16", "group_size": 7}, "does not divide every layer of this model; try group_size="),
-        ({"scheme": "FP8", "calibration_samples": 128}, "no rows calibrate it; leave calibration_samples at 64"),
+        ({"scheme": "FP8", "calibration_samples": 128}, "leave calibration_samples and calibration_tokens at auto"),
     ],
 )
 def test_a_setting_that_a_format_cannot_follow_is_refused_by_name(
@@ -263,11 +263,13 @@ def test_a_setting_that_a_format_cannot_follow_is_refused_by_name(
     assert says in refusal and refusal.startswith((fields["scheme"], f"group_size={fields.get('group_size')} "))
 
 
-def test_an_edited_scheme_is_not_held_to_the_default_of_another() -> None:
+def test_an_edited_scheme_is_not_held_to_the_default_of_another(tmp_path: Path) -> None:
     """The plan of W8A8 that is edited holds rounding=gptq, which nobody said."""
     before = {"scheme": "W8A8", "rounding": "gptq", "keep": ["down_proj"]}
     assert STAGE.carried_over(before, {"scheme": "FP8"}) == {"scheme": "W8A8", "keep": ["down_proj"]}
     assert STAGE.carried_over(before, {"seed": 3}) == before
+    edited = planned(tmp_path, **{**planned(tmp_path, scheme="W8A8").request, "scheme": "FP8", "rounding": "nearest"})
+    assert edited.request["calibration_tokens"] == "auto" and not edited.refusals
     assert STAGE.carried_over(before | {"rounding": "nearest"}, {"scheme": "W4A16"})["rounding"] == "nearest"
 
 

@@ -24,8 +24,8 @@ from tunesmith.tools.models import base
 from tunesmith.tools.models.bundled import QWEN_CODER
 from tunesmith.tools.models.families import KNOWN_MODELS
 from tunesmith.tools.models.known_bases import KnownBase, known_base, known_bases
-from tunesmith.tools.pipeline.base_choice import PACE_LIMIT_S, _choose, _Price, plan_here
-from tunesmith.tools.pipeline.behaviour_plan import Pace, plan_for
+from tunesmith.tools.pipeline.base_choice import PACE_LIMIT_S, _choose, _Price, plan_here, with_arm_of_base
+from tunesmith.tools.pipeline.behaviour_plan import Pace, Quantizing, deploying, plan_for
 from tunesmith.tools.pipeline.fits import with_card
 from tunesmith.tools.pipeline.forecast import forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
@@ -143,7 +143,7 @@ def test_a_model_of_the_hub_is_looked_up_after_a_yes_alone(here: Here, monkeypat
     for answer in (None, False):
         plan = plan_here(replace(here.ws, ask=lambda question, said=answer: said), here.folder, "fast", facts=facts)
         assert models(plan)[0] == "bundled-1.5b" and not asked
-        assert "nobody said yes to it (--model " in plan.reasons[-1]
+        assert "nobody said yes to it (--model " in plan.reasons[-2]
     questions: list[PlanQuestion] = []
 
     def yes(question: PlanQuestion) -> bool:
@@ -169,15 +169,16 @@ def test_without_the_hub_the_packaged_models_are_left_and_that_is_said(
     monkeypatch.setattr(base, "newest_commit", offline)
     ws, facts = replace(here.ws, ask=lambda question: True), here.machine(card_gib=24, ram_gib=64)
     plan = plan_here(ws, here.folder, "fast", facts=facts)
-    assert models(plan)[0] == "bundled-1.5b" and "left out: the hub cannot be reached" in plan.reasons[-1]
+    assert models(plan)[0] == "bundled-1.5b" and "left out: the hub cannot be reached" in plan.reasons[-2]
     with pytest.raises(BadInput, match="cannot be reached"):
         plan_here(ws, here.folder, "fast", model="Qwen/Qwen3-4B", facts=facts)
 
 
 def test_what_is_named_is_taken_and_needs_no_reason(here: Here) -> None:
     plan = plan_here(here.ws, here.folder, "fast", model="bundled", writer="bundled-driver", facts=here.machine())
-    assert models(plan) == ("bundled", "bundled-driver") and not plan.reasons
-    [why] = plan_here(here.ws, here.folder, "fast", model="bundled", facts=here.machine()).reasons
+    assert models(plan) == ("bundled", "bundled-driver")
+    assert [why.partition(":")[0] for why in plan.reasons] == ["deploy the quantized model"]
+    why, _ = plan_here(here.ws, here.folder, "fast", model="bundled", facts=here.machine()).reasons
     assert "writes the rows" in why
     own = plan_here(here.ws, here.folder, "full", model="bundled-driver", facts=here.machine())
     assert models(own) == ("bundled-driver", ""), "no model is served beside another"
@@ -247,3 +248,55 @@ def test_a_reason_goes_with_the_model_that_it_is_about(here: Here) -> None:
 def test_suites_that_come_with_tunesmith_are_whole_each_time_they_are_read() -> None:
     first, again = (load_suites([Path("general"), Path("tools")]) for _ in range(2))
     assert first == again and len(first.cases) > 80
+
+
+def made(plan: PipelinePlan) -> list[str]:
+    """Its steps from the training on, each with its arm."""
+    steps = [f"{spec.stage} {spec.fields.get('arm', '')}".strip() for spec in plan.steps]
+    return steps[steps.index("train") :]
+
+
+ADAPTER = ["train", "evaluate adapter", "deploy adapter"]
+WHOLE = ["train", "evaluate adapter", "merge", "quantize", "evaluate quantized", "deploy quantized"]
+
+
+@pytest.mark.heavy
+@table(
+    ("model", "card", "quantize", "steps"),
+    [
+        ("Qwen/Qwen3-4B", 16, "auto", ADAPTER),
+        ("Qwen/Qwen3-4B", 16, "yes", WHOLE),
+        ("Qwen/Qwen3-4B", 8, "auto", WHOLE),
+        ("Qwen/Qwen3-4B", 8, "no", ADAPTER),
+        ("bundled", 0, "auto", WHOLE),
+    ],
+)
+def test_what_is_deployed_is_decided_by_base_and_card_unless_somebody_says_it(
+    model: str, card: float, quantize: Quantizing, steps: list[str], here: Here
+) -> None:
+    facts = replace(here.machine(card_gib=card), here=False)
+    plan = plan_here(here.ws, here.folder, "fast", model=model, writer=model, facts=facts, quantize=quantize)
+    assert made(plan) == steps
+    assert any(why.startswith("deploy the") for why in plan.reasons) == plan.arm_by_base == (quantize == "auto")
+
+
+@pytest.mark.heavy
+def test_another_base_or_card_decides_again_what_is_deployed_and_nothing_else(here: Here) -> None:
+    small, large = (replace(here.machine(card_gib=card), here=False) for card in (8, 48))
+    model = "Qwen/Qwen3-4B"
+    plan = plan_here(here.ws, here.folder, "full", model=model, writer=model, facts=large)
+    elsewhere = with_arm_of_base(here.ws, plan, facts=small)
+    assert (made(plan), made(elsewhere)) == (ADAPTER, WHOLE)
+    tests = [spec.fields for spec in elsewhere.steps if spec.stage == "evaluate"]
+    assert tests[-1] == {**tests[-2], "arm": "quantized"}, "every arm is measured alike"
+    back = with_arm_of_base(here.ws, elsewhere, facts=large)
+    assert back == plan, "reasons too"
+    changed = tuple(
+        one.model_copy(update={"fields": {"model": "Qwen/Qwen3-30B-A3B"}}) if one.stage == "base" else one
+        for one in plan.steps
+    )
+    assert made(with_arm_of_base(here.ws, plan.with_steps(changed), facts=large)) == WHOLE
+    typed = plan_here(here.ws, here.folder, "full", model=model, writer=model, facts=large, quantize="no")
+    assert made(with_arm_of_base(here.ws, typed, facts=small)) == ADAPTER, "what was said stays"
+    own = elsewhere.with_steps(deploying(elsewhere.steps, "adapter"))
+    assert made(with_arm_of_base(here.ws, own, facts=small)) == ADAPTER, "steps that somebody took out stay out"
