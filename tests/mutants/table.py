@@ -200,6 +200,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ("threshold is not None and threshold > 1 and", "threshold is not None and threshold > 100 and",
          "tests/tools/suites/test_parse.py::test_refused_by_name_with_the_line"),
     )),
+    *rows(SUITES, "tools/suites/expand.py", (
+        ('("is-xml", "contains-xml", "is-html", "contains-html")', '("is-xml", "is-html")',
+         "tests/tools/suites/test_parse.py::test_refused_by_name_with_the_line"),
+    )),
     *rows(SUITES, "tools/suites/loading.py", (
         ("    ours = all(name in (BUNDLED_BEHAVIOUR, *BUNDLED) for name in names)", "    ours = True",
          "tests/trust/test_pins.py::test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"),
@@ -403,7 +407,7 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(STORE, "memory/migrations.py", (
         ("MIGRATIONS[max(version, FIRST) - FIRST :]", "MIGRATIONS[max(version, FIRST) - FIRST + 1 :]",
-         "tests/trust/test_upgrades.py::test_a_home_of_before_keeps_all_that_it_held"),
+         "tests/trust/test_upgrades.py::test_a_migration_is_applied_once_however_many_follow"),
         ("MIGRATIONS[max(version, FIRST) - FIRST :]", "MIGRATIONS",
          "tests/trust/test_upgrades.py::test_a_migration_is_applied_once_however_many_follow"),
     )),
