@@ -427,6 +427,7 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_DAMAGE}test_an_answer_does_not_do_without_what_is_damaged"),
         ("    if isinstance(error, UnicodeDecodeError):", "    if False:",
          f"{_DAMAGE}test_words_of_sqlite_that_quote_damage_are_told"),
+        ('" ".join(str(what).split())', "str(what)", f"{_DAMAGE}test_the_sentence_is_one_line_whatever_sqlite_says"),
         ('json.loads(document or "null")', "pass",
          f"{_DAMAGE}test_a_document_that_was_cut_short_is_damage_and_no_defect_of_ours"),
     )),

@@ -180,10 +180,9 @@ def _overfitting(records: RunRecords) -> list[Finding]:
     if len(curve) < 2:
         return []
     losses = [value for _, value in records.store.metrics(records.steps["train"].id, "loss")]
-    choice = str(records.steps["train"].report.get("choice") or "")
     last, lowest = curve[-1], min(curve)
     evidence = {"validation_loss": curve, "lowest": lowest, "last": last, "train_loss": losses[-1] if losses else None}
-    why = f" ({choice})" if choice else ""
+    why = f" ({choice})" if (choice := records.steps["train"].report.get("choice")) else ""
     if last > _RISEN * lowest:
         says = f"Not over-trained: the adapter is of the step that was kept{why}; from its lowest, {lowest:.3f}, the "
         says += f"validation loss rose to {last:.3f} by the last step."
