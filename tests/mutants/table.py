@@ -406,9 +406,9 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/trust/test_upgrades.py::test_an_older_program_that_is_open_does_not_write_into_the_newer_home"),
     )),
     *rows(STORE, "memory/migrations.py", (
-        ("MIGRATIONS[max(version, FIRST) - FIRST :]", "MIGRATIONS[max(version, FIRST) - FIRST + 1 :]",
+        ("MIGRATIONS[version and version - FIRST + 1 :]", "MIGRATIONS[version and version - FIRST + 2 :]",
          "tests/trust/test_upgrades.py::test_a_migration_is_applied_once_however_many_follow"),
-        ("MIGRATIONS[max(version, FIRST) - FIRST :]", "MIGRATIONS",
+        ("MIGRATIONS[version and version - FIRST + 1 :]", "MIGRATIONS",
          "tests/trust/test_upgrades.py::test_a_migration_is_applied_once_however_many_follow"),
     )),
     *rows(STORE, "memory/store_file.py", (
