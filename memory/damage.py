@@ -54,8 +54,10 @@ def is_damaged_text(error: BaseException) -> bool:
 
 def damaged(path: Path, home: Path, what: object) -> str:
     """The sentence of a damaged store at `path`, of which `what` is how it shows."""
+    # The check of every page puts a heading on a line of its own.
+    says = " ".join(str(what).split())
     return (
-        f"{path} is damaged (SQLite says: {what}), and nothing here repairs it; move it and its -wal and -shm away, go "
+        f"{path} is damaged (SQLite says: {says}), and nothing here repairs it; move it and its -wal and -shm away, go "
         f"back to {last_copy(home)}, and `tunesmith runs recover` lists what else runs/ holds"
     )
 

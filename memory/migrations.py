@@ -1,15 +1,18 @@
-"""The schema of tunesmith.db: what a new store is given, and the migrations of an older one, in their order.
+"""The schema of tunesmith.db, as named functions that are each applied once, in order.
 
-Never edit what was released: add a migration. `LATEST` is kept in `PRAGMA user_version`, so that opening an up-to-date
-store costs one pragma.
+Never edit one that was released: add another. `LATEST` is kept in `PRAGMA user_version` so that opening an
+up-to-date store costs one pragma and no import of sqlite-utils.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tunesmith.memory.views import VIEWS
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 FIRST = 15
 """The schema of the first release: a store of an earlier one is refused."""
@@ -98,22 +101,25 @@ INSERT INTO identity VALUES (lower(hex(randomblob(16))));
 """
 
 
-def _first_schema(conn: sqlite3.Connection) -> None:
+def m015_first_release(db: Database) -> None:
+    """Runs, their steps, everything that a step leaves behind, and the views that questions are asked of."""
     for statement in filter(str.strip, _TABLES.split(";")):
-        conn.execute(statement)
+        db.execute(statement)
     for name, select in VIEWS.items():
-        conn.execute(f"CREATE VIEW {name} AS {select}")
+        db.create_view(name, select)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = ()
-"""Each brings a store from one schema to the next; a view of `VIEWS` that changes is dropped and made anew."""
-LATEST = FIRST + len(MIGRATIONS)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (m015_first_release,)
+"""The first makes a new store; each later one brings a store from one schema to the next."""
+LATEST = FIRST - 1 + len(MIGRATIONS)
 
 
-def apply(conn: sqlite3.Connection, version: int) -> None:
+def apply(db: Database, version: int) -> None:
     """Bring a store of schema `version`, 0 for an empty one, to the newest; the caller holds the transaction."""
-    if not version:
-        _first_schema(conn)
-    for migration in MIGRATIONS[max(version, FIRST) - FIRST :]:
-        migration(conn)
-    conn.execute(f"PRAGMA user_version = {LATEST}")
+    from sqlite_utils.migrations import Migrations
+
+    migrations = Migrations("tunesmith")
+    for migration in MIGRATIONS[version and version - FIRST + 1 :]:
+        migrations(name=migration.__name__)(migration)
+    migrations.apply(db)
+    db.execute(f"PRAGMA user_version = {LATEST}")

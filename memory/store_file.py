@@ -10,11 +10,13 @@ from __future__ import annotations
 import fcntl
 import shutil
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunesmith.memory import migrations
 from tunesmith.memory.damage import StoreDamaged, damaged, find_damage, is_damage, is_damaged_text, last_copy
@@ -27,6 +29,9 @@ from tunesmith.memory.privacy import make_private
 from tunesmith.memory.records import RUNNING
 from tunesmith.memory.unwritable import open_to_read
 
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
 BUSY_TIMEOUT_S = 30.0
 """Writes take milliseconds: who waits longer waits for a migration, or a disk that is fully used."""
 _BACKUPS_MAX = 3
@@ -37,6 +42,18 @@ _KEYS = {
     "approvals": ("approval", "p"),
     "artifacts": ("artifact", "a"),
 }
+
+
+@contextmanager
+def _hidden(*modules: str) -> Iterator[None]:
+    """Keep sqlite-utils from importing these wherever they are installed: for types that no column here has."""
+    hidden = [name for name in modules if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: Python's word for "not there"
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]  # who imports them by name is to find them
 
 
 class StoreFile:
@@ -138,12 +155,12 @@ class StoreFile:
             with self._transaction(None):  # one: a reading one that wants to write later does not wait either
                 if version:
                     self._refuse_while_at_work()
-                migrations.apply(self._conn, version)
+                migrations.apply(self._db(), version)
 
     def _migrate_copy(self, version: int) -> None:
         """Nobody else has the copy, and what it was made from stays as it is."""
         with self._transaction(None):
-            migrations.apply(self._conn, version)
+            migrations.apply(self._db(), version)
 
     def _refuse_while_at_work(self) -> None:
         """A worker of the version that made the file goes on writing into it: its table must stay as it knows it."""
@@ -201,6 +218,14 @@ class StoreFile:
                     raise
                 # 10 ms, about what a switch to WAL takes; SQLite's own busy timeout does not count here.
                 time.sleep(0.01)
+
+    def _db(self) -> Database:
+        """The same connection through sqlite-utils; imported on first use, for it takes 0.2–0.4 s."""
+        with _hidden("pandas", "numpy"):
+            from sqlite_utils import Database
+
+        # Else sqlite-utils sets a pragma on our connection; the schema has no triggers.
+        return Database(self._conn, recursive_triggers=False)
 
     def close(self) -> None:
         """Close the connection."""

@@ -26,7 +26,7 @@ FEW = 0.1
 """Share of the target cases up to which a failure is no pattern."""
 _WEIGHT = (
     "not measured", "not trained", "not learned", "form only", "base too weak", "over-triggers", "forgot",
-    "partly learned", "no decision", "over-trained", "lost in quantization", "rows mislabelled", "rows narrow",
+    "partly learned", "no decision", "lost in quantization", "rows mislabelled", "rows narrow",
     "suite too small",
 )  # fmt: skip
 """Kinds of findings with something to do, the weightiest first."""
@@ -154,7 +154,7 @@ def _overfitting(asked: _Asked) -> list[str]:
     trained = [step for step in asked.store.steps(asked.run.id, status=DONE) if step.stage == "train"]
     if not trained:
         raise NotFound(f"{asked.run.id} has no finished training, so nothing can be said about overfitting.")
-    one = asked.first("over-trained", "not over-trained")
+    one = asked.first("not over-trained")
     first = one.says if one else "Too few validation losses were kept to say whether it overfits."
     general = "; ".join(f"{s.arm} {s}" for s in scores.of_run(asked.store, asked.run.id) if s.block == "general")
     lines = [f"{asked.run.id}: {first}", *lines_of(asked.store, trained[-1])[:2]]
@@ -173,8 +173,8 @@ def _advised(
 
 def _longer(asked: _Asked) -> list[str]:
     """Whether training on would help, by the validation losses and what passes."""
-    one = asked.first("partly learned") or asked.first("over-trained")
-    elsewhere = one is not None and one.kind == "partly learned" and one.next is not None and one.next.stage != "train"
+    one = asked.first("partly learned")
+    elsewhere = one is not None and one.next is not None and one.next.stage != "train"
     return _advised(asked, one, "The records show no need for it.", rather_not=elsewhere, also="not over-trained")
 
 

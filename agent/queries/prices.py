@@ -254,7 +254,7 @@ class Approval:
     by: str
     reason: str
     decided_at: float
-    priced_seconds: float | None
+    priced_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,10 +368,7 @@ def _plans(number: int, of_stage: str) -> str:
 
 
 def _fact(row: Row) -> Approval:
-    try:
-        seconds: float | None = float(json.loads(row["price"]).get("seconds", 0.0))
-    except (ValueError, TypeError):  # of an earlier version: it has none
-        seconds = None
+    seconds = float(json.loads(row["price"]).get("seconds", 0.0))
     arm = f" {row['arm']}" if row["stage"] == "evaluate" and row["arm"] else ""
     return Approval(
         row["step"], row["run"], f"{row['stage']}{arm}", row["decision"], decided_by(row["decided_by"]),
@@ -381,6 +378,6 @@ def _fact(row: Row) -> Approval:
 
 def _line(one: Approval) -> str:
     verb = _DECISIONS["yes" if one.decision == "yes" else "no"]
-    price = "no price" if one.priced_seconds is None else duration(one.priced_seconds)
     reason = f": {clip(one.reason, 100)}" if one.reason else ""
-    return f"  {one.stage} ({one.step} of {one.run}) {verb} by {one.by} {day(one.decided_at)}, priced {price}{reason}"
+    by = f"{verb} by {one.by} {day(one.decided_at)}, priced {duration(one.priced_seconds)}{reason}"
+    return f"  {one.stage} ({one.step} of {one.run}) {by}"

@@ -201,6 +201,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ("threshold is not None and threshold > 1 and", "threshold is not None and threshold > 100 and",
          "tests/tools/suites/test_parse.py::test_refused_by_name_with_the_line"),
     )),
+    *rows(SUITES, "tools/suites/expand.py", (
+        ('("is-xml", "contains-xml", "is-html", "contains-html")', '("is-xml", "is-html")',
+         "tests/tools/suites/test_parse.py::test_refused_by_name_with_the_line"),
+    )),
     *rows(SUITES, "tools/suites/loading.py", (
         ("    ours = all(name in (BUNDLED_BEHAVIOUR, *BUNDLED) for name in names)", "    ours = True",
          "tests/trust/test_pins.py::test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"),
@@ -403,9 +407,9 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/trust/test_upgrades.py::test_an_older_program_that_is_open_does_not_write_into_the_newer_home"),
     )),
     *rows(STORE, "memory/migrations.py", (
-        ("MIGRATIONS[max(version, FIRST) - FIRST :]", "MIGRATIONS[max(version, FIRST) - FIRST + 1 :]",
-         "tests/trust/test_upgrades.py::test_a_home_of_before_keeps_all_that_it_held"),
-        ("MIGRATIONS[max(version, FIRST) - FIRST :]", "MIGRATIONS",
+        ("MIGRATIONS[version and version - FIRST + 1 :]", "MIGRATIONS[version and version - FIRST + 2 :]",
+         "tests/trust/test_upgrades.py::test_a_migration_is_applied_once_however_many_follow"),
+        ("MIGRATIONS[version and version - FIRST + 1 :]", "MIGRATIONS",
          "tests/trust/test_upgrades.py::test_a_migration_is_applied_once_however_many_follow"),
     )),
     *rows(STORE, "memory/store_file.py", (
@@ -424,6 +428,7 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_DAMAGE}test_an_answer_does_not_do_without_what_is_damaged"),
         ("    if isinstance(error, UnicodeDecodeError):", "    if False:",
          f"{_DAMAGE}test_words_of_sqlite_that_quote_damage_are_told"),
+        ('" ".join(str(what).split())', "str(what)", f"{_DAMAGE}test_the_sentence_is_one_line_whatever_sqlite_says"),
         ('json.loads(document or "null")', "pass",
          f"{_DAMAGE}test_a_document_that_was_cut_short_is_damage_and_no_defect_of_ours"),
     )),

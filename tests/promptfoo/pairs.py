@@ -22,7 +22,10 @@ from tunesmith.tools.suites.loading import load_suites
 
 HERE = Path(__file__).parent
 CORPUS, RECORDED = HERE / "corpus.yaml", HERE / "recorded.json"
-GONE = frozenset(("is-html", "contains-html", "is-xml", "contains-xml", "is-sql", "contains-sql", "gleu"))
+GONE = frozenset((
+    "is-html", "contains-html", "is-xml", "contains-xml", "is-sql", "contains-sql", "gleu", "perplexity",
+    "perplexity-score",
+))  # fmt: skip
 """Types that are refused by name now: their pairs stay recorded, and nobody compares them."""
 _NOTES = ("differs", "differs_not", "refused", "judge")
 PARAMETERS = {
@@ -154,7 +157,6 @@ def _grade(case: Case, pair: Pair) -> Grade:
         text=given.text,
         value=given.value,
         finish_reason=pair.response.get("finishReason"),
-        logprobs=tuple(pair.response.get("logProbs", ())),
         latency_ms=pair.response.get("latencyMs"),
     )
     return grade(case, response, judge=_Judge(pair.judge), embedder=_Embedder())

@@ -15,7 +15,7 @@ from tests.fixtures.tables import table
 from tunesmith.agent.cli import main
 from tunesmith.agent.commands.explain import estimated_seconds
 from tunesmith.agent.commands.startup import explained
-from tunesmith.memory.damage import StoreDamaged, is_damage
+from tunesmith.memory.damage import StoreDamaged, damaged, is_damage
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.questions import ask_sql
 from tunesmith.memory.store import Store
@@ -106,6 +106,11 @@ def test_reads_and_writes_that_meet_damage_are_told_and_others_are_answered(home
             with pytest.raises(StoreDamaged, match=rf"^{home}/tunesmith.db is damaged \(SQLite says: .*go back to"):
                 meets()
         assert len(store.steps()) == 13
+
+
+def test_the_sentence_is_one_line_whatever_sqlite_says(tmp_path: Path) -> None:
+    told = damaged(tmp_path / "tunesmith.db", tmp_path, "*** in database main ***\nTree 16 page 107: corruption")
+    assert "(SQLite says: *** in database main *** Tree 16 page 107: corruption), and nothing" in told
 
 
 def test_a_question_that_meets_damage_is_told_by_the_same_sentence(home: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +19,9 @@ from tunesmith.memory.records import DONE, PLANNED, Verdict
 from tunesmith.memory.store import Store
 from tunesmith.memory.store_file import StoreFile
 from tunesmith.memory.views import VIEWS
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 
 @pytest.fixture
@@ -47,8 +51,8 @@ def test_a_home_of_before_keeps_all_that_it_held(home: Path) -> None:
 
 
 def test_a_migration_is_applied_once_however_many_follow(home: Path) -> None:
-    def further(conn: sqlite3.Connection) -> None:
-        conn.execute("CREATE TABLE further (name TEXT NOT NULL) STRICT")
+    def further(db: Database) -> None:
+        db.execute("CREATE TABLE further (name TEXT NOT NULL) STRICT")
 
     for later in ((), (), (further,)):  # a second time would add a column that is there
         with next_program(*later), closing(Store(home)) as store:

@@ -71,7 +71,7 @@ class Answering:
         """Whether a server that runs can answer for it as it was measured, a conversation of so many tokens."""
         one, wanted = server.spec, self.spec
         return (
-            bool(server.loader_key)  # an earlier version's, before which no guard stands
+            bool(server.loader_key)  # else no guard stands before it
             and server.role != servers.DRIVER
             and one.weights_sha256 == wanted.weights_sha256 != ""
             and one.max_lora_rank >= (wanted.max_lora_rank if self.adapter else 0)

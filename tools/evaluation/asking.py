@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, JsonValue
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import EvalResult
@@ -35,8 +35,6 @@ from tunesmith.tools.suites.grading import PENDING, grade_deterministic
 
 _STORE_EVERY_S = 0.02
 """Answers that arrive within so short a time share one commit to the disk."""
-NEEDS_LOGPROBS = frozenset({"perplexity", "perplexity-score"})
-"""Types of assertion that rest on log probabilities."""
 _BEHAVIOUR_BLOCKS = (PRIMARY_BLOCK, *LISTED_BLOCKS)
 _NOT_THE_QUESTION = frozenset({"suite", "repeats"})
 """Parts of the comparability key that do not change the answer to one case."""
@@ -88,11 +86,6 @@ class Question:
         """Digest of all that decides the answer: the arm's key without the rest of the suite, and what is asked."""
         return sha256(f"{self.arm.asked_under}\n{self.case.request_sha256}".encode()).hexdigest()[:16]
 
-    @property
-    def needs_logprobs(self) -> bool:
-        """Whether its grade rests on log probabilities, which are not stored."""
-        return bool(NEEDS_LOGPROBS & {kind.removeprefix("not-") for kind in self.case.assertion_types})
-
     def request(self, sampling: Sampling) -> ChatRequest:
         """What a server is asked; what the suite's provider says of sampling goes before the step's own."""
         case = self.case
@@ -101,8 +94,6 @@ class Question:
         }
         if case.tools and case.tool_choice is not None:
             own["tool_choice"] = case.tool_choice
-        if self.needs_logprobs:
-            own["logprobs"] = True
         if self.arm.schema and self.case.block in _BEHAVIOUR_BLOCKS:  # who wants JSON asks for it there alone
             own["response_format"] = response_format_of(self.arm.schema)
         return ChatRequest(
@@ -161,7 +152,7 @@ def run_arms(
     return taken_over
 
 
-class AskRecord(BaseModel, frozen=True):  # an earlier version kept more
+class AskRecord(BaseModel, frozen=True):
     """What is left to know of a step once every question was put: the answers themselves are in the store."""
 
     keys: dict[str, dict[str, JsonValue]]
@@ -191,7 +182,7 @@ def note_blind_opening(job: Job[Request], suite: Suite, questions: Sequence[Ques
 def ask_once(job: Job[Request], ask: Callable[[], AskRecord]) -> AskRecord:
     """What `ask` returns; a step that was killed after it had asked everything does not start a server again."""
     record = job.dir / "asked.json"
-    with contextlib.suppress(FileNotFoundError, ValidationError):  # an earlier version's record: the answers are there
+    with contextlib.suppress(FileNotFoundError):
         return AskRecord.model_validate_json(record.read_text())
     asked = ask()
     job.write_json(record.name, asked.model_dump(mode="json"))
@@ -247,7 +238,7 @@ class _Record:
     def take_over(self, question: Question, known: Mapping[tuple[str, str, int], int]) -> bool:
         """Grade what an earlier step was answered to the same question; False where there is nothing to grade."""
         row = known.get((question.arm.name, question.key_hash, question.repeat)) if known else None
-        if row is None or question.needs_logprobs:
+        if row is None:
             return False
         result = result_of(question, _stored(self.job.store, question.id, row))
         if result.error:  # it had a grade then, and has none by the suite of now: it is asked anew

@@ -127,7 +127,7 @@ def evidence_of(
         {name: store.results(step, name) for name, step in compared.steps.items()},
         compared,
         rated=rated,
-        opening=opening_of(store, run, arm, cases.values(), suite, at_work=at_work, lineage=lineage),
+        opening=opening_of(store, run, arm, cases.values(), at_work=at_work, lineage=lineage),
         prompted=_prompted(store, run, arm, lineage, at_work),
         agreement=judge_agreement(store, run),
         rate=_rate(run, arm),
@@ -240,15 +240,13 @@ def opening_of(
     run: str,
     arm: str,
     cases: Iterable[Case],
-    suite: object,
     *,
     at_work: tuple[str, Keys] | None = None,
     lineage: Lineage | None = None,
 ) -> int:
     """Which training this arm's is of those that were asked its blind cases, in any run of the home: 1 the first.
 
-    Merged and quantized models belong to the training of their adapter. A step of an earlier version did not record
-    which cases it asked: there the same suite is the same cases.
+    Merged and quantized models belong to the training of their adapter.
     """
     blind = (case for case in cases if case.is_blind and case.of_people and case.block == PRIMARY_BLOCK)
     own = {case.request_sha256[:CASE_DIGITS] for case in blind}
@@ -258,7 +256,7 @@ def opening_of(
         BLIND_OPENED,
     )
     opened = [json.loads(row["data"]) for row in rows]
-    same = [one for one in opened if (own & set(one["blind"]) if "blind" in one else one.get("suite") == suite)]
+    same = [one for one in opened if own & set(one.get("blind", ()))]
     trainings = list(dict.fromkeys(_training(store, str(one.get("model"))) for one in same))
     evaluations = Evaluations.of(store, run, at_work=at_work)
     steps = evaluations.of_arm(arm, lineage)

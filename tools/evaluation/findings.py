@@ -180,20 +180,9 @@ def _overfitting(records: RunRecords) -> list[Finding]:
     if len(curve) < 2:
         return []
     losses = [value for _, value in records.store.metrics(records.steps["train"].id, "loss")]
-    choice = str(records.steps["train"].report.get("choice") or "")
     last, lowest = curve[-1], min(curve)
     evidence = {"validation_loss": curve, "lowest": lowest, "last": last, "train_loss": losses[-1] if losses else None}
-    if last > _RISEN * lowest and not choice:  # a training of an earlier version, whose last step was taken
-        fields = {
-            "epochs": max(
-                0.5, round(records.number("train", "epochs", 3.0) * (curve.index(lowest) + 0.5) / len(curve), 1)
-            )
-        }
-        says = f"Over-trained: the validation loss rose from its lowest, {lowest:.3f}, to {last:.3f} at its last."
-        return [
-            Finding("over-trained", says, evidence, Proposal("train", fields, "stop near the lowest validation loss"))
-        ]
-    why = f" ({choice})" if choice else ""
+    why = f" ({choice})" if (choice := records.steps["train"].report.get("choice")) else ""
     if last > _RISEN * lowest:
         says = f"Not over-trained: the adapter is of the step that was kept{why}; from its lowest, {lowest:.3f}, the "
         says += f"validation loss rose to {last:.3f} by the last step."

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import Artifact
-from tunesmith.tools.evaluation.asking import NEEDS_LOGPROBS, Answerer, Keep, Question
+from tunesmith.tools.evaluation.asking import Answerer, Keep, Question
 from tunesmith.tools.evaluation.protocol import Key, Sampling
 from tunesmith.tools.models.chat_template import answering_at_once, template_messages, template_sha256
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
@@ -206,4 +206,3 @@ def _beyond(case: Case, sampling: Sampling) -> Iterator[str]:
     yield from (f"{name}={own[name]!r}" for name, idle in _STEERS.items() if own.get(name, idle) != idle)
     if case.tools and case.tool_choice not in (None, "auto"):
         yield f"tool_choice={case.tool_choice!r}"
-    yield from sorted({kind for kind in case.assertion_types if kind.removeprefix("not-") in NEEDS_LOGPROBS})

@@ -193,7 +193,6 @@ def _response(identity: str, document: object, latency_ms: float) -> ChatRespons
         answer = as_object(document)
         choice, usage = as_object(as_list(answer["choices"])[0]), as_object(answer.get("usage") or {})
         message, logprobs = as_object(choice["message"]), as_object(choice.get("logprobs") or {})
-        tokens = [as_object(token) for token in as_list(logprobs.get("content") or [])]
         finish = choice.get("finish_reason")
         return ChatResponse(
             id=identity,
@@ -203,13 +202,12 @@ def _response(identity: str, document: object, latency_ms: float) -> ChatRespons
             prompt_tokens=as_int(usage.get("prompt_tokens") or 0),
             completion_tokens=as_int(usage.get("completion_tokens") or 0),
             latency_ms=latency_ms,
-            logprobs=[as_float(token["logprob"]) for token in tokens],
             steps=[
                 (
                     str(one["token"]),
                     {str(top["token"]): as_float(top["logprob"]) for top in map(as_object, as_list(tops))},
                 )
-                for one in tokens
+                for one in map(as_object, as_list(logprobs.get("content") or []))
                 if (tops := one.get("top_logprobs"))
             ],
         )

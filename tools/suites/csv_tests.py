@@ -12,7 +12,7 @@ _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _CODE = {"javascript": "javascript", "fn": "javascript", "eval": "javascript", "python": "python"}
 _LISTS = ("contains-all", "contains-any", "icontains-all", "icontains-any")
 _THRESHOLDS = {
-    **dict.fromkeys(("latency", "levenshtein", "perplexity", "perplexity-score", "rouge-n", "starts-with"), 0.75),
+    **dict.fromkeys(("latency", "levenshtein", "rouge-n", "starts-with"), 0.75),
     "similar": 0.8,
 }
 """promptfoo's for the graded types that it knows in a cell, even where one makes little sense (levenshtein)."""

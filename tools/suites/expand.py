@@ -43,6 +43,7 @@ _INSTEAD = {
     **dict.fromkeys(("is-sql", "contains-sql"), "use is-code with the value {language: sql}"),
     **dict.fromkeys(("is-xml", "contains-xml", "is-html", "contains-html"), "use regex, or contains with a tag"),
     "gleu": "use bleu or rouge-n",
+    **dict.fromkeys(("perplexity", "perplexity-score"), "log probabilities are not kept; use llm-rubric"),
     "meteor": "it needs a word net; use rouge-n or bleu",
     "cost": "a model served here has no price per token; use latency",
     "human": "nobody grades by hand here; use llm-rubric",

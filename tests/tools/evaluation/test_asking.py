@@ -303,7 +303,6 @@ def test_a_base_that_vllm_takes_no_adapters_for_is_measured_without(
         ({"sampling": {"repetition_penalty": 1.2}}, "repetition_penalty=1.2"),
         ({"repeat": 3}, "repeats=3"),
         ({"tools": ({"type": "function"},), "tool_choice": "required"}, "tool_choice='required'"),
-        ({"assertions": (Assertion(type="not-perplexity", threshold=5.0),)}, "not-perplexity;"),
     ],
 )
 def test_without_vllm_what_a_case_asks_beyond_greedy_answers_is_refused_by_name(

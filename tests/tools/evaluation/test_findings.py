@@ -87,7 +87,7 @@ class _Trained:
         (PARTLY, FALLING, {"best_step": 40}, 0.05, "generate"),
         (PARTLY, [2.0, 0.5, 0.3, 0.3], {}, 0.05, "generate"),
         (PARTLY, [2.0, 0.3, 0.4, 0.3], {}, 0.05, "generate"),
-        (PARTLY, [2.0, 0.3], {}, 0.05, "generate"),  # before and after, as earlier versions measured it
+        (PARTLY, [2.0, 0.3], {}, 0.05, "generate"),  # before and after alone
         (NOT_LEARNED, [], {}, 0.05, "generate"),
         (FORM_ONLY, FALLING, {}, 0.05, "generate"),
         (LEARNED, FALLING, {}, 0.05, None),

@@ -372,7 +372,7 @@ def test_seed_rows_and_named_metrics_come_from_the_suite_that_was_run(tmp_path: 
 
 
 def test_a_named_metric_is_what_was_graded_when_the_answer_came(tmp_path: Path) -> None:
-    kept = Suite(cases=(graded_case(0, Assertion(type="perplexity-score", threshold=0.4, metric="fluency")),))
+    kept = Suite(cases=(graded_case(0, Assertion(type="llm-rubric", value="fluent", metric="fluency")),))
     build, step, key = suite_run(tmp_path, kept)
     build.store.add_results(
         build.run, step, [stored("base", kept.cases[0], 0.475), stored("adapter", kept.cases[0], 0.5)]

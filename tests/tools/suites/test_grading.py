@@ -209,13 +209,11 @@ def test_named_scores_are_weighted_means_and_sets_are_followed_by_their_members(
 
 
 def test_what_cannot_be_judged_is_an_error_and_not_a_failure() -> None:
-    for kind in ("latency", "not-latency", "perplexity", "not-perplexity-score"):
+    for kind in ("latency", "not-latency"):
         result = grade(case(Assertion(type=kind, threshold=0.5)), Response("x"))
         assert result.error
         assert not result.passed
     assert one("latency", None, Response("x", latency_ms=5), threshold=5) == (True, 1.0)
-    assert one("perplexity", None, Response("x", logprobs=(-0.1, -0.3)), threshold=1.3) == (True, 1.0)
-    assert one("perplexity", None, Response("x", logprobs=(-0.1, -0.3)), threshold=1.2) == (False, 0.0)
 
 
 @pytest.mark.heavy

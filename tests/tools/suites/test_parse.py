@@ -407,6 +407,7 @@ REFUSED = {
     "no sql": (ONE_TEST + "{type: not-contains-sql}", "'not-contains-sql' is refused: use is-code"),
     "xml": (ONE_TEST + "{type: contains-xml, value: a.b}", "'contains-xml' is refused: use regex, or contains"),
     "html": (ONE_TEST + "{type: is-html}", "'is-html' is refused: use regex, or contains"),
+    "perplexity": (ONE_TEST + "{type: not-perplexity-score}", "'not-perplexity-score' is refused: .*use llm-rubric"),
     "gleu": (ONE_TEST + "{type: gleu, value: x}", "'gleu' is refused: use bleu or rouge-n"),
     "a judge of one's own": (ONE_TEST + "{type: llm-rubric, value: x, provider: 'openai:gpt-5'}", "'provider' in an assertion is refused: the judge is the locally served one"),
     "a judge by option": ("tests: [{vars: {q: a}, options: {rubricPrompt: x}}]", "options.rubricPrompt is refused"),

@@ -60,8 +60,6 @@ class Response:
     """OpenAI's shape: {"type": "function", "function": {"name", "arguments": JSON text}}."""
     finish_reason: str | None = None
     latency_ms: float | None = None
-    logprobs: Sequence[float] = ()
-    """Log probability of each answered token, natural base."""
     value: object = None
 
     @classmethod
@@ -71,7 +69,7 @@ class Response:
 
     @classmethod
     def stored(cls, result: EvalResult) -> Response:
-        """The answer that the store keeps; its log probabilities are not kept."""
+        """The answer that the store keeps."""
         return cls(result.output, result.tool_calls, result.finish_reason or None, result.latency_ms)
 
     @property

@@ -1,4 +1,4 @@
-"""Assertions on how the answer was served: time, stop reason, log probabilities."""
+"""Assertions on how the answer was served: time and stop reason."""
 
 from __future__ import annotations
 
@@ -31,29 +31,3 @@ def _need_reason(assertion: Assertion) -> None:
 def finish_reason(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     actual = response.finish_reason or ""
     return Finding(assertion.text.lower() == actual.lower(), f"finish by {assertion.value!r}", actual or "no reason")
-
-
-def _mean_logprob(assertion: Assertion, response: Response) -> float:
-    if not response.logprobs:
-        raise CannotGrade(
-            f"{assertion.type}: no log probabilities were stored; ask the server for them (logprobs: true)"
-        )
-    return math.fsum(response.logprobs) / len(response.logprobs)
-
-
-@assertion_type("perplexity", needs_value=False)
-def perplexity(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
-    """exp(-mean log probability) at most `threshold`; without one it always passes."""
-    value = math.exp(-_mean_logprob(assertion, response))
-    holds = value <= assertion.threshold if assertion.threshold is not None else not assertion.inverse
-    return Finding(holds, f"have a perplexity of at most {assertion.threshold}", f"{value:.2f}")
-
-
-@assertion_type("perplexity-score", needs_value=False, is_share=True)
-def perplexity_score(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
-    """1 / (1 + perplexity) at least `threshold`; without one it always passes."""
-    score = 1 / (1 + math.exp(-_mean_logprob(assertion, response)))
-    holds = score >= assertion.threshold if assertion.threshold is not None else not assertion.inverse
-    return Finding(
-        holds, f"have a perplexity score of at least {assertion.threshold}", f"{score:.3f}", score, 1 - score
-    )
