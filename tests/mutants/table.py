@@ -1478,6 +1478,11 @@ MUTANTS: tuple[Mutant, ...] = (
         ("(not facts.serves_on_gpu and fewer_s < whole_s)", "False",
          f"{_DEPLOYING}test_the_adapter_is_deployed_where_a_card_holds_it_on_its_base_at_16_bits"),
     )),
+    *rows(PRICES, "tools/models/measuring.py", (
+        ("    context_tokens = max(context_tokens, PLANNED_CONTEXT_TOKENS)",
+         "    context_tokens = context_tokens or 2048",
+         "tests/tools/models/test_measuring.py::test_the_precision_is_chosen_for_the_context_of_a_whole_plan"),
+    )),
     *rows(PRICES, "tools/serving/budget.py", (
         ('quantized = model.kind in (QUANTIZED_BASE, "quantized")', "quantized = model.kind == QUANTIZED_BASE",
          f"{_DEPLOYING}test_what_was_quantized_needs_room_for_one_sequence_and_other_models_for_several"),

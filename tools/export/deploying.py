@@ -21,7 +21,7 @@ from tunesmith.tools.models.measuring import (
     measuring_cards,
     measuring_server,
 )
-from tunesmith.tools.models.memory_math import serving_peaks
+from tunesmith.tools.models.memory_math import PLANNED_CONTEXT_TOKENS, serving_peaks
 from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import answering_seconds
@@ -29,8 +29,6 @@ from tunesmith.tools.serving.context_settings import context_settings_of, positi
 
 FOUR_BITS_FROM = 1_000_000_000
 """Parameters: four bits cost a 135M model × 1.20 of its perplexity, a 1.5B × 1.07."""
-_PLANNED_CONTEXT_TOKENS = 4096
-"""Of a plan: the longest case of the bundled suites asks for more than the usual 2,048."""
 _GATED = ("silu", "gelu_pytorch_tanh", "gelu")
 _RECOVERY = "perplexity × 1.07 at 1.5 B, published recovery 98 % and more"
 
@@ -134,7 +132,7 @@ def _server_bytes(weight_bytes: int, config: Mapping[str, object], facts: Facts,
     """Peak of a server of so many bytes of weights, of each card or of RAM, with its margin; a quantized model's allows
     no adapters."""
     suite, longest = facts.artifacts.get("suite"), positions_of(config) or sys.maxsize
-    context = context_settings_of(facts.artifacts).context_tokens if suite else min(_PLANNED_CONTEXT_TOKENS, longest)
+    context = context_settings_of(facts.artifacts).context_tokens if suite else min(PLANNED_CONTEXT_TOKENS, longest)
     needed = measuring_server(weight_bytes, config, context, rank=rank, quantized_base=not rank, cards=cards)
     return math.ceil(facts.margin * sum(serving_peaks(needed, on_gpu=facts.serves_on_gpu).values()))
 

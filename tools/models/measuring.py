@@ -14,7 +14,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.stage import GIB, Facts, expected, is_expected
 from tunesmith.tools.models.memory_math import (
-    CONTEXT_TOKENS,
+    PLANNED_CONTEXT_TOKENS,
     RUNTIME_BYTES,
     WHOLE_SEQUENCES,
     ServerMemory,
@@ -91,7 +91,7 @@ def measuring_cards(config: Mapping[str, object], facts: Facts, bits: Bits) -> i
     group = group_size_for(config) if bits == FOUR else 0
 
     def needs(cards: int) -> int:
-        return measuring_bytes(config, facts, bits, CONTEXT_TOKENS, cards=cards)
+        return measuring_bytes(config, facts, bits, cards=cards)
 
     return fewest_cards(needs, config, facts, group_size=group)
 
@@ -111,11 +111,12 @@ def fewest_cards(
 
 
 def measuring_bytes(
-    config: Mapping[str, object], facts: Facts, bits: Bits, context_tokens: int = CONTEXT_TOKENS, *, cards: int = 1
+    config: Mapping[str, object], facts: Facts, bits: Bits, context_tokens: int = 0, *, cards: int = 1
 ) -> int:
-    """Peak of measuring, of each card: a server under test, and on the CPU beside it what the process of a preflight
-    holds."""
+    """Peak of measuring, of each card: a server under test with the context of a plan or a longer one, and on the CPU
+    beside it what the process of a preflight holds."""
     weights = quantized_bytes(config) if bits == FOUR else 2 * ModelShape.of(config).parameters
+    context_tokens = max(context_tokens, PLANNED_CONTEXT_TOKENS)
     server = measuring_server(
         weights, config, context_tokens, rank=USUAL_RANK, quantized_base=bits == FOUR, cards=cards
     )

@@ -39,6 +39,8 @@ GPU_SERVER_BYTES = 1536 << 20
 estimate."""
 GPU_MARGIN_BYTES = 1 << 30
 """What a plan keeps free beyond a server's need, for all that the estimate got wrong."""
+PLANNED_CONTEXT_TOKENS = 4096
+"""Of a whole plan: the longest case of the bundled suites asks for more than the usual context."""
 WHOLE_SEQUENCES = 4
 """Sequences of full length that a server on a GPU has room for at once, where nothing is short."""
 USUAL_KV_BYTES = 128 << 10

@@ -28,7 +28,7 @@ from tunesmith.tools.models.base import BaseContext
 from tunesmith.tools.models.known_bases import KnownBase, known_bases
 from tunesmith.tools.models.measuring import FOUR, MEASURED_AT, SCHEME, SIXTEEN, Asked
 from tunesmith.tools.models.model_names import NamedModel
-from tunesmith.tools.models.schemes import SCHEMES, SchemeName
+from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.pipeline import planning_facts
 from tunesmith.tools.pipeline.catalog import BY_NAME
 from tunesmith.tools.serving.eviction import machine_for_a_step
@@ -53,7 +53,7 @@ class Step(NamedTuple):
 
     stage: str
     fields: Mapping[str, object] = MappingProxyType({})
-    serves: SchemeName | None = None
+    serves: str = ""
     """How the model is quantized that it serves."""
 
 
@@ -298,7 +298,9 @@ def _with_artifacts(model: NamedModel, facts: Facts, *, measuring: Asked = "auto
 
 def _plan(usual: Step, facts: Facts, **fields: object) -> Plan:
     if usual.serves:
-        artifact = quantize.expected_artifact(quantize.QuantizeRequest(scheme=usual.serves), facts.artifacts)
+        artifact = quantize.expected_artifact(
+            quantize.QuantizeRequest.model_validate({"scheme": usual.serves}), facts.artifacts
+        )
         assert artifact is not None, "its merged model is there"
         facts = replace(facts, artifacts={**facts.artifacts, artifact.kind: artifact})
     declared = BY_NAME[usual.stage].load()

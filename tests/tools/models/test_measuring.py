@@ -17,6 +17,7 @@ from tunesmith.tools.core.estimate import STORE_BYTES
 from tunesmith.tools.core.stage import GIB, Facts, expected
 from tunesmith.tools.evaluation.protocol import differences
 from tunesmith.tools.models import base
+from tunesmith.tools.models.find import find_model
 from tunesmith.tools.models.measuring import (
     MEASURED_AT,
     QUANTIZED_BASE,
@@ -27,7 +28,7 @@ from tunesmith.tools.models.measuring import (
     measuring_bytes,
     quantized_bytes,
 )
-from tunesmith.tools.models.memory_math import RUNTIME_BYTES, serving_peaks
+from tunesmith.tools.models.memory_math import GPU_MARGIN_BYTES, PLANNED_CONTEXT_TOKENS, RUNTIME_BYTES, serving_peaks
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.pipeline.catalog import BY_NAME
 from tunesmith.tools.pipeline.fits import with_card
@@ -141,7 +142,7 @@ def test_a_quantized_base_on_a_card_has_room_for_one_long_conversation_where_oth
 def test_what_measuring_needs_is_what_the_baseline_s_server_needs_and_no_process_beside_it_on_a_card() -> None:
     for bits, kind in (("16", "base"), ("4", QUANTIZED_BASE)):
         weights = 2 * ModelShape.of(CONFIG).parameters if bits == "16" else quantized_bytes(CONFIG)
-        server = serving_memory(replace(made(kind, "x"), bytes=weights))
+        server = serving_memory(replace(made(kind, "x"), bytes=weights), PLANNED_CONTEXT_TOKENS)
         needed = measuring_bytes(CONFIG, on_card(24), bits)  # type: ignore[arg-type]
         assert needed == serving_peaks(server, on_gpu=True)["vram_bytes"]
     on_cpu = replace(on_card(24), machine=machine())
@@ -193,3 +194,11 @@ def test_a_copy_of_a_folder_needs_its_own_bytes_of_disk_and_no_more(tmp_path: Pa
     )
     written = plan.estimate.disk_bytes - STORE_BYTES
     assert written == 3 * GIB, "beside it only the store is written: a disk with so much room is enough"
+
+
+def test_the_precision_is_chosen_for_the_context_of_a_whole_plan() -> None:
+    """Its longest case asks for more than the usual context, and nothing is refused after the download for that."""
+    model, facts = find_model("gemma-2-9b")[0], on_card(23.4)
+    usual = serving_memory(replace(made("base", "x"), bytes=2 * model.parameters, meta={"config": dict(model.config)}))
+    assert usual.vram_bytes + GPU_MARGIN_BYTES < facts.serving_free_bytes < measuring_bytes(model.config, facts, "16")
+    assert choose("auto", model.config, facts).bits == "4"
