@@ -6,7 +6,7 @@ DEVICE ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check-demo test test-fast test-talk test-trust test-big test-gpu chat lint mutants bench crosscheck locks words tables picture audit eval-driver clean distclean
+.PHONY: help setup demo check-demo test test-fast test-talk test-trust test-big test-four-bits test-gpu chat lint mutants bench crosscheck locks words tables picture audit eval-driver clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,9 @@ test-trust: setup ## the attacks on this machine and its store, the long part in
 
 test-big: setup ## a 1.5B taught, measured and served in too little memory for its 16-bit path; needs root, about an hour
 	@$(BIN)/python -m pytest -q -s -n0 -m slow tests/e2e/test_big.py $(PYTEST_FLAGS)
+
+test-four-bits: setup ## a 0.5B measured, taught, merged, quantized and served at 4 bits that the plans chose, a quarter of an hour
+	@$(BIN)/python -m pytest -q -s -n0 -m slow tests/e2e/test_four_bits_by_auto.py $(PYTEST_FLAGS)
 
 test-gpu: setup ## what only a GPU can confirm, measured on it; ten minutes, GPU_MINUTES=30 for more
 	@GPU_MINUTES=$(or $(GPU_MINUTES),10) $(BIN)/python -m pytest -q -m gpu tests/gpu $(PYTEST_FLAGS)

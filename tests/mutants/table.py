@@ -1533,10 +1533,10 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_DEPLOYING}test_what_is_typed_wins_over_the_card"),
     )),
     *rows(PRICES, "tools/training/train.py", (
-        ("resolved(request.model_copy(update=values), base, dataset)",
-         'resolved(request.model_copy(update={**values, "load_in_4bit": request.load_in_4bit}), base, dataset)',
+        ("resolved(request.model_copy(update=values), base, dataset, on_card",
+         'resolved(request.model_copy(update={**values, "load_in_4bit": request.load_in_4bit}), base, dataset, on_card',
          f"{_DECISIONS}test_what_auto_became_is_what_is_agreed_to"),
-        ("load_in_4bit=bool(request.load_in_4bit))", "load_in_4bit=False)",
+        ("load_in_4bit=bool(request.load_in_4bit), on_card", "load_in_4bit=False, on_card",
          f"{_DECISIONS}test_the_rank_is_that_of_the_bits_that_were_decided"),
     )),
     *rows(PRICES, "tools/training/preflight.py", (

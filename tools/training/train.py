@@ -194,7 +194,7 @@ def settled(
     for one in decided.decisions:
         if one.value != work.batch_size or one.setting != "micro_batch":  # all of them need no number
             values[one.setting], why[one.setting] = one.value, one.why
-    request, reasons = resolved(request.model_copy(update=values), base, dataset)
+    request, reasons = resolved(request.model_copy(update=values), base, dataset, on_card=facts.trains_on_gpu)
     return request, decided, {name: reason for name, reason in {**reasons, **why}.items() if reason}
 
 
@@ -206,9 +206,11 @@ def _cards(asked: int, facts: Facts, work: Work, alone: Decided) -> tuple[int, s
     return choose_cards(asked, facts, work.batch_size, busy, lambda cards: alone.least_bytes <= free(cards))
 
 
-def resolved(request: TrainRequest, base: Artifact, dataset: Artifact) -> tuple[TrainRequest, Mapping[str, str]]:
+def resolved(
+    request: TrainRequest, base: Artifact, dataset: Artifact, *, on_card: bool = False
+) -> tuple[TrainRequest, Mapping[str, str]]:
     """The request with every open field decided, and why each of these has its value."""
-    defaults = _defaults(request, base.config, dataset, load_in_4bit=bool(request.load_in_4bit))
+    defaults = _defaults(request, base.config, dataset, load_in_4bit=bool(request.load_in_4bit), on_card=on_card)
     fields = TrainRequest.model_fields
     chosen = {name: value for name, value in defaults.values.items() if is_open(fields[name], getattr(request, name))}
     if not dataset.meta.get("varied_rows"):
@@ -234,7 +236,12 @@ def tried_by(request: TrainingMemory) -> TrainRequest:
 
 
 def _defaults(
-    request: TrainRequest, config: Mapping[str, object], dataset: Artifact, *, load_in_4bit: bool
+    request: TrainRequest,
+    config: Mapping[str, object],
+    dataset: Artifact,
+    *,
+    load_in_4bit: bool = False,
+    on_card: bool = False,
 ) -> Defaults:
     return training_defaults(
         config,
@@ -245,6 +252,7 @@ def _defaults(
         max_steps=request.max_steps,
         load_in_4bit=load_in_4bit,
         valued_rows=dataset.count("valued_rows", 0),
+        on_card=on_card,
     )
 
 
@@ -253,7 +261,7 @@ def _work(request: TrainRequest, base: Artifact, dataset: Artifact, *, on_cpu: b
 
     So many tokens are computed at once at most (`tokens_at_once`), but for a row that alone is longer.
     """
-    rows = int(_defaults(request, base.config, dataset, load_in_4bit=False).values["batch_size"])
+    rows = int(_defaults(request, base.config, dataset).values["batch_size"])
     limit = request.max_seq_len_tokens or row_limit(base, dataset)[0]
     usual = min(limit, 2 * dataset.count("tokens_per_row"))
 

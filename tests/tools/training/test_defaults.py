@@ -37,14 +37,20 @@ def chosen(config: dict[str, Any], rows: int, **more: Any) -> dict[str, Any]:
 
 def test_the_rate_follows_the_published_rule_and_stays_within_the_sweep() -> None:
     assert chosen(SMOLLM, 800)["learning_rate"] == 1e-3  # 1.3e-3 by the rule, the sweep's highest best is 1e-3
-    assert chosen(LLAMA_8B, 2000)["learning_rate"] == 2.9e-4
+    assert chosen(LLAMA_8B | {"num_hidden_layers": 16}, 2000)["learning_rate"] == 2.9e-4
     assert chosen(QWEN | {"model_type": "granite"}, 2000)["learning_rate"] == 3e-4  # the lower rule, and the hold
+
+
+@table(("layers", "rate"), [(24, 2.9e-4), (26, 2e-4), (56, 2e-4), (58, 1e-4), (80, 1e-4)])
+def test_a_large_base_is_taught_at_the_rates_that_were_published_for_its_size(layers: int, rate: float) -> None:
+    """Of 6.3 and 6.7 B parameters, of 13.3 and 13.7, and of 18."""
+    assert chosen(LLAMA_8B | {"num_hidden_layers": layers}, 2000)["learning_rate"] == rate
 
 
 def test_a_short_run_is_hotter_on_a_tiny_model_alone() -> None:
     tiny = SMOLLM | {"model_type": "qwen2"}
     assert [chosen(tiny, rows)["learning_rate"] for rows in (800, 200)] == [5.5e-4, 8.3e-4]
-    assert chosen(LLAMA_8B, 200)["learning_rate"] == 2.9e-4
+    assert chosen(LLAMA_8B, 200)["learning_rate"] == 2e-4
 
 
 @pytest.mark.parametrize("model", [QWEN_CODER_SMALL, QWEN_CODER])
@@ -62,6 +68,15 @@ def test_a_model_that_is_not_tiny_is_held_closer_to_its_base(model: BundledModel
 )
 def test_epochs_make_as_many_steps_as_a_behaviour_needs(config: dict[str, Any], rows: int, epochs: float) -> None:
     assert chosen(config, rows)["epochs"] == epochs
+
+
+@table(("rows", "epochs"), [(100, 3.0), (846, 3.0), (3000, 3.0), (6000, 1.5), (20_000, 1.0)])
+def test_a_card_sees_rows_three_times_where_a_processor_would_not(rows: int, epochs: float) -> None:
+    on_card = chosen(LLAMA_8B, rows, on_card=True)
+    assert on_card["epochs"] == epochs >= chosen(LLAMA_8B, rows)["epochs"]
+    request, reasons = resolved(TrainRequest(), *artifacts(QWEN), on_card=True)
+    assert request.epochs == 3 and reasons["epochs"].startswith("on a card")
+    assert resolved(TrainRequest(epochs=1), *artifacts(QWEN), on_card=True)[0].epochs == 1, "what is typed stands"
 
 
 @table(
