@@ -1,4 +1,4 @@
-"""The token that an answer ends with: what the chat template writes after it, and what generation stops at.
+"""Where an answer ends: the token that the chat template writes after it, and the turns of a conversation.
 
 Mostly the tokenizer's own eos. Templates such as Gemma's and Phi-3's end a turn with another token: the generation
 config of their models names it beside eos, and transformers and vLLM stop at each token that is named there.
@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Protocol, TypedDict, overload
+
+from tunesmith.memory.records import TrainingRow
+from tunesmith.tools.models.chat_template import answering_at_once, template_messages
 
 _QUESTION = [{"role": "user", "content": "Q"}]
 _ANSWER = {"role": "assistant", "content": "A"}
@@ -75,6 +79,42 @@ def turn_end(tokenizer: Tokenizer) -> int:
     # the shorter may end first
     same = next((n for n, (a, b) in enumerate(zip(asked, answered, strict=False)) if a != b), len(asked))
     return next((token for token in answered[same:] if token in stops), tokenizer.eos_token_id)
+
+
+def turns_of(tokenizer: Tokenizer, row: TrainingRow, *, at_once: bool = True) -> list[TrainingRow]:
+    """A row as what is learned at once: itself, or each turn of the assistant with the prompt that it is asked with.
+
+    Templates such as Qwen3's write an earlier turn otherwise than the one that is answered. A later turn then does not
+    hold the tokens that the earlier one is asked and answered with.
+    """
+    said, places = [*row.prompt, *row.completion], range(len(row.prompt), len(row.prompt) + len(row.completion))
+    ends = [place for place in places if said[place].get("role") == "assistant"]
+    if len(ends) < 2:
+        return [row]
+    template, stop = tokenizer.chat_template, turn_end(tokenizer)
+    tools = {"tools": list(row.attributes.tools)} if row.attributes.tools else {}
+
+    def rendered(end: int, *, asks: bool) -> list[int]:
+        chat, options = template_messages(template, said[:end]), answering_at_once(template) if at_once else {}
+        more: dict[str, object] = {**tools, **options}
+        return [*tokenizer.apply_chat_template(chat, return_dict=True, add_generation_prompt=asks, **more)["input_ids"]]
+
+    whole = rendered(ends[-1] + 1, asks=False)
+    asked = [rendered(end, asks=True) for end in ends]
+    answered = [rendered(end + 1, asks=False) for end in ends[:-1]]
+    answered = [tokens[: len(tokens) - tokens[::-1].index(stop)] if stop in tokens else tokens for tokens in answered]
+    if all(whole[: len(tokens)] == tokens for tokens in (*asked, *answered)):
+        return [row]
+    return [_turn(row, number, said, end, last=end == ends[-1]) for number, end in enumerate(ends, 1)]
+
+
+def _turn(row: TrainingRow, number: int, said: Sequence[Mapping[str, object]], end: int, *, last: bool) -> TrainingRow:
+    """One turn; its number tells it from the others, and a variant's turn belongs to the same turn of its row."""
+    known, form = row.attributes, row.attributes.variant_of
+    known = replace(known, values_at=known.values_at if last else (), variant_of=f"{form}#{number}" if form else "")
+    return replace(
+        row, row_id=f"{row.row_id}#{number}", prompt=said[:end], completion=said[end : end + 1], attributes=known
+    )
 
 
 def stop_tokens(folder: Path, eos: int) -> frozenset[int]:
