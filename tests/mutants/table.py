@@ -614,6 +614,21 @@ MUTANTS: tuple[Mutant, ...] = (
         (' or text.endswith("{")', "", "tests/tools/release/test_go_template.py"),
         ("if not text.translate(_SPACES).isprintable():", "if False:", "tests/tools/release/test_go_template.py"),
     )),
+    *rows(PRICES, "tools/models/shape.py", (
+        ("return self.layers - self.linear_layers", "return self.layers",
+         "tests/tools/models/test_shape.py::test_linear_attention_keeps_no_keys_and_values"),
+        ("linear = self.hidden * (2 * self.linear_keys", "linear = self.hidden * (self.linear_keys",
+         "tests/tools/models/test_shape.py::test_every_parameter_of_a_family_is_counted"),
+    )),
+    *rows(PRICES, "tools/training/model.py", (
+        (' and "linear_attn" not in name', "",
+         "tests/tools/models/test_shape.py::test_a_hybrids_adapter_has_the_projections_that_vllm_is_known_to_serve"),
+    )),
+    *rows(BASE, "tools/models/base.py", (
+        ("if kind is None or kind in FAMILIES:", "if True:",
+         "tests/tools/models/test_measuring.py::"
+         "test_weights_that_lack_what_their_config_describes_are_noted_before_they_are_copied"),
+    )),
     # --- one conversation, the same tokens
     *rows(SAME_TOKENS, "tools/models/turn_end.py", (
         ("    if all(whole[: len(tokens)] == tokens for", "    if True or all(whole[: len(tokens)] == tokens for",
