@@ -631,7 +631,7 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     # --- one conversation, the same tokens
     *rows(SAME_TOKENS, "tools/models/turn_end.py", (
-        ("    if all(whole[: len(tokens)] == tokens for", "    if True or all(whole[: len(tokens)] == tokens for",
+        ("    if all(whole[: len(part)] == part for", "    if True or all(whole[: len(part)] == part for",
          "tests/tools/release/test_same_tokens.py"),
         ("known.values_at if last else ()", "known.values_at",
          "tests/tools/release/test_same_tokens.py::test_turns_that_are_asked_as_they_stand_stay_one_row"),

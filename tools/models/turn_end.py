@@ -87,23 +87,38 @@ def turns_of(tokenizer: Tokenizer, row: TrainingRow, *, at_once: bool = True) ->
     Templates such as Qwen3's write an earlier turn otherwise than the one that is answered. A later turn then does not
     hold the tokens that the earlier one is asked and answered with.
     """
-    said, places = [*row.prompt, *row.completion], range(len(row.prompt), len(row.prompt) + len(row.completion))
-    ends = [place for place in places if said[place].get("role") == "assistant"]
+    said, first = [*row.prompt, *row.completion], len(row.prompt)
+    ends = [at for at in range(first, len(said)) if said[at].get("role") == "assistant"]
     if len(ends) < 2:
         return [row]
     template, stop = tokenizer.chat_template, turn_end(tokenizer)
-    tools = {"tools": list(row.attributes.tools)} if row.attributes.tools else {}
+    options: dict[str, object] = {}
+    if at_once:
+        options |= answering_at_once(template)
+    if row.attributes.tools:
+        options["tools"] = list(row.attributes.tools)
 
     def rendered(end: int, *, asks: bool) -> list[int]:
-        chat, options = template_messages(template, said[:end]), answering_at_once(template) if at_once else {}
-        more: dict[str, object] = {**tools, **options}
-        return [*tokenizer.apply_chat_template(chat, return_dict=True, add_generation_prompt=asks, **more)["input_ids"]]
+        chat = template_messages(template, said[:end])
+        tokens = tokenizer.apply_chat_template(
+            chat,
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=asks,
+            **options,
+        )
+        return list(tokens["input_ids"])
+
+    def learned(end: int) -> list[int]:
+        tokens = rendered(end + 1, asks=False)
+        while stop in tokens and tokens[-1] != stop:
+            tokens.pop()
+        return tokens
 
     whole = rendered(ends[-1] + 1, asks=False)
-    asked = [rendered(end, asks=True) for end in ends]
-    answered = [rendered(end + 1, asks=False) for end in ends[:-1]]
-    answered = [tokens[: len(tokens) - tokens[::-1].index(stop)] if stop in tokens else tokens for tokens in answered]
-    if all(whole[: len(tokens)] == tokens for tokens in (*asked, *answered)):
+    parts = [rendered(end, asks=True) for end in ends]
+    parts += map(learned, ends[:-1])
+    if all(whole[: len(part)] == part for part in parts):
         return [row]
     return [_turn(row, number, said, end, last=end == ends[-1]) for number, end in enumerate(ends, 1)]
 
