@@ -26,6 +26,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.models.base import source_of
 from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.models.chat_template import thoughts_of
 from tunesmith.tools.models.folder import check_model_folder
 from tunesmith.tools.models.known_drivers import CONTEXT_TOKENS, SEQUENCES, driver_of
 from tunesmith.tools.models.memory_math import (
@@ -239,6 +240,8 @@ class Driver:
             max_model_len_tokens=context,
             max_num_seqs=SEQUENCES,
             tool_parser=listed.tool_parser if listed else self.chosen.tool_parser,
+            # Where a choice is held to JSON no thought can be written before it, so the prompt ends an empty one.
+            without_thoughts=thoughts_of(folder) == "switch",
             **place._asdict(),
         )
 

@@ -38,7 +38,8 @@ PROMISES = (
 CLAIM, APPROVALS, LEDGER = "claim", "approvals", "ledger"
 STATISTICS, SUITES, WHOLE = "statistics", "suites", "whole or absent"
 PEOPLE, BLIND, PRICES = "what people said", "blind cases", "prices"
-LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, PEOPLE, BLIND, PRICES)
+SAME_TOKENS = "the same tokens in training, measuring, serving and release"
+LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, PEOPLE, BLIND, PRICES, SAME_TOKENS)
 """Guards beside them that nothing may weaken unseen."""
 
 
@@ -633,6 +634,50 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(TEMPLATE, "tools/release/go_template.py", (
         (' or text.endswith("{")', "", "tests/tools/release/test_go_template.py"),
         ("if not text.translate(_SPACES).isprintable():", "if False:", "tests/tools/release/test_go_template.py"),
+    )),
+    *rows(PRICES, "tools/models/shape.py", (
+        ("return self.layers - self.linear_layers", "return self.layers",
+         "tests/tools/models/test_shape.py::test_linear_attention_keeps_no_keys_and_values"),
+        ("linear = self.hidden * (2 * self.linear_keys", "linear = self.hidden * (self.linear_keys",
+         "tests/tools/models/test_shape.py::test_every_parameter_of_a_family_is_counted"),
+    )),
+    *rows(PRICES, "tools/training/model.py", (
+        (' and "linear_attn" not in name', "",
+         "tests/tools/models/test_shape.py::test_a_hybrids_adapter_has_the_projections_that_vllm_is_known_to_serve"),
+    )),
+    *rows(BASE, "tools/models/base.py", (
+        ("if kind is None or kind in FAMILIES:", "if True:",
+         "tests/tools/models/test_measuring.py::"
+         "test_weights_that_lack_what_their_config_describes_are_noted_before_they_are_copied"),
+    )),
+    # --- one conversation, the same tokens
+    *rows(SAME_TOKENS, "tools/models/turn_end.py", (
+        ("    if all(whole[: len(part)] == part for", "    if True or all(whole[: len(part)] == part for",
+         "tests/tools/release/test_same_tokens.py"),
+        ("known.values_at if last else ()", "known.values_at",
+         "tests/tools/release/test_same_tokens.py::test_turns_that_are_asked_as_they_stand_stay_one_row"),
+    )),
+    *rows(SAME_TOKENS, "tools/release/release_job.py", (
+        ("answering_at_once(own) if at_once else {}", "{}", "tests/tools/release/test_same_tokens.py"),
+        ("name=name, adds_bos=adds_bos, at_once=at_once", "name=name, adds_bos=adds_bos",
+         "tests/tools/release/test_same_tokens.py::test_what_is_released_answers_at_once_as_the_run_does"),
+        ("thoughtless(own, default=True)", "own",
+         "tests/tools/release/test_same_tokens.py::test_what_is_released_answers_at_once_as_the_run_does"),
+    )),
+    *rows(SAME_TOKENS, "tools/models/chat_template.py", (
+        (' | default(false)" if default else "false"', ' | default(false)"', "tests/tools/release/test_same_tokens.py"),
+    )),
+    *rows(SAME_TOKENS, "tools/data/critique_job.py", (
+        ("of_rows = [turn for row in rows for turn in turns_of(tokenizer, row)]", "of_rows = [*rows]",
+         "tests/tools/release/test_same_tokens.py::test_turns_that_are_asked_as_they_stand_stay_one_row"),
+    )),
+    *rows(SAME_TOKENS, "tools/evaluation/judge_job.py", (
+        ('without_thoughts=thoughts_of(model.folder) == "switch",', "",
+         "tests/tools/evaluation/test_judge_job.py::test_a_judge_with_a_switch_for_thoughts_grades_without_them"),
+    )),
+    *rows(SAME_TOKENS, "agent/driver/endpoint.py", (
+        ('without_thoughts=thoughts_of(folder) == "switch",', "",
+         "tests/agent/driver/test_endpoint.py::test_a_driver_with_a_switch_for_thoughts_is_served_without_them"),
     )),
     *rows(TEMPLATE, "tools/release/modelfile.py", (
         ("{one_line(reason)}", "{reason}", "tests/tools/release/test_modelfile.py"),

@@ -52,6 +52,7 @@ from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_case_suites
 from tunesmith.tools.data.undecided import ACCEPTED, gate_cases, unverified_of
 from tunesmith.tools.models.chat_template import template_messages, thoughts_of
+from tunesmith.tools.models.turn_end import turns_of
 from tunesmith.tools.serving.context_settings import ContextSettings, choose_context_settings, context_settings_at_work
 from tunesmith.tools.serving.model_server import measuring_server
 from tunesmith.tools.serving.requests import AnswerLog, Tally
@@ -365,7 +366,10 @@ def special_tokens(base: Path) -> list[str]:
 
 
 def row_tokens(base: Path, rows: Sequence[TrainingRow], varied: Sequence[TrainingRow] = ()) -> dict[str, int]:
-    """Mean tokens of a row, and those of the longest, other forms included, as the base's own template renders it."""
+    """Mean tokens of a row, and those of the longest, other forms included, as the base's own template renders it.
+
+    Where turns are trained on apart, these are the rows, and `train_turns` is their number.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
@@ -375,8 +379,11 @@ def row_tokens(base: Path, rows: Sequence[TrainingRow], varied: Sequence[Trainin
         return str(tokenizer.apply_chat_template(chat, tokenize=False, tools=list(row.attributes.tools) or None))
 
     lengths: list[int] = []
-    every = [*rows, *varied]
+    of_rows = [turn for row in rows for turn in turns_of(tokenizer, row)]
+    every = [*of_rows, *(turn for row in varied for turn in turns_of(tokenizer, row))]
     for start in range(0, len(every), _AT_ONCE):
         texts = [rendered(row) for row in every[start : start + _AT_ONCE]]
         lengths += map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])
-    return {"tokens_per_row": round(sum(lengths[: len(rows)]) / len(rows)), "longest_row_tokens": max(lengths)}
+    apart = {"train_turns": sum(turn.split == "train" for turn in of_rows)} if len(of_rows) > len(rows) else {}
+    mean = round(sum(lengths[: len(of_rows)]) / len(of_rows))
+    return {"tokens_per_row": mean, "longest_row_tokens": max(lengths), **apart}

@@ -31,7 +31,7 @@ from tunesmith.tools.evaluation.asking import refuse_errors
 from tunesmith.tools.evaluation.judge import JUDGE_CONCURRENCY, JUDGE_CONTEXT_TOKENS, JudgeModel, Models, find_models
 from tunesmith.tools.evaluation.judge_agreement import MARKS_MIN, agreement_of, record_agreement
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
-from tunesmith.tools.models.chat_template import template_sha256
+from tunesmith.tools.models.chat_template import template_sha256, thoughts_of
 from tunesmith.tools.models.template_trial import probe_template
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.addresses import read_address
@@ -289,6 +289,7 @@ def _served(job: Job[Request], model: JudgeModel) -> _Place:
         max_model_len_tokens=JUDGE_CONTEXT_TOKENS,
         max_num_seqs=JUDGE_CONCURRENCY,
         tool_parser="",
+        without_thoughts=thoughts_of(model.folder) == "switch",
         **place._asdict(),  # public, whatever its name
     )
     server = serve(job, spec, vllm=vllm, log="judge.log", note="vLLM is starting with the judge")

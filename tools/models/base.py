@@ -249,7 +249,7 @@ def plan(request: BaseRequest, facts: Facts, context: BaseContext) -> Plan:
         replaces=(f"the {request.role} of run {facts.run}",) if request.role in facts.artifacts else (),
         refusals=room(price, facts, remedy="a smaller model"),
         reasons={"measuring": measuring.reason} if measuring else {},
-        notes=_lacking_weights(context),
+        notes=(*_lacking_weights(context), *(_untried(context.config) if request.role == "base" else ())),
     )
 
 
@@ -266,6 +266,17 @@ def _lacking_weights(context: BaseContext) -> tuple[str, ...]:
         return ()
     count = f"{context.parameters:,} of the {described:,} parameters that its config describes"
     return (f"its weights have {count}: a part of them is missing, or the config is another model's",)
+
+
+def _untried(config: Mapping[str, object]) -> tuple[str, ...]:
+    """What a plan says of a kind of model that nobody has taken through the chain; nothing where none is known."""
+    kind = config.get("model_type")
+    if kind is None or kind in FAMILIES:
+        return ()
+    return (
+        f"{str(kind)[:40]} models were never tried here: sizes are estimates, rows may have to be padded, and vLLM may "
+        "refuse the adapter (preflight says so before training) or the proof of the merge may fail",
+    )
 
 
 _WHOLE = 0.995

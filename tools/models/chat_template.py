@@ -178,6 +178,13 @@ def thoughts_in(template: str) -> Thoughts:
     return "channels" if "<|channel|>analysis" in template else ""
 
 
+def thoughtless(template: str, *, default: bool = False) -> str:
+    """A template that leaves thoughts out, whatever its switch is given; `default`: unless it is given one."""
+    value = f"{SWITCH} | default(false)" if default else "false"
+    # The end of the line goes with the tag, and what follows stands at the beginning of a line as before.
+    return f"{{% set {SWITCH} = {value} %}}\n{template}" if _SWITCH.search(template) else template
+
+
 def answering_at_once(template: object) -> dict[str, bool]:
     """What a tokenizer's template is given so that an answer follows without a thought; nothing without a switch."""
     return {SWITCH: False} if _SWITCH.search(str(template or "")) else {}

@@ -21,6 +21,7 @@ _ON_HUB = (
     ("HuggingFaceTB/SmolLM2-1.7B-Instruct", "Apache-2.0", "larger sibling of the packaged 135M"),
     ("HuggingFaceTB/SmolLM3-3B", "Apache-2.0", "the size between; thinking can be switched off"),
     ("Qwen/Qwen3-4B", "Apache-2.0", "the size between; thinking can be switched off"),
+    ("Qwen/Qwen3-4B-Instruct-2507", "Apache-2.0", "newer than Qwen3-4B; answers at once"),
     ("Qwen/Qwen2.5-7B-Instruct", "Apache-2.0", "answers at once"),
     ("Qwen/Qwen3-8B", "Apache-2.0", "newer than the 7B; thinking can be switched off"),
     ("microsoft/phi-4", "MIT", "14B of another maker; no tools in its template"),

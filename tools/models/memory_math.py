@@ -318,13 +318,15 @@ def quantized_weight_bytes(
 
 
 def kv_bytes_per_token(config: Mapping[str, object], *, bytes_per_value: int = _BF16, cards: int = 1) -> int:
-    """A token's keys and values in every layer, of each of several cards; those of a usual model where the config does
-    not say."""
+    """A token's keys and values in every layer that keeps them, of each of several cards.
+
+    Those of a usual model where the config does not say.
+    """
     try:
         shape = ModelShape.of(config)
     except (KeyError, TypeError, ValueError):  # a config that does not say its sizes
         return USUAL_KV_BYTES
-    return 2 * shape.layers * math.ceil(shape.kv_heads / cards) * shape.head_dim * bytes_per_value
+    return 2 * shape.kv_layers * math.ceil(shape.kv_heads / cards) * shape.head_dim * bytes_per_value
 
 
 def group_size_for(config: Mapping[str, object], preferred: int = 128) -> int:

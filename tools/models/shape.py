@@ -1,8 +1,9 @@
 """The sizes of a model by its config.json alone: parameters by kind, of the whole and of what a token meets.
 
 Exact for the families in `tests/tools/models/test_shape.py`, which hold it against the models that transformers builds.
-Covers decoder-only transformers with gated MLPs, dense or mixture-of-experts, tied or untied embeddings. Does not cover
-vision towers, state-space layers, or latent attention (DeepSeek): their count is off by what they have beside.
+Covers decoder-only transformers with gated MLPs, dense or mixture-of-experts, tied or untied embeddings, and hybrids
+of them with gated delta nets (Qwen3-Next, Qwen3.5). Does not cover vision towers, other state-space layers, or latent
+attention (DeepSeek): their count is off by what they have beside.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 """Names of the projections of attention: all that an adapter of a mixture at 4 bits has."""
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _QKV_BIAS = ("qwen2", "qwen2_moe")
-_HEAD_NORMS = ("qwen3", "qwen3_moe", "gemma3", "gemma3_text", "smollm4")
+_HYBRID = ("qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text")
+"""Most layers are gated delta nets; the attention of the others has a gate as wide as its queries."""
+_HEAD_NORMS = ("qwen3", "qwen3_moe", "gemma3", "gemma3_text", "smollm4", *_HYBRID)
 """Query and key are normed with one weight a head's dimension."""
 _WIDE_NORMS = ("olmo2", "olmoe", "olmo3")
 """Query and key are normed over all heads."""
 # Norms of a layer where it has not the usual two.
 _NORMS = {"gemma2": 4, "gemma3": 4, "gemma3_text": 4, "cohere": 1}
+_GATED_EXPERT = ("qwen2_moe", "qwen3_next", "qwen3_5_moe", "qwen3_5_moe_text")
+"""What the shared expert says is weighed by a gate."""
 _CAPPED = ("gemma2",)
 _JOINED = ("phi3",)
 """Queries, keys and values are one matrix, gate and up another."""
@@ -54,6 +59,15 @@ class ModelShape:
     """Of one layer's attention projections."""
     norms: int
     """Weights of one layer's norms."""
+    linear_layers: int = 0
+    """Layers of linear attention, which keep a state of one size and no keys and values."""
+    linear_keys: int = 0
+    """Values of a token's query, and of its key, in such a layer."""
+    linear_values: int = 0
+    linear_heads: int = 0
+    """Heads of its values, each with two numbers of its own."""
+    linear_kernel: int = 0
+    """Tokens that its convolution sees."""
 
     @classmethod
     def of(cls, config: Mapping[str, object]) -> ModelShape:
@@ -88,6 +102,7 @@ class ModelShape:
             tied=bool(c.get("tie_word_embeddings", family in _TIED)),
             biases=biases,
             norms=norms,
+            **(_linear(c) if family in _HYBRID else {}),
         )
 
     @property
@@ -112,8 +127,19 @@ class ModelShape:
 
     @property
     def attention_parameters(self) -> int:
-        """Of one layer's q, k, v and o projections, without biases."""
-        return 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+        """Of one layer's q, k, v and o projections and its gate, without biases."""
+        gate = self.heads if self.family in _HYBRID else 0
+        return self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads + gate)
+
+    @property
+    def kv_layers(self) -> int:
+        """Layers that keep the keys and values of every token."""
+        return self.layers - self.linear_layers
+
+    @property
+    def mixed_width(self) -> int:
+        """Values of one token in the widest attention of a layer: its queries, or all that a delta net projects."""
+        return max(self.heads * self.head_dim, 2 * self.linear_keys + 2 * self.linear_values)
 
     @property
     def expert_parameters(self) -> int:
@@ -131,7 +157,9 @@ class ModelShape:
     def linear_parameters(self) -> int:
         """Of all layers' projections: what quantization and 4-bit loading are meant to shrink."""
         dense = self.dense_layers * 3 * self.hidden * self.intermediate
-        return self.layers * self.attention_parameters + self.mixture_layers * self.mlp_parameters + dense
+        linear = self.hidden * (2 * self.linear_keys + 3 * self.linear_values + 2 * self.linear_heads)
+        attention = self.kv_layers * self.attention_parameters + self.linear_layers * linear
+        return attention + self.mixture_layers * self.mlp_parameters + dense
 
     @property
     def mixture_layers(self) -> int:
@@ -146,8 +174,14 @@ class ModelShape:
     @property
     def small_parameters(self) -> int:
         """Norms, biases, routers and the gates of shared experts."""
-        routers = self.mixture_layers * self.hidden * (self.experts + (1 if self.family == "qwen2_moe" else 0))
-        return self.layers * (self.norms + self.biases) + (routers if self.experts else 0) + self.hidden
+        routers = self.mixture_layers * self.hidden * (self.experts + (1 if self.family in _GATED_EXPERT else 0))
+        small = self.layers * (self.norms + self.biases) + (routers if self.experts else 0) + self.hidden
+        if not self.linear_layers:
+            return small
+        # A delta net has a convolution, two numbers a head and a norm, and no biases or norms of queries and keys.
+        net = (2 * self.linear_keys + self.linear_values) * self.linear_kernel
+        net += 2 * self.linear_heads + self.linear_values // self.linear_heads
+        return small + self.linear_layers * (net - self.biases - 2 * self.head_dim)
 
     @property
     def parameters(self) -> int:
@@ -188,11 +222,13 @@ class ModelShape:
         """
         # q and o are hidden × heads, k and v hidden × key heads: in and out of each.
         attention = 2 * (self.hidden + self.head_dim * self.heads) + 2 * (self.hidden + self.head_dim * self.kv_heads)
+        attention += self.head_dim * self.heads if self.family in _HYBRID else 0
         if not self.experts:
             joined = 3 * self.hidden if self.family in _JOINED else 0  # two inputs less for q, k, v, one for gate, up
-            return rank * self.layers * (attention + 3 * (self.hidden + self.intermediate) - joined)
+            mlp = 3 * (self.hidden + self.intermediate) - joined
+            return rank * (self.kv_layers * attention + self.layers * mlp)
         fused = self.experts * (2 * self.hidden + 3 * self.expert_intermediate) if experts else 0
-        return rank * (self.layers * attention + self.mixture_layers * fused)
+        return rank * (self.kv_layers * attention + self.mixture_layers * fused)
 
 
 # 1 << 24: sixty times the largest vocabulary; beyond it memory and time are computed for nothing.
@@ -214,6 +250,20 @@ def _size(config: Mapping[str, object], name: str, otherwise: object = None, *, 
 def _layers(config: Mapping[str, object]) -> int:
     """Few enough to be counted one by one."""
     return _size(config, "num_hidden_layers", most=10_000)
+
+
+def _linear(config: Mapping[str, object]) -> dict[str, int]:
+    """The sizes of a hybrid's linear attention; three of four layers have it where the config names no kinds."""
+    kinds = as_list(config.get("layer_types") or [])
+    every, layers = _size(config, "full_attention_interval", 4), _layers(config)
+    heads = _size(config, "linear_num_value_heads")
+    return {
+        "linear_layers": kinds.count("linear_attention") if kinds else layers - layers // every,
+        "linear_keys": _size(config, "linear_num_key_heads") * _size(config, "linear_key_head_dim"),
+        "linear_values": heads * _size(config, "linear_value_head_dim"),
+        "linear_heads": heads,
+        "linear_kernel": _size(config, "linear_conv_kernel_dim"),
+    }
 
 
 def _shared(config: Mapping[str, object]) -> int:

@@ -120,7 +120,7 @@ def answering_seconds(
     together = max(1.0, min(at_once, answers))
     steps = answers * answer_tokens / together
     context = prompt_tokens + answer_tokens / 2
-    cache = together * context * 2 * shape.layers * shape.kv_heads * shape.head_dim * _BF16
+    cache = together * context * 2 * shape.kv_layers * shape.kv_heads * shape.head_dim * _BF16
     read = (weight_bytes * _read_share(shape, together) + cache) / (_MEMORY_SHARE * rates.memory_bytes_s)
     multiplied = 2 * shape.active_parameters * together / (_PREFILL_SHARE * rates.served_flops)
     dispatch = _CARD_DECODE_S if on_card else _DECODE_LAYER_S * shape.layers

@@ -45,9 +45,11 @@ def activation_bytes(
     the first three of each chosen expert (gate and factor are one tensor) and its outputs, and, where experts are
     adapted, its inputs and products. Where attention caps its scores (Gemma 2), they are kept too, three times, one of
     them in fp32, for each of a row's `row_tokens`. `tests/gpu_rehearsal` holds all this against what torch keeps.
+
+    An estimate of a hybrid: its linear attention counts as five times all that it projects.
     """
     hidden, queries, keys = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    attention = 2 * hidden + 5 * queries + 7 * lora_rank
+    attention = 2 * hidden + 5 * shape.mixed_width + 7 * lora_rank
     if shape.experts:
         routed = shape.experts_per_token * (hidden + 3 * shape.expert_intermediate)
         routed += shape.experts_per_token * (hidden + shape.expert_intermediate) if adapts_experts else 0

@@ -1,4 +1,4 @@
-"""The token that an answer ends with: what the chat template writes after it, and what generation stops at.
+"""Where an answer ends: the token that the chat template writes after it, and the turns of a conversation.
 
 Mostly the tokenizer's own eos. Templates such as Gemma's and Phi-3's end a turn with another token: the generation
 config of their models names it beside eos, and transformers and vLLM stop at each token that is named there.
@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Protocol, TypedDict, overload
+
+from tunesmith.memory.records import TrainingRow
+from tunesmith.tools.models.chat_template import answering_at_once, template_messages
 
 _QUESTION = [{"role": "user", "content": "Q"}]
 _ANSWER = {"role": "assistant", "content": "A"}
@@ -75,6 +79,57 @@ def turn_end(tokenizer: Tokenizer) -> int:
     # the shorter may end first
     same = next((n for n, (a, b) in enumerate(zip(asked, answered, strict=False)) if a != b), len(asked))
     return next((token for token in answered[same:] if token in stops), tokenizer.eos_token_id)
+
+
+def turns_of(tokenizer: Tokenizer, row: TrainingRow, *, at_once: bool = True) -> list[TrainingRow]:
+    """A row as what is learned at once: itself, or each turn of the assistant with the prompt that it is asked with.
+
+    Templates such as Qwen3's write an earlier turn otherwise than the one that is answered. A later turn then does not
+    hold the tokens that the earlier one is asked and answered with.
+    """
+    said, first = [*row.prompt, *row.completion], len(row.prompt)
+    ends = [at for at in range(first, len(said)) if said[at].get("role") == "assistant"]
+    if len(ends) < 2:
+        return [row]
+    template, stop = tokenizer.chat_template, turn_end(tokenizer)
+    options: dict[str, object] = {}
+    if at_once:
+        options |= answering_at_once(template)
+    if row.attributes.tools:
+        options["tools"] = list(row.attributes.tools)
+
+    def rendered(end: int, *, asks: bool) -> list[int]:
+        chat = template_messages(template, said[:end])
+        tokens = tokenizer.apply_chat_template(
+            chat,
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=asks,
+            **options,
+        )
+        return list(tokens["input_ids"])
+
+    def learned(end: int) -> list[int]:
+        tokens = rendered(end + 1, asks=False)
+        while stop in tokens and tokens[-1] != stop:
+            tokens.pop()
+        return tokens
+
+    whole = rendered(ends[-1] + 1, asks=False)
+    parts = [rendered(end, asks=True) for end in ends]
+    parts += map(learned, ends[:-1])
+    if all(whole[: len(part)] == part for part in parts):
+        return [row]
+    return [_turn(row, number, said, end, last=end == ends[-1]) for number, end in enumerate(ends, 1)]
+
+
+def _turn(row: TrainingRow, number: int, said: Sequence[Mapping[str, object]], end: int, *, last: bool) -> TrainingRow:
+    """One turn; its number tells it from the others, and a variant's turn belongs to the same turn of its row."""
+    known, form = row.attributes, row.attributes.variant_of
+    known = replace(known, values_at=known.values_at if last else (), variant_of=f"{form}#{number}" if form else "")
+    return replace(
+        row, row_id=f"{row.row_id}#{number}", prompt=said[:end], completion=said[end : end + 1], attributes=known
+    )
 
 
 def stop_tokens(folder: Path, eos: int) -> frozenset[int]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.core.stage import Frozen
-from tunesmith.tools.models.chat_template import template_text
+from tunesmith.tools.models.chat_template import template_text, thoughtless
 from tunesmith.tools.models.gguf import SPLITS, build_tokenizer, gguf_reader
 from tunesmith.tools.models.tensor_file import TensorPlace, read_places, weight_files
 from tunesmith.tools.models.tensor_values import floats
@@ -91,9 +91,12 @@ def rope(config: Mapping[str, object]) -> tuple[float, str]:
     return float(str(theta)), str(settings.get("rope_type") or settings.get("type") or "")
 
 
-def write_gguf(folder: Path, out: Path, kind: TensorType, progress: Progress, *, name: str, adds_bos: bool) -> None:
+def write_gguf(
+    folder: Path, out: Path, kind: TensorType, progress: Progress, *, name: str, adds_bos: bool, at_once: bool = False
+) -> None:
     """Write the model in `folder` as `out`, which appears only when whole. Raises BadInput for one that is not covered.
 
+    `at_once`: its template leaves thoughts out, whatever it is told: llama.cpp tells each template to think.
     Peak: four copies of the largest matrix in 32 bits.
     """
     from gguf import GGUFWriter
@@ -107,6 +110,8 @@ def write_gguf(folder: Path, out: Path, kind: TensorType, progress: Progress, *,
     writer = GGUFWriter(partial, ARCHITECTURES[config["model_type"]])
     _describe(writer, folder, config, kind, name)
     _write_tokenizer(writer, folder, config, adds_bos)
+    if template := template_text(folder):
+        writer.add_chat_template(thoughtless(template) if at_once else template)
     for tensor_name, tensor in tensors.items():
         shape, size = _stored_shape(tensor)
         writer.add_tensor_info(tensor_name, shape, _numpy_type(tensor.kind), size, raw_dtype=tensor.kind)
@@ -303,8 +308,6 @@ def _write_tokenizer(writer: GGUFWriter, folder: Path, config: Mapping[str, obje
         if (number := ids.get(_content(settings.get(f"{role}_token")))) is not None:
             add(number)
     writer.add_add_bos_token(adds_bos)
-    if template := template_text(folder):
-        writer.add_chat_template(template)
 
 
 def _content(token: object) -> str:

@@ -59,15 +59,18 @@ def go_template(render: Render, bos: str) -> GoTemplate:
     return template
 
 
-def proven_template(template: str, special_tokens: Mapping[str, str]) -> GoTemplate:
-    """The same of a chat template as a base's folder holds it, which is rendered in a confined child only."""
-    return GoTemplate(*confined_answer(prove, (template, special_tokens), "the base's template", LIMITS))
+def proven_template(template: str, variables: Mapping[str, object]) -> GoTemplate:
+    """The same of a chat template as a base's folder holds it, which is rendered in a confined child only.
+
+    `variables` are the special tokens, and what else it is given.
+    """
+    return GoTemplate(*confined_answer(prove, (template, variables), "the base's template", LIMITS))
 
 
-def prove(argument: tuple[str, Mapping[str, str]]) -> Iterator[GoTemplate]:
+def prove(argument: tuple[str, Mapping[str, object]]) -> Iterator[GoTemplate]:
     """The work of that child."""
-    template, special_tokens = argument
-    yield go_template(ChatTemplate(template, special_tokens).render, special_tokens.get("bos_token", ""))
+    template, variables = argument
+    yield go_template(ChatTemplate(template, variables).render, str(variables.get("bos_token") or ""))
 
 
 def _derived(render: Render, bos: str) -> GoTemplate:

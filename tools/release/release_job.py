@@ -15,7 +15,7 @@ from tunesmith.tools.core.format import one_line
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.audit_lineage import audit_refusals
 from tunesmith.tools.export.offloaded_model import offloaded_model
-from tunesmith.tools.models.chat_template import template_text
+from tunesmith.tools.models.chat_template import answering_at_once, template_text, thoughtless
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.turn_end import stop_tokens
 from tunesmith.tools.release.gguf_file import Progress, TensorType, read_back, write_gguf
@@ -23,6 +23,7 @@ from tunesmith.tools.release.go_template import CONVERSATIONS, GoTemplate, prove
 from tunesmith.tools.release.model_card import LICENSE_FILES, license_of, model_card
 from tunesmith.tools.release.modelfile import modelfile
 from tunesmith.tools.release.release import ReleaseRequest, ReleaseResult, whole_gguf_bytes
+from tunesmith.tools.serving.context_settings import context_settings_of_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,13 +56,14 @@ def run(job: Job[ReleaseRequest]) -> ReleaseResult:
 def _gguf(job: Job[ReleaseRequest], model: Artifact) -> ReleaseResult:
     out_dir, kind = job.dir / "gguf", job.request.tensor_type
     file = out_dir / f"model-{kind}.gguf"  # not by the model's name, which its Modelfile would have to quote
-    template, statement = ollama_template(model.path)
+    at_once = context_settings_of_run(job.store, model.run).thinking == "off"
+    template, statement = ollama_template(model.path, at_once=at_once)
     if job.sealed(out_dir) is None:
         shutil.rmtree(out_dir, ignore_errors=True)  # of an attempt that was cut off
         out_dir.mkdir(parents=True)
         adds_bos = template.adds_bos if template else begins_with_bos(model.path)
         name = one_line(f"{job.run}-{model.meta.get('name', model.id)}-{kind}")
-        write_gguf(model.path, file, kind, job.progress, name=name, adds_bos=adds_bos)
+        write_gguf(model.path, file, kind, job.progress, name=name, adds_bos=adds_bos, at_once=at_once)
         atomic_write(out_dir / "Modelfile", modelfile(file.name, template, statement, stop_words(model.path)))
     readback = read_back(model.path, file, kind, job.progress, texts=spoken_texts())
     left_out = logits_left_out(model.path)
@@ -84,6 +86,9 @@ def _hub(job: Job[ReleaseRequest], model: Artifact, base: Artifact) -> ReleaseRe
         for done, file in enumerate(files):
             job.progress(done, len(files), f"copying {file.name}")
             shutil.copyfile(file, out_dir / file.name)
+        at_once = context_settings_of_run(job.store, model.run).thinking == "off"
+        if at_once and (own := template_text(model.path)):
+            atomic_write(out_dir / "chat_template.jinja", thoughtless(own, default=True))
         atomic_write(out_dir / "README.md", model_card(job.store, model, base, job.request.arm))
     artifact = job.publish("release", out_dir, meta={"format": "hub", "serves": model.id})
     return ReleaseResult(
@@ -96,8 +101,11 @@ def _files(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(file.name for file in folder.iterdir()))
 
 
-def ollama_template(folder: Path) -> tuple[GoTemplate | None, str]:
-    """The template of a model's folder for Ollama, proven equal to its own, and that in words, or why there is none."""
+def ollama_template(folder: Path, *, at_once: bool = False) -> tuple[GoTemplate | None, str]:
+    """The template of a model's folder for Ollama, proven equal to its own, and that in words, or why there is none.
+
+    `at_once`: to its own with thoughts switched off, where it has a switch.
+    """
     from transformers import AutoTokenizer
 
     if not template_text(folder):
@@ -109,10 +117,13 @@ def ollama_template(folder: Path) -> tuple[GoTemplate | None, str]:
         )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     try:
-        template = proven_template(tokenizer.get_chat_template(), tokenizer.special_tokens_map)
+        own = tokenizer.get_chat_template()
+        options = answering_at_once(own) if at_once else {}
+        template = proven_template(own, {**tokenizer.special_tokens_map, **options})
     except ValueError as error:  # BadInput, or transformers' own where none of several templates is the usual one
         return None, f"none: {one_line(error)}; without one Ollama takes what the GGUF carries"
-    return template, f"equal to the base's on {len(CONVERSATIONS)} conversations"
+    told = " without thoughts" if options else ""
+    return template, f"equal to the base's{told} on {len(CONVERSATIONS)} conversations"
 
 
 def begins_with_bos(folder: Path) -> bool:

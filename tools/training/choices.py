@@ -183,7 +183,12 @@ def too_long(limit: int, base: Artifact, dataset: Artifact) -> tuple[str, ...]:
 def steps_of(dataset: Artifact, epochs: float, variants_per_epoch: int, batch_size: int) -> int:
     """Optimiser steps of so many epochs; in each of several, a row with variants is seen in `variants_per_epoch`."""
     again = (max(variants_per_epoch, 1) - 1) * dataset.count("varied_rows", 0) if epochs > 1 else 0
-    return max(1, round(epochs * (dataset.count("train_rows") + again) / batch_size))
+    return max(1, round(epochs * (trained_rows(dataset) + again) / batch_size))
+
+
+def trained_rows(dataset: Artifact) -> int:
+    """Rows of an epoch: the turns, where each is learned with a prompt of its own."""
+    return dataset.count("train_turns", dataset.count("train_rows"))
 
 
 def _validation_rows(dataset: Artifact) -> int:

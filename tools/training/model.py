@@ -71,13 +71,16 @@ def lora_config(model: Model, config: Mapping[str, object], settings: LoraSettin
 
 
 def projection_names(model: Model) -> list[str]:
-    """The last names of a model's linear layers, without its output head: what vLLM knows adapters by."""
+    """The last names of a model's linear layers, without its output head: what vLLM knows adapters by.
+
+    Linear attention is left out: vLLM joins its projections in other ways than transformers, and none was tried.
+    """
     import torch
 
     head = model.get_output_embeddings()
     linear = {
         name.rsplit(".", 1)[-1]
         for name, layer in model.named_modules()
-        if isinstance(layer, torch.nn.Linear) and layer is not head
+        if isinstance(layer, torch.nn.Linear) and layer is not head and "linear_attn" not in name
     }
     return sorted(linear)

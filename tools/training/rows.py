@@ -11,7 +11,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.rows import VARIANTS, read_rows
 from tunesmith.tools.models.chat_template import answering_at_once, template_messages, thoughts_in
-from tunesmith.tools.models.turn_end import Tokenizer, turn_end
+from tunesmith.tools.models.turn_end import Tokenizer, turn_end, turns_of
 
 IGNORED = -100
 """The label that cross-entropy leaves out: torch's own default."""
@@ -109,7 +109,11 @@ def _shared(first: Sequence[int], second: Sequence[int]) -> int:
 def tokenize_rows(
     tokenizer: Tokenizer, rows: Sequence[TrainingRow], max_seq_len_tokens: int, *, at_once: bool = True
 ) -> list[TokenRow]:
-    """All rows as tokens; raises StepFailed where a row would train nothing or never learns to stop."""
+    """All rows as tokens, several of one whose turns are asked in other tokens than it has.
+
+    Raises StepFailed where a row would train nothing or never learns to stop.
+    """
+    rows = [turn for row in rows for turn in turns_of(tokenizer, row, at_once=at_once)]
     tokens = [tokenize_row(tokenizer, row, max_seq_len_tokens, at_once=at_once) for row in rows]
     stop = turn_end(tokenizer)
     cut = [i for i, row in enumerate(tokens) if stop not in row.labels]
@@ -138,7 +142,7 @@ def read_variants(
     path = rows_path.parent / VARIANTS
     if not path.exists():
         return {}
-    rows = read_rows(path)
+    rows = [turn for row in read_rows(path) for turn in turns_of(tokenizer, row, at_once=at_once)]
     variants: dict[str, list[TokenRow]] = {}
     rendered = tokenize_rows(tokenizer, rows, max_seq_len_tokens, at_once=at_once)
     for row, tokens in zip(rows, rendered, strict=True):

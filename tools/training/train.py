@@ -32,6 +32,7 @@ from tunesmith.tools.training.choices import (
     shared_steps,
     steps_of,
     too_long,
+    trained_rows,
 )
 from tunesmith.tools.training.defaults import Defaults, training_defaults
 from tunesmith.tools.training.selection import Selection
@@ -245,7 +246,7 @@ def _defaults(
 ) -> Defaults:
     return training_defaults(
         config,
-        rows=dataset.count("train_rows"),
+        rows=trained_rows(dataset),
         tokens_per_row=dataset.count("tokens_per_row"),
         batch_size=request.batch_size,
         epochs=request.epochs,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures import FIXTURES
+from tests.fixtures.thinking import OPENS, SWITCH, think
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.settings import DriverSettings, Settings
 from tunesmith.agent.driver import endpoint
@@ -75,6 +76,16 @@ def test_a_driver_that_is_served_already_answers_beside_any_step(driver: Driver,
     before = driver.ensure()
     running(Store(home), model, measure_machine(home).ram_total_bytes)
     assert driver.ensure() == before
+
+
+@pytest.mark.parametrize("template", [SWITCH, OPENS])
+def test_a_driver_with_a_switch_for_thoughts_is_served_without_them(
+    driver: Driver, home: Path, model: Path, template: str
+) -> None:
+    think(model, template)
+    driver.ensure()
+    [server] = servers.list_servers(home, role=servers.DRIVER)
+    assert server.spec.without_thoughts == (template == SWITCH)
 
 
 def test_on_a_gpu_the_driver_takes_what_it_needs_and_no_more(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.fixtures import FIXTURES
 from tests.fixtures.steps import requests_sent, say_yes
+from tests.fixtures.thinking import OPENS, SWITCH, think
 from tests.fixtures.waiting import until_served, wait_for
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.marks import Mark, add_mark
@@ -100,6 +101,15 @@ def test_a_judge_whose_chat_template_takes_too_much_is_not_served(ws: Workspace)
     with pytest.raises(StepFailed, match="judge: its chat template writes over 200,000 characters"):
         baseline(ws, fields(ws, 2, RUBRIC))
     assert judged(ws) == [] and not any(s.model.startswith("judge") for s in servers.list_servers(ws.store.home))
+
+
+@pytest.mark.parametrize("template", [SWITCH, OPENS])
+def test_a_judge_with_a_switch_for_thoughts_grades_without_them(ws: Workspace, template: str) -> None:
+    """Its reply is held to JSON, before which no thought can stand."""
+    think(ws.store.home.parent / "judge", template)
+    baseline(ws, fields(ws, 2, RUBRIC))
+    [server] = servers.list_servers(ws.store.home)
+    assert server.model == "judge-judge" and server.spec.without_thoughts == (template == SWITCH)
 
 
 def test_a_g_eval_writes_its_steps_once_for_all_cases(ws: Workspace) -> None:

@@ -8,23 +8,32 @@ import pytest
 
 from tests.fixtures.tables import table
 from tunesmith.tools.models.families import KNOWN_MODELS, find_known
+from tunesmith.tools.models.memory_math import kv_bytes_per_token
 from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.training.model import projection_names
 
 SMALL: dict[str, Any] = {
     "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 300,
 }  # fmt: skip
 MIXTURE: dict[str, Any] = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+HYBRID: dict[str, Any] = {
+    "num_hidden_layers": 5, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16,
+    "linear_value_head_dim": 24,
+}  # fmt: skip
 KINDS: dict[str, dict[str, Any]] = {
     "llama": {}, "qwen2": {}, "qwen3": {}, "mistral": {}, "gemma2": {}, "gemma3_text": {}, "phi3": {"pad_token_id": 0},
     "smollm3": {"pad_token_id": 0}, "olmo2": {}, "granite": {},
     "qwen3_moe": MIXTURE, "mixtral": {"num_local_experts": 8, "num_experts_per_tok": 2},
     "olmoe": {"num_experts": 8, "num_experts_per_tok": 2, "head_dim": 16},
     "qwen2_moe": MIXTURE | {"shared_expert_intermediate_size": 96},
+    "qwen3_next": HYBRID | MIXTURE | {"shared_expert_intermediate_size": 96}, "qwen3_5_text": HYBRID,
+    "qwen3_5_moe_text": HYBRID | MIXTURE | {"shared_expert_intermediate_size": 96},
 }  # fmt: skip
 STATED = {
     "Qwen/Qwen2.5-7B-Instruct": 7.62, "Qwen/Qwen3-30B-A3B": 30.5, "meta-llama/Llama-3.1-8B-Instruct": 8.03,
     "mistralai/Mixtral-8x7B-Instruct-v0.1": 46.7, "google/gemma-2-9b-it": 9.24, "microsoft/phi-4": 14.7,
+    "Qwen/Qwen3-4B-Instruct-2507": 4.022, "Qwen/Qwen3-30B-A3B-Instruct-2507": 30.5,
     "allenai/OLMoE-1B-7B-0125-Instruct": 6.92, "Qwen/Qwen3-32B": 32.8, "google/gemma-3-1b-it": 1.0,
 }  # fmt: skip
 
@@ -40,6 +49,29 @@ def test_every_parameter_of_a_family_is_counted(kind: str, tied: bool) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     assert ModelShape.of(config.to_dict()).parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_linear_attention_keeps_no_keys_and_values() -> None:
+    plain = {**SMALL, "num_hidden_layers": 8, "model_type": "qwen3"}
+    hybrid = {**plain, **HYBRID, "linear_conv_kernel_dim": 4, "model_type": "qwen3_5_text", "num_hidden_layers": 8}
+    assert 4 * kv_bytes_per_token(hybrid) == kv_bytes_per_token(plain), "every fourth layer is of full attention"
+    named = hybrid | {"layer_types": ["linear_attention"] * 5 + ["full_attention"] * 3}
+    assert 8 * kv_bytes_per_token(named) == 3 * kv_bytes_per_token(plain)
+
+
+@pytest.mark.lab
+def test_a_hybrids_adapter_has_the_projections_that_vllm_is_known_to_serve() -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model("qwen3_5_text", **(SMALL | HYBRID))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    names = projection_names(model)
+    assert names == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    adapted = [m for n, m in model.named_modules() if n.rsplit(".", 1)[-1] in names]
+    counted = ModelShape.of(config.to_dict()).lora_parameters(8)
+    assert counted == 8 * sum(layer.in_features + layer.out_features for layer in adapted)
 
 
 @table("name", STATED)

@@ -129,8 +129,13 @@ def test_a_base_that_leaves_its_quotes_runs_nothing(tiny_llama: Path, tmp_path: 
 @pytest.fixture
 def ws(tmp_path: Path, tiny_llama: Path) -> Workspace:
     """A run with a base under a licence, its adapter and what was merged of them."""
+    return merged_run(tmp_path, shutil.copytree(tiny_llama, tmp_path / "base"))
+
+
+def merged_run(tmp_path: Path, base: Path, **known: str) -> Workspace:
+    """The same of any base, with what its record says beside the usual."""
     store = Store(tmp_path / "home")
-    run, folders = store.new_run("Tickets"), {"base": shutil.copytree(tiny_llama, tmp_path / "base")}
+    run, folders = store.new_run("Tickets"), {"base": base}
     (folders["base"] / "LICENSE").write_text("Apache License")
     (folders["base"] / "README.md").write_text("---\nlicense: apache-2.0\ntags: [x]\n---\n# A base\n")
     folders["dataset"] = tmp_path / "dataset"
@@ -144,7 +149,7 @@ def ws(tmp_path: Path, tiny_llama: Path) -> Workspace:
     for stage, kind in (("base", "base"), ("critique", "dataset"), ("train", "adapter"), ("merge", "merged")):
         step = store.propose(run, stage, plan_hash=kind)
         sealed = seal(folders[kind], kind=kind, step=step)
-        meta = {"config": config, "parameters": 99_000, "name": "tiny", "source": "hub/tiny"}
+        meta = {"config": config, "parameters": 99_000, "name": "tiny", "source": "hub/tiny", **known}
         parents = tuple(made)
         made.append(
             store.add_artifact(
