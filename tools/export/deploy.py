@@ -155,6 +155,11 @@ def refuse_busy_port(home: Path, port: int) -> None:
         raise BadInput(f"port {port} is in use by another program; choose another, or port=0 for a free one")
 
 
+def answers_at_once(store: Store, run: str) -> bool:
+    """Whether a run's models are asked with thoughts switched off."""
+    return context_settings_of_run(store, run).thinking == "off"
+
+
 def previous_deployment(store: Store) -> Artifact:
     """The newest deployment that serves another artifact than is served now, or was last. Raises BadInput."""
     deployments = store.newest_of_kind("deployment")

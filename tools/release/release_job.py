@@ -14,6 +14,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.format import one_line
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.audit_lineage import audit_refusals
+from tunesmith.tools.export.deploy import answers_at_once
 from tunesmith.tools.export.offloaded_model import offloaded_model
 from tunesmith.tools.models.chat_template import answering_at_once, template_text, thoughtless
 from tunesmith.tools.models.shape import ModelShape
@@ -23,7 +24,6 @@ from tunesmith.tools.release.go_template import CONVERSATIONS, GoTemplate, prove
 from tunesmith.tools.release.model_card import LICENSE_FILES, license_of, model_card
 from tunesmith.tools.release.modelfile import modelfile
 from tunesmith.tools.release.release import ReleaseRequest, ReleaseResult, whole_gguf_bytes
-from tunesmith.tools.serving.context_settings import context_settings_of_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +56,7 @@ def run(job: Job[ReleaseRequest]) -> ReleaseResult:
 def _gguf(job: Job[ReleaseRequest], model: Artifact) -> ReleaseResult:
     out_dir, kind = job.dir / "gguf", job.request.tensor_type
     file = out_dir / f"model-{kind}.gguf"  # not by the model's name, which its Modelfile would have to quote
-    at_once = context_settings_of_run(job.store, model.run).thinking == "off"
+    at_once = answers_at_once(job.store, model.run)
     template, statement = ollama_template(model.path, at_once=at_once)
     if job.sealed(out_dir) is None:
         shutil.rmtree(out_dir, ignore_errors=True)  # of an attempt that was cut off
@@ -86,7 +86,7 @@ def _hub(job: Job[ReleaseRequest], model: Artifact, base: Artifact) -> ReleaseRe
         for done, file in enumerate(files):
             job.progress(done, len(files), f"copying {file.name}")
             shutil.copyfile(file, out_dir / file.name)
-        at_once = context_settings_of_run(job.store, model.run).thinking == "off"
+        at_once = answers_at_once(job.store, model.run)
         if at_once and (own := template_text(model.path)):
             atomic_write(out_dir / "chat_template.jinja", thoughtless(own, default=True))
         atomic_write(out_dir / "README.md", model_card(job.store, model, base, job.request.arm))
