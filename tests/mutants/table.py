@@ -80,6 +80,7 @@ _KEY_FILE = "tests/trust/test_ports.py::test_a_key_that_others_can_read_is_refus
 _CONFINED = "tests/memory/test_confined.py::"
 _UNREAD = "tests/agent/words/test_unread.py::"
 _ELSEWHERE = "tests/tools/pipeline/test_another_machine.py::"
+_HELD = "tests/tools/pipeline/test_run_step.py::"
 _HUB, _UNTOLD = "tests/trust/test_hub.py::", "tests/tools/training/test_no_trackers.py::"
 _LOGIN = f"{_HUB}test_a_login_is_sent_as_it_lies_there_and_renewed_by_nobody"
 _ASKED = "tests/docs/test_what_leaves.py::test_the_hub_is_asked_what_the_page_names_and_nothing_else"
@@ -1039,13 +1040,14 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/memory/test_digests.py::test_what_was_changed_when_it_was_hashed_or_later_is_not_remembered"),
     )),
     *rows(PRICES, "tools/core/estimate.py", (
-        ("lasting=needed > most", "lasting=needed > free",
-         "tests/tools/core/test_room.py::test_what_others_hold_now_is_not_what_the_machine_never_has"),
-        ("[way for way in ways if way != OTHERS] or [_LESS]", "ways",
-         "tests/tools/core/test_room.py::test_stopping_others_is_advised_only_where_it_helps"),
+        ("_lacking(price, machine.memory_room_bytes, machine.vram_room_on(price.cards), ways, _ROOM)",
+         "_lacking(price, machine.memory_free_bytes, machine.vram_free_on(price.cards), ways, _ROOM)",
+         "tests/tools/core/test_room.py::test_a_plan_is_refused_by_what_there_is_and_warns_of_what_others_hold_now"),
+        ("held = () if lacks_memory(price, machine) else held_now(price, machine)", "held = held_now(price, machine)",
+         "tests/tools/core/test_room.py::test_a_plan_is_refused_by_what_there_is_and_warns_of_what_others_hold_now"),
     )),
     *rows(PRICES, "tools/pipeline/forecast.py", (
-        ("if isinstance(lack, Lack) and lack.lasting)", "if isinstance(lack, Lack))",
+        ("held = held_notes(plan.estimate, found) if facts.here else ()", "held = ()",
          "tests/tools/pipeline/test_stage_life.py::"
          "test_a_step_that_cannot_fit_is_refused_before_any_step_and_what_is_held_now_is_not"),
         ("    if why_not:\n        raise BadInput(why_not)\n", "",
@@ -1096,6 +1098,16 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(PRICES, "tools/models/memory_math.py", (
         ("return shape.heads % cards == 0 and shared_heads and", "return shared_heads and",
          "tests/tools/serving/test_several_cards.py::test_vllm_splits_whole_heads_whole_groups_and_copies_of_key_value_heads"),
+    )),
+    *rows(PRICES, "tools/pipeline/run_step.py", (
+        ("    if held := held_now(plan.estimate, machine):\n", "    if False:\n",
+         f"{_HELD}test_a_step_whose_memory_others_hold_is_priced_with_a_note_and_says_so_before_it_starts"),
+        ("*held_notes(plan.estimate, machine if plan.on else _as_found(ws, declared, machine)),\n", "",
+         f"{_HELD}test_a_step_whose_memory_others_hold_is_priced_with_a_note_and_says_so_before_it_starts"),
+    )),
+    *rows(PRICES, "tools/machine/memory_left.py", (
+        ("[default, *(allowed for allowed, _ in _limits(proc, groups))]", "[default]",
+         "tests/tools/machine/test_memory_left.py::test_the_tightest_limit_on_the_way_to_the_root_counts_and_cached_files_do_not"),
     )),
     *rows(PRICES, "tools/core/machine.py", (
         ("return chosen[-1].free_bytes if len(chosen) == cards else 0",

@@ -245,14 +245,14 @@ class Facts:
         return bool(self.machine.gpus) and TRAINING not in self.cpu_builds
 
     @property
-    def training_free_bytes(self) -> int:
-        """Free memory where the lab computes: of the GPU, else RAM and swap."""
-        return self.machine.vram_free_bytes if self.trains_on_gpu else self.machine.memory_free_bytes
+    def training_room_bytes(self) -> int:
+        """Memory that a plan may count on where the lab computes: of the GPU, else RAM and swap."""
+        return self.machine.vram_room_on(1) if self.trains_on_gpu else self.machine.memory_room_bytes
 
     @property
-    def serving_free_bytes(self) -> int:
-        """Free memory where vLLM computes: of the GPU, else RAM and swap."""
-        return self.machine.vram_free_bytes if self.serves_on_gpu else self.machine.memory_free_bytes
+    def serving_room_bytes(self) -> int:
+        """The same where vLLM computes."""
+        return self.machine.vram_room_on(1) if self.serves_on_gpu else self.machine.memory_room_bytes
 
     @property
     def training_rates(self) -> Rates:
@@ -389,6 +389,8 @@ class Stage(Generic[R, C]):
     """Whether it costs so much that what the baseline advises against is said on its plan."""
     needs_measured: bool = False
     """Whether it takes only what was measured since it was made."""
+    replaces_deployed: bool = False
+    """Whether what is served to users gives way to it."""
     usually_after: tuple[str, ...] = ()
     """Kinds of artifact without which it is possible, and not yet what comes next."""
     env: Mapping[str, str] = field(default_factory=dict)

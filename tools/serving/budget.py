@@ -201,7 +201,7 @@ def bases_served(
 ) -> tuple[Fitting, ...]:
     """What a step that serves a model would fit with: the run's own base as the writer, that base at 4 bits where it is
     measured at 16, or else the largest base that can be measured here at all."""
-    free = facts.serving_free_bytes
+    free = facts.serving_room_bytes
     if writer:
         needed = sum(serving_peaks(serving_memory(writer, context_tokens), on_gpu=facts.serves_on_gpu).values())
         if needed <= free:
@@ -233,7 +233,7 @@ def shorter_context(
         context_tokens //= 2
         server = serving_memory(model, context_tokens, rank=rank)
         needed = sum(serving_peaks(server, on_gpu=facts.serves_on_gpu).values())
-        if needed <= facts.serving_free_bytes:
+        if needed <= facts.serving_room_bytes:
             return (Fitting(settings=f"context_tokens={context_tokens}", peak_bytes=needed),)
     return ()
 

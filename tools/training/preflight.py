@@ -113,7 +113,7 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
         writes=("an adapter that is thrown away",),
         reasons={name: reason for name, reason in why.items() if name in PreflightRequest.model_fields},
         refusals=too_long(request.max_seq_len_tokens, base, dataset)
-        + room(price, facts, remedy="a smaller base, or stopping another program", fitting=fitting)
+        + room(price, facts, remedy="a smaller base", fitting=fitting)
         or decided.refusals,
         fitting=fitting,
     )
@@ -141,7 +141,7 @@ def _fitting_settings(request: PreflightRequest, facts: Facts, decided: Decided)
     """Settings with which the training half would fit; a smaller base where none does, or the serving half does not."""
     serving = _with_its_server(request, facts)
     own = [one for one in decided.fitting if not one.settings.startswith(ANOTHER_BASE)]
-    if sum(serving.values()) <= facts.serving_free_bytes and (own or not decided.fitting):
+    if sum(serving.values()) <= facts.serving_room_bytes and (own or not decided.fitting):
         least = serving["vram_bytes" if facts.trains_on_gpu else "ram_bytes"]  # the other half, whatever is set
         return tuple(one.model_copy(update={"peak_bytes": max(one.peak_bytes, least)}) for one in own)
     context = context_settings_of(facts.artifacts).context_tokens
@@ -150,7 +150,7 @@ def _fitting_settings(request: PreflightRequest, facts: Facts, decided: Decided)
         serving = min(measuring_bytes(model.config, facts, bits, context) for bits in (SIXTEEN, FOUR))
         return max(decided.bytes_of(model), serving)
 
-    return largest_that_fits(needs, min(facts.training_free_bytes, facts.serving_free_bytes))
+    return largest_that_fits(needs, min(facts.training_room_bytes, facts.serving_room_bytes))
 
 
 def _with_its_server(request: PreflightRequest, facts: Facts) -> dict[str, int]:

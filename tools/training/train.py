@@ -202,8 +202,8 @@ def _cards(asked: int, facts: Facts, work: Work, alone: Decided) -> tuple[int, s
     """How many cards share the rows. Each has to have room for the thriftiest way to compute one of them, and as many
     as keep it busy, or as it could compute at once anyway."""
     busy = min(alone.way.rows_at_once, math.ceil(BUSY_TOKENS / work.row_tokens(1)))
-    free = facts.machine.vram_free_on
-    return choose_cards(asked, facts, work.batch_size, busy, lambda cards: alone.least_bytes <= free(cards))
+    room_on = facts.machine.vram_room_on
+    return choose_cards(asked, facts, work.batch_size, busy, lambda cards: alone.least_bytes <= room_on(cards))
 
 
 def resolved(request: TrainRequest, base: Artifact, dataset: Artifact) -> tuple[TrainRequest, Mapping[str, str]]:

@@ -13,6 +13,7 @@ import pytest
 from tests.fixtures.tables import table
 from tests.gpu_rehearsal.tables import machine, model_of
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.machine import whole_bytes
 from tunesmith.tools.core.stage import GIB, Facts, Plan, expected
 from tunesmith.tools.machine.cards import card_of
 from tunesmith.tools.models.fitting import ANOTHER_BASE
@@ -45,7 +46,7 @@ def known(
 
 
 def _ram(gib: float) -> Facts:
-    return Facts(Path(), replace(machine(), ram_free_bytes=int(gib * GIB)), "", "vllm")
+    return Facts(Path(), replace(machine(), ram_total_bytes=whole_bytes(int(gib * GIB))), "", "vllm")
 
 
 def planned(stage: str, facts: Facts, **fields: Any) -> Plan:
@@ -71,7 +72,7 @@ def test_what_fits_at_4_bits_alone_is_trained_so_unasked(name: str, card: str) -
     for stage in STAGES:
         plan = planned(stage, facts)
         assert plan.request["load_in_4bit"] is True and not plan.refusals
-        free = f"{facts.machine.vram_free_bytes / GIB:.1f} are free; at 4 bits"
+        free = f"there is room for {facts.machine.vram_room_on(1) / GIB:.1f}; at 4 bits"
         assert "training at 16 bits needs" in plan.reasons["load_in_4bit"] and free in plan.reasons["load_in_4bit"]
 
 
@@ -94,7 +95,10 @@ def test_16_bits_that_were_typed_are_refused_with_the_numbers_and_what_would_do(
         refused = planned(stage, facts, load_in_4bit=False)
         [refusal] = refused.refusals
         assert refused.request["load_in_4bit"] is False and "load_in_4bit" not in refused.reasons
-        assert f"{peak(refused) / GIB:.1f} GiB of VRAM, {facts.machine.vram_free_bytes / GIB:.1f} GiB free" in refusal
+        assert (
+            f"{peak(refused) / GIB:.1f} GiB of VRAM, there is room for {facts.machine.vram_room_on(1) / GIB:.1f} GiB"
+            in refusal
+        )
         assert [way.settings for way in refused.fitting] == ["load_in_4bit=true"] and str(refused.fitting[0]) in refusal
         assert peak(planned(stage, facts, load_in_4bit=True)) == refused.fitting[0].peak_bytes
 

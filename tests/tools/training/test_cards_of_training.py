@@ -75,7 +75,7 @@ def test_where_a_card_computes_a_step_in_parts_others_take_theirs(gib: float) ->
 
 
 def test_processes_on_a_processor_share_its_memory_and_are_no_faster() -> None:
-    facts = replace(cards(1, 80), machine=replace(machine(), ram_free_bytes=200 * GIB))
+    facts = replace(cards(1, 80), machine=replace(machine(), ram_total_bytes=200 * GIB))
     one, two = planned(facts), planned(facts, cards=2)
     assert one.estimate.cards == 1 and any("2 processes on the same cores, gloo" in line for line in two.steps)
     assert two.estimate.peak_ram_bytes > 1.5 * one.estimate.peak_ram_bytes
