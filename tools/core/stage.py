@@ -26,6 +26,8 @@ from tunesmith.tools.core.rates import Rates, usual_card, usual_cpu
 GIB = 1 << 30
 CPU = "CPU"
 """The processor, beside the names of GPUs."""
+UNMEASURED = 1.1
+"""The margin of a card on which no training was measured yet."""
 SERVING, TRAINING = "serving", "training"
 """The two environments: vLLM's own, and the lab's."""
 
@@ -228,7 +230,7 @@ class Facts:
     notes: tuple[str, ...] = ()
     """What should be known of it beside a price."""
     margin: float = 1.0
-    """What is reserved for a training, in times of what arithmetic says that it needs."""
+    """What is reserved for a training on a card, in times of what arithmetic says that it needs."""
     served: frozenset[str] = frozenset()
     """Models that a measuring server has loaded already: by sha256, or by kind where they are not made yet."""
     here: bool = True

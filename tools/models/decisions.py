@@ -84,6 +84,8 @@ class Decided:
     """The way to train, and each open setting of it."""
 
     way: Training
+    needed_bytes: int
+    """What is reserved for it."""
     decisions: tuple[Decision, ...]
     least_bytes: int
     """Of one row at once, with its activations computed again, at the same bits."""
@@ -180,7 +182,7 @@ class _Ways:
         )
         decisions = tuple(self._decisions(way, typed))
         others = partial(self._bytes_of, typed=typed)
-        return Decided(way, decisions, self.needs(least), instead, (refusal,) * unserved, others)
+        return Decided(way, self.needs(way), decisions, self.needs(least), instead, (refusal,) * unserved, others)
 
     def _instead(self, typed: Typed) -> tuple[Fitting, ...]:
         """What to type where nothing goes as it was typed: the least of it that has to change, at the same bits and at

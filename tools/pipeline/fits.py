@@ -19,7 +19,7 @@ from tunesmith.memory.json_values import picked
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import size
 from tunesmith.tools.core.machine import Gpu, Machine, usable_bytes, whole_bytes
-from tunesmith.tools.core.stage import GIB, Facts, Plan, expected
+from tunesmith.tools.core.stage import GIB, UNMEASURED, Facts, Plan, expected
 from tunesmith.tools.evaluation import baseline
 from tunesmith.tools.export import quantize
 from tunesmith.tools.machine.cards import Card
@@ -157,7 +157,7 @@ def with_card(machine: Machine, card: Card | float, *, home: Path = Path()) -> F
     card = card if isinstance(card, Card) else Card(f"a card with {card:g} GiB free", card)
     free = round(card.free_gib * GIB)
     gpus = tuple(Gpu(n, card.name, whole_bytes(free), free, card.capability, "") for n in range(card.count))
-    return Facts(home, _idle(machine, gpus=gpus), "", _ANY_VLLM, here=False)
+    return Facts(home, _idle(machine, gpus=gpus), "", _ANY_VLLM, here=False, margin=UNMEASURED)
 
 
 def _idle(machine: Machine, *, gpus: tuple[Gpu, ...] = ()) -> Machine:

@@ -15,7 +15,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.pace import Past
 from tunesmith.tools.core.rates import COMPUTE, START
-from tunesmith.tools.core.stage import SERVING, TRAINING, Facts, Inputs
+from tunesmith.tools.core.stage import SERVING, TRAINING, UNMEASURED, Facts, Inputs
 from tunesmith.tools.machine.gpus import serves_on_cpu, trains_on_cpu
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.probe import measured_rates
@@ -45,8 +45,14 @@ def gather(
         artifacts=newest_artifacts(store, run),
         past=past_steps(store, machine),
         measured=measured_rates(store.home),
+        margin=margin_of(machine, cpu_builds(vllm)),
         served=frozenset(server.spec.weights_sha256 for server in servers.list_servers(store.home, role=servers.BENCH)),
     )
+
+
+def margin_of(machine: Machine, builds: frozenset[str]) -> float:
+    """What a training reserves beside what arithmetic says: more on a card, where none was measured yet."""
+    return UNMEASURED if machine.gpus and TRAINING not in builds else 1.0
 
 
 def cpu_builds(vllm: str | None) -> frozenset[str]:

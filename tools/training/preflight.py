@@ -85,7 +85,7 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     fields = training.model_dump(include={*TrainingMemory.model_fields})
     more = {"micro_batch": at_once, "rows": min(max(request.rows, at_once), _ROWS_MOST)}
     request = request.model_copy(update={**fields, **more})
-    peaks = _peaks(request, facts, decided.way.peak_bytes(base.config))
+    peaks = _peaks(request, facts, decided.needed_bytes)
     price = estimate(
         "preflight", facts, seconds=_seconds(request, facts, base, dataset), rates=facts.training_rates,
         like="", **peaks, cards=_server(request, facts).cards,

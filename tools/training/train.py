@@ -112,7 +112,7 @@ def plan(request: TrainRequest, facts: Facts, context: Unverified | None = None)
     unverified = context or ALL_CHECKED
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
     request, decided, reasons = settled(request, facts, base, dataset)
-    cards, peak = request.cards, decided.way.peak_bytes(base.config)
+    cards, peak = request.cards, decided.needed_bytes
     steps = request.max_steps or steps_of(dataset, request.epochs, request.forms, request.batch_size)
     if not request.save_steps:
         every, reasons["save_steps"] = checkpoint_steps(dataset, steps, request.batch_size)

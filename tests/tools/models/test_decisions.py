@@ -3,6 +3,7 @@ that a refusal names does fit."""
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,13 @@ from tests.fixtures.tables import table
 from tests.gpu_rehearsal.tables import machine, model_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.machine import whole_bytes
-from tunesmith.tools.core.stage import GIB, Facts, Plan, expected
+from tunesmith.tools.core.stage import GIB, TRAINING, Facts, Plan, expected
 from tunesmith.tools.machine.cards import card_of
 from tunesmith.tools.models.fitting import ANOTHER_BASE
 from tunesmith.tools.models.measuring import MEASURED_AT, Asked
 from tunesmith.tools.pipeline.catalog import BY_NAME
 from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, fits, with_card
+from tunesmith.tools.pipeline.planning_facts import margin_of
 from tunesmith.tools.training.choices import TrainingMemory
 from tunesmith.tools.training.preflight import PreflightRequest
 from tunesmith.tools.training.train import TrainRequest, training_bytes
@@ -33,16 +35,22 @@ MEASURED: tuple[Asked, ...] = ("auto", "16", "4")
 
 
 def known(
-    name: str, card: str | float, *, measuring: Asked = "auto", rows: int = ROWS, tokens: int = ROW_TOKENS
+    name: str,
+    card: str | float,
+    *,
+    measuring: Asked = "auto",
+    rows: int = ROWS,
+    tokens: int = ROW_TOKENS,
+    margin: float = 1.0,
 ) -> Facts:
-    """Of a machine with a card, or without any and so many GiB of RAM (a number below 0)."""
+    """Of a machine with a card that was measured, or without any and so many GiB of RAM (a number below 0)."""
     on_card = isinstance(card, str) or card > 0
     here = with_card(machine(), card_of(card) if isinstance(card, str) else card) if on_card else _ram(-float(card))
     model = model_of(name)
     meta = {"name": name, "parameters": model.parameters, "config": dict(model.config), MEASURED_AT: measuring}
     base = expected("base", 2 * model.parameters, **meta)
     dataset = expected("dataset", train_rows=rows, tokens_per_row=tokens)
-    return replace(here, artifacts={"base": base, "dataset": dataset})
+    return replace(here, artifacts={"base": base, "dataset": dataset}, margin=margin)
 
 
 def _ram(gib: float) -> Facts:
@@ -245,8 +253,23 @@ def test_preflight_tries_the_way_that_training_will_take(rows: int, typed: dict[
 def test_a_card_that_nobody_measured_keeps_a_margin() -> None:
     facts = known("qwen3-8b", "16")
     sure, careful = planned("train", facts), planned("train", replace(facts, margin=1.1))
-    assert facts.machine.vram_free_bytes < 1.1 * peak(sure), "or it shows nothing"
-    assert 1.1 * peak(careful) <= facts.machine.vram_free_bytes and thrift(careful) > thrift(sure)
+    there = facts.machine.vram_room_on(1)
+    assert there < 1.1 * peak(sure), "or it shows nothing"
+    assert peak(careful) <= there and thrift(careful) > thrift(sure)
+
+
+def test_a_named_card_is_one_that_nobody_measured_and_every_price_of_training_has_its_margin() -> None:
+    assert with_card(machine(), 24).margin == 1.1 and with_card(machine(), 24).machine.swap_free_bytes == 0
+    gpu = with_card(machine(), card_of("4090")).machine.gpus[0]
+    assert (gpu.total_bytes, gpu.compute_capability) == (24564 << 20, "8.9")
+    assert with_card(machine(), card_of("24")).machine.gpus[0].compute_capability == "8.6"
+    for stage in STAGES:
+        plans = [planned(stage, known("llama-3.2-3b", "48", margin=margin)) for margin in (1.0, 1.1)]
+        assert peak(plans[1]) == math.ceil(1.1 * peak(plans[0])), stage
+    held = [margin_of(known("qwen3-8b", card).machine, builds) for card, builds in (
+        ("24", frozenset[str]()), ("24", frozenset({TRAINING})), (-24, frozenset[str]()),
+    )]  # fmt: skip
+    assert held == [1.1, 1.0, 1.0], "RAM is what a processor's training takes: the kernel's own figure was measured"
 
 
 def test_little_ram_brings_4_bits_without_a_card() -> None:

@@ -37,8 +37,9 @@ def machine(ram_gib: float = 64) -> Machine:
 
 
 def facts(card_gib: float, ram_gib: float = 64) -> Facts:
-    """Of a machine with a card, or without any (0)."""
-    return with_card(machine(ram_gib), card_gib) if card_gib else Facts(Path(), machine(ram_gib), "", "vllm")
+    """Of a machine with a card that was measured, or without any (0)."""
+    here = with_card(machine(ram_gib), card_gib) if card_gib else None
+    return replace(here, margin=1.0) if here else Facts(Path(), machine(ram_gib), "", "vllm")
 
 
 def on_card(name: str, card_gib: float, ram_gib: float = 64) -> Fits:

@@ -30,7 +30,7 @@ def planned(facts: Facts, **fields: Any) -> Plan:
 
 
 def cards(count: int, gib: float) -> Facts:
-    return with_card(machine(), Card("a card", gib, count=count))
+    return replace(with_card(machine(), Card("a card", gib, count=count)), margin=1.0)
 
 
 def ample(cards: int) -> bool:
