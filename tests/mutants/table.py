@@ -80,6 +80,10 @@ _KEY_FILE = "tests/trust/test_ports.py::test_a_key_that_others_can_read_is_refus
 _CONFINED = "tests/memory/test_confined.py::"
 _UNREAD = "tests/agent/words/test_unread.py::"
 _ELSEWHERE = "tests/tools/pipeline/test_another_machine.py::"
+_CLAIM = (
+    "tests/tools/machine/test_gpus.py::"
+    "test_a_server_takes_what_is_free_and_beside_a_neighbour_what_it_is_priced_at_which_vllm_measures_if_it_can"
+)
 _HELD = "tests/tools/pipeline/test_run_step.py::"
 _HUB, _UNTOLD = "tests/trust/test_hub.py::", "tests/tools/training/test_no_trackers.py::"
 _LOGIN = f"{_HUB}test_a_login_is_sent_as_it_lies_there_and_renewed_by_nobody"
@@ -1104,6 +1108,18 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_HELD}test_a_step_whose_memory_others_hold_is_priced_with_a_note_and_says_so_before_it_starts"),
         ("*held_notes(plan.estimate, machine if plan.on else _as_found(ws, declared, machine)),\n", "",
          f"{_HELD}test_a_step_whose_memory_others_hold_is_priced_with_a_note_and_says_so_before_it_starts"),
+    )),
+    *rows(PRICES, "tools/serving/budget.py", (
+        ("(has_it or wanted + GPU_MARGIN_BYTES <= free)", "has_it", _CLAIM),
+        ("(has_it or wanted + GPU_MARGIN_BYTES <= free)", "True", _CLAIM),
+    )),
+    *rows(PRICES, "tools/pipeline/planning_facts.py", (
+        ("UNMEASURED if machine.gpus and TRAINING not in builds else 1.0", "1.0",
+         f"{_DECISIONS}test_a_named_card_is_one_that_nobody_measured_and_every_price_of_training_has_its_margin"),
+    )),
+    *rows(PRICES, "tools/pipeline/fits.py", (
+        ("here=False, margin=UNMEASURED)", "here=False)",
+         f"{_DECISIONS}test_a_named_card_is_one_that_nobody_measured_and_every_price_of_training_has_its_margin"),
     )),
     *rows(PRICES, "tools/machine/memory_left.py", (
         ("[default, *(allowed for allowed, _ in _limits(proc, groups))]", "[default]",

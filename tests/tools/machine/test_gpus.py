@@ -410,12 +410,14 @@ def test_a_server_of_a_mixture_that_is_measured_at_4_bits_takes_adapters_of_atte
     [
         (23.6, True, ("--gpu-memory-utilization=0.92",)),
         (22.5, True, ("--gpu-memory-utilization=0.906",)),
-        (23.6, False, PRICED),  # the driver is there, or the server is to stay
-        (21.9, True, PRICED),  # somebody else works on it
+        (23.6, False, ("--gpu-memory-utilization=0.5",)),  # the driver is there, or the server is to stay
+        (21.9, True, ("--gpu-memory-utilization=0.5",)),  # somebody else works on it
+        (13.0, True, ("--gpu-memory-utilization=0.5",)),
+        (12.9, True, PRICED),
         (11.0, True, PRICED),
     ],
 )
-def test_a_server_takes_what_is_free_where_nobody_else_is_and_its_least_cache_beside_a_neighbour(
+def test_a_server_takes_what_is_free_and_beside_a_neighbour_what_it_is_priced_at_which_vllm_measures_if_it_can(
     free: float, alone: bool, told: tuple[str, ...]
 ) -> None:
     taken = claim(SPEC, [gpu(0, free=free)], alone=alone)
