@@ -1113,6 +1113,19 @@ MUTANTS: tuple[Mutant, ...] = (
         ("(has_it or wanted + GPU_MARGIN_BYTES <= free)", "has_it", _CLAIM),
         ("(has_it or wanted + GPU_MARGIN_BYTES <= free)", "True", _CLAIM),
     )),
+    *rows(PRICES, "tools/training/preflight_job.py", (
+        ("key=lambda one: -one[0])", "key=lambda one: one[0])",
+         "tests/tools/training/test_preflight_job.py::"
+         "test_the_longest_rows_of_each_origin_are_tried_in_parts_as_large_as_trainings"),
+        ('self.job.inputs["dataset"].count("tokens_per_row", 0)', "0",
+         "tests/tools/training/test_preflight_job.py::"
+         "test_the_longest_rows_of_each_origin_are_tried_in_parts_as_large_as_trainings"),
+    )),
+    *rows(PRICES, "tools/training/lora_settings.py", (
+        ('("cards", "micro_batch", "activation_checkpointing", "usual_row_tokens")', '("cards", "usual_row_tokens")',
+         "tests/tools/training/test_cards_of_training.py::"
+         "test_however_a_step_is_computed_a_training_goes_on_from_its_checkpoint"),
+    )),
     *rows(PRICES, "tools/pipeline/planning_facts.py", (
         ("UNMEASURED if machine.gpus and TRAINING not in builds else 1.0", "1.0",
          f"{_DECISIONS}test_a_named_card_is_one_that_nobody_measured_and_every_price_of_training_has_its_margin"),

@@ -122,10 +122,11 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
 def _seconds(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact) -> Seconds:
     """Two optimiser steps in a child, which imports anew, a server unless one waits, and as many answers as there are
     rows, twice."""
+    longest = dataset.count("longest_row_tokens", dataset.count("tokens_per_row"))  # those that it takes
     trained = training_seconds(
         base.config,
         facts.training_rates,
-        tokens=2.0 * request.step_rows * dataset.count("tokens_per_row"),
+        tokens=2.0 * request.step_rows * min(request.max_seq_len_tokens, longest),
         micro_steps=2 * math.ceil(request.step_rows / request.rows_at_once),
         on_card=facts.trains_on_gpu,
         checkpointing=request.activation_checkpointing == "on",

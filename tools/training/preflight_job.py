@@ -95,6 +95,7 @@ class _Links:
                 f"the answers of {len(empty)} of {len(tokens)} rows hold nothing but their stop token (the first: row "
                 f"{empty[0]}); drop those rows, or write their answers"
             )
+        self.rows = longest_first(self.rows, [len(row.input_ids) for row in tokens])
         stop = self.tokenizer.convert_ids_to_tokens(turn_end(self.tokenizer))
         return f"{len(tokens)} rows, {fewest} trainable tokens and more in each, {stop} inside every loss mask"
 
@@ -135,7 +136,7 @@ class _Links:
 
     @property
     def few(self) -> list[TrainingRow]:
-        """As many rows as were asked for, every origin in turn, one of the behaviour's own in any case."""
+        """As many rows as were asked for, the longest of every origin in turn, one of the behaviour's own always."""
         by_origin: dict[str, list[TrainingRow]] = {}
         for row in self.rows:
             by_origin.setdefault(row.origin, []).append(row)
@@ -154,6 +155,7 @@ class _Links:
             batch_size=asked.step_rows,
             micro_batch=asked.rows_at_once,
             max_seq_len_tokens=asked.max_seq_len_tokens,
+            usual_row_tokens=self.job.inputs["dataset"].count("tokens_per_row", 0),
             precision=asked.precision,
             load_in_4bit=bool(asked.load_in_4bit),
             activation_checkpointing=asked.activation_checkpointing,
@@ -221,6 +223,11 @@ class _Links:
     def close(self) -> None:
         """Throw the tries away."""
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def longest_first(rows: Sequence[TrainingRow], tokens: Sequence[int]) -> list[TrainingRow]:
+    """Rows of so many tokens each: what fits them fits all others."""
+    return [row for _, row in sorted(zip(tokens, rows, strict=True), key=lambda one: -one[0])]
 
 
 def _in_words(rows: Sequence[TrainingRow]) -> str:

@@ -188,8 +188,9 @@ class _Session:
     def _micro_batch_tokens(self) -> int:
         """What the plan's price counts on; no row may be longer."""
         longest = max(len(row.input_ids) for row in (*self.rows, *chain(*self.variants.values())))
-        rows, allowed = self.settings.rows_at_once, self.settings.max_seq_len_tokens
-        return max(longest, tokens_at_once(rows, self._tokens_per_row(), allowed, on_cpu=computes_on_cpu()))
+        settings, usual = self.settings, self.settings.usual_row_tokens or self._tokens_per_row()
+        allowed = settings.max_seq_len_tokens
+        return max(longest, tokens_at_once(settings.rows_at_once, usual, allowed, on_cpu=computes_on_cpu()))
 
     def _tokens_per_row(self) -> float:
         return sum(len(row.input_ids) for row in self.seen) / len(self.seen)

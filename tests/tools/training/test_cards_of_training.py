@@ -113,10 +113,17 @@ def test_accelerate_starts_a_process_a_card_of_this_machine_and_the_cores_are_sh
     assert "--num_cpu_threads_per_process=1" in launch_arguments(4, 2, [])
 
 
-def test_several_cards_go_on_from_what_one_has_learned(tmp_path: Any) -> None:
-    """They compute the same step, so a checkpoint is of both."""
+@table(
+    ("other", "goes_on"),
+    [({"cards": 2}, True), ({"micro_batch": 2}, True), ({"activation_checkpointing": "on"}, True),
+     ({"usual_row_tokens": 90}, True), ({"batch_size": 4}, False), ({"load_in_4bit": True}, False)],
+)  # fmt: skip
+def test_however_a_step_is_computed_a_training_goes_on_from_its_checkpoint(
+    tmp_path: Any, other: dict[str, Any], goes_on: bool
+) -> None:
+    """Several cards, and parts of any size, compute the same step, so a checkpoint is of both."""
     from tunesmith.tools.training.lora_settings import fingerprint
 
     (tmp_path / "rows.jsonl").write_text("{}")
-    one, two = (fingerprint(tmp_path, tmp_path / "rows.jsonl", LoraSettings(cards=cards)) for cards in (1, 2))
-    assert one == two
+    one, two = (fingerprint(tmp_path, tmp_path / "rows.jsonl", of) for of in (LoraSettings(), LoraSettings(**other)))
+    assert (one == two) == goes_on
