@@ -1121,14 +1121,29 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/training/test_preflight_job.py::"
          "test_the_longest_rows_of_each_origin_are_tried_in_parts_as_large_as_trainings"),
     )),
+    *rows(PRICES, "tools/training/train_job.py", (
+        ("            if settings.rows_at_once == 1:\n", "            if True:\n",
+         "tests/tools/training/test_cards_of_training.py::"
+         "test_where_memory_runs_out_fewer_rows_are_tried_at_once_down_to_one"),
+        ("            fewer = largest_part(settings.rows_at_once)\n", "            fewer = 1\n",
+         "tests/tools/training/test_cards_of_training.py::"
+         "test_where_memory_runs_out_fewer_rows_are_tried_at_once_down_to_one"),
+    )),
+    *rows(PRICES, "tools/training/train.py", (
+        ("            *_smaller_parts(request, facts, base, dataset, steps),\n", "",
+         "tests/tools/training/test_cards_of_training.py::"
+         "test_a_plan_says_what_is_done_where_memory_runs_out_and_how_long_it_takes_at_most"),
+    )),
     *rows(PRICES, "tools/training/lora_settings.py", (
         ('("cards", "micro_batch", "activation_checkpointing", "usual_row_tokens")', '("cards", "usual_row_tokens")',
          "tests/tools/training/test_cards_of_training.py::"
          "test_however_a_step_is_computed_a_training_goes_on_from_its_checkpoint"),
     )),
     *rows(PRICES, "tools/pipeline/planning_facts.py", (
-        ("UNMEASURED if machine.gpus and TRAINING not in builds else 1.0", "1.0",
-         f"{_DECISIONS}test_a_named_card_is_one_that_nobody_measured_and_every_price_of_training_has_its_margin"),
+        ("_MOST_MARGIN) if newest else UNMEASURED", "_MOST_MARGIN) if newest else 1.0",
+         f"{_DECISIONS}test_the_margin_is_what_the_newest_measured_training_of_this_machine_took"),
+        ('json.loads(row["seen"]).get("machine") == machine.fingerprint', "True",
+         f"{_DECISIONS}test_the_margin_is_what_the_newest_measured_training_of_this_machine_took"),
     )),
     *rows(PRICES, "tools/pipeline/fits.py", (
         ("here=False, margin=UNMEASURED)", "here=False)",

@@ -101,7 +101,7 @@ def facts_for(ws: Workspace, request: object, facts: Facts) -> Facts:
         cpu_builds=there.cpu_builds,
         past=past_steps(ws.store, there.machine),
         measured=there.rates,
-        margin=margin_of(there.machine, there.cpu_builds),
+        margin=margin_of(ws.store, there.machine, there.cpu_builds),
         served=frozenset(),
         there=str(there),
         notes=there.notes,

@@ -73,6 +73,9 @@ class PreflightResult(Result):
 
     artifact: str
     checks: list[Check]
+    peak_vram_bytes: int = 0
+    """Of its two steps, as of a training."""
+    expected_vram_bytes: int = 0
 
 
 def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:

@@ -59,7 +59,10 @@ def run(job: Job[PreflightRequest]) -> PreflightResult:
     artifact = job.publish("preflight", job.write_json("checks.json", [check.model_dump() for check in checks]))
     if broken := [check for check in checks if not check.passed]:
         raise StepFailed(f"{len(broken)} of {len(checks)} links broke; {broken[0].name}: {broken[0].evidence}")
-    return PreflightResult(artifact=artifact.id, checks=checks)
+    expected = training_bytes(job.request, base, dataset, on_cpu=False) if links.peak_vram_bytes else 0
+    return PreflightResult(
+        artifact=artifact.id, checks=checks, peak_vram_bytes=links.peak_vram_bytes, expected_vram_bytes=expected
+    )
 
 
 class _Links:
@@ -70,6 +73,7 @@ class _Links:
         self.rows = [row for name in ("train.jsonl", "valid.jsonl") for row in _rows(dataset / name)]
         self.at_once = context_settings_at_work(job).thinking == "off"
         """Whether the run's models are told to answer without a thought."""
+        self.peak_vram_bytes = 0
         self.scratch = job.dir / "scratch"
         self.scratch.mkdir(exist_ok=True)
 
@@ -121,6 +125,7 @@ class _Links:
             log=self.job.log,
         )
         trained = train_apart(asked)
+        self.peak_vram_bytes = trained.peak_vram_bytes
         if not learned or min(learned) <= 0:
             raise StepFailed(
                 f"the behaviour's own rows cost nothing (losses {learned} of {_in_words(self.few)}): there is nothing "

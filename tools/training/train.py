@@ -11,6 +11,7 @@ from pydantic import Field
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.auto import OPEN, AutoFloat, AutoInt, AutoWeight, is_open
 from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.format import duration
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Plan, Result, Stage, expected, pinned
 from tunesmith.tools.data.undecided import ALL_CHECKED, Unverified, UnverifiedRows, unverified_of
@@ -93,6 +94,12 @@ class TrainResult(Result):
     """KL to the base on rehearsal rows that were not trained on: 0 is the base itself."""
     best_step: int = 0
     """The step whose weights the adapter has: the last two figures are of it."""
+    peak_vram_bytes: int = 0
+    """Most that a card held of it, with what CUDA takes; 0 on a processor."""
+    expected_vram_bytes: int = 0
+    """What arithmetic says of that, without any margin; 0: it does not compare."""
+    fallback: str = ""
+    """How memory that ran out was answered; empty: it did not."""
     choice: str = ""
     """Why that step, in words; empty where no row was there to choose by."""
     trainable_parameters: int
@@ -137,6 +144,7 @@ def plan(request: TrainRequest, facts: Facts, context: Unverified | None = None)
             f"{steps} optimiser steps of {request.batch_size} rows over the frozen {bits} base, learning rate "
             f"{request.learning_rate:g}",
             *shared_steps(cards, request.batch_size, on_card=on_gpu),
+            *_smaller_parts(request, facts, base, dataset, steps),
             *rehearsal_lines(dataset, request.batch_size),
             Selection(request.max_kl, request.patience).rule(request.save_steps),
         ),
@@ -170,7 +178,19 @@ def _seconds(request: TrainRequest, facts: Facts, base: Artifact, dataset: Artif
         load_in_4bit=bool(request.load_in_4bit),
         precision=request.precision,
     )
-    return trained + Seconds(LAB_START_S if request.cards > 1 else 0.0)
+    return trained + Seconds(LAB_START_S if request.cards > 1 or facts.trains_on_gpu else 0.0)
+
+
+def _smaller_parts(
+    request: TrainRequest, facts: Facts, base: Artifact, dataset: Artifact, steps: int
+) -> tuple[str, ...]:
+    """What is done where memory runs out, and how much longer that takes at most."""
+    if (request.micro_batch or request.batch_size // request.cards) == 1:
+        return ()
+    one = request.model_copy(update={"micro_batch": 1})
+    least, most = (_seconds(way, facts, base, dataset, steps).total for way in (request, one))
+    line = "where memory runs out, go on from the newest checkpoint with fewer rows at once, 1 at the least"
+    return (f"{line}: up to {duration(max(0.0, most - least))} longer",)
 
 
 def settled(

@@ -14,7 +14,8 @@ import pytest
 from tests.fixtures.tables import table
 from tests.gpu_rehearsal.tables import machine, model_of
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.core.machine import whole_bytes
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.machine import Machine, whole_bytes
 from tunesmith.tools.core.stage import GIB, TRAINING, Facts, Plan, expected
 from tunesmith.tools.machine.cards import card_of
 from tunesmith.tools.models.fitting import ANOTHER_BASE
@@ -258,7 +259,7 @@ def test_a_card_that_nobody_measured_keeps_a_margin() -> None:
     assert peak(careful) <= there and thrift(careful) > thrift(sure)
 
 
-def test_a_named_card_is_one_that_nobody_measured_and_every_price_of_training_has_its_margin() -> None:
+def test_a_named_card_is_one_that_nobody_measured_and_every_price_of_training_has_its_margin(tmp_path: Path) -> None:
     assert with_card(machine(), 24).margin == 1.1 and with_card(machine(), 24).machine.swap_free_bytes == 0
     gpu = with_card(machine(), card_of("4090")).machine.gpus[0]
     assert (gpu.total_bytes, gpu.compute_capability) == (24564 << 20, "8.9")
@@ -266,10 +267,33 @@ def test_a_named_card_is_one_that_nobody_measured_and_every_price_of_training_ha
     for stage in STAGES:
         plans = [planned(stage, known("llama-3.2-3b", "48", margin=margin)) for margin in (1.0, 1.1)]
         assert peak(plans[1]) == math.ceil(1.1 * peak(plans[0])), stage
-    held = [margin_of(known("qwen3-8b", card).machine, builds) for card, builds in (
+    nothing = Store(tmp_path)
+    held = [margin_of(nothing, known("qwen3-8b", card).machine, builds) for card, builds in (
         ("24", frozenset[str]()), ("24", frozenset({TRAINING})), (-24, frozenset[str]()),
     )]  # fmt: skip
     assert held == [1.1, 1.0, 1.0], "RAM is what a processor's training takes: the kernel's own figure was measured"
+
+
+def test_the_margin_is_what_the_newest_measured_training_of_this_machine_took(tmp_path: Path) -> None:
+    store, mine = Store(tmp_path), known("qwen3-8b", "24").machine
+    run = store.new_run("r")
+
+    def took(peak: int, expected: int, machine: Machine = mine, error: str = "") -> float:
+        step = store.propose(run, "train", plan_hash="0")
+        store.decide(step, "yes", by="test", reason="", price={})
+        store.claim(step, needs_approval=True, pid=1, pid_started=1.0, boot_id="b")
+        result: dict[str, object] = {"peak_vram_bytes": peak, "expected_vram_bytes": expected}
+        if error:
+            store.fail(step, error)
+        else:
+            store.finish(step, result)
+            store.event("step.done", run=run, step=step, machine=machine.fingerprint)
+        return round(margin_of(store, mine, frozenset()), 3)
+
+    assert margin_of(store, mine, frozenset()) == 1.1, "nothing was measured"
+    assert [took(peak, 100) for peak in (105, 90, 250, 120)] == [1.05, 1.0, 1.3, 1.2]
+    assert took(103, 0) == took(0, 103) == took(101, 100, error="it broke") == 1.2, "these tell nothing"
+    assert took(101, 100, known("qwen3-8b", "4090").machine) == 1.2, "another card's"
 
 
 def test_little_ram_brings_4_bits_without_a_card() -> None:

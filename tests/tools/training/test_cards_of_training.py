@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from tunesmith.tools.training.choices import choose_cards
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.rank_job import launch_arguments
 from tunesmith.tools.training.train import TrainRequest, plan
+from tunesmith.tools.training.trained import OutOfMemory, ToTrain, Trained
 
 
 def planned(facts: Facts, **fields: Any) -> Plan:
@@ -111,6 +113,37 @@ def test_accelerate_starts_a_process_a_card_of_this_machine_and_the_cores_are_sh
     assert {"--multi_gpu", "--num_processes=2", "--num_machines=1", "--num_cpu_threads_per_process=4"} <= set(argv)
     assert argv[-4:] == ["--module", "tunesmith.tools.training.rank_job", "1", "asked.json"]
     assert "--num_cpu_threads_per_process=1" in launch_arguments(4, 2, [])
+
+
+@table(
+    ("first", "fits", "tried"),
+    [(8, 8, [8]), (8, 2, [8, 4, 2]), (6, 1, [6, 3, 1]), (8, 0, [8, 4, 2, 1]), (1, 0, [1])],
+)  # fmt: skip
+def test_where_memory_runs_out_fewer_rows_are_tried_at_once_down_to_one(
+    tmp_path: Any, first: int, fits: int, tried: list[int]
+) -> None:
+    from tunesmith.tools.training.train_job import in_smaller_parts
+
+    seen: list[int] = []
+
+    def train(asked: ToTrain) -> Trained:
+        seen.append(asked.settings.rows_at_once)
+        if seen[-1] > fits:
+            raise OutOfMemory("out of memory")
+        return Trained(1, 1.0, 1.0, None, None, 1, 1, 1.0)
+
+    settings = LoraSettings(batch_size=first)
+    asked = ToTrain(tmp_path, tmp_path, tmp_path, settings, checkpoints_dir=tmp_path)
+    with nullcontext() if fits else pytest.raises(OutOfMemory):
+        assert bool(in_smaller_parts(asked, train).fallback) == (first > fits)
+    assert seen == tried
+
+
+def test_a_plan_says_what_is_done_where_memory_runs_out_and_how_long_it_takes_at_most() -> None:
+    facts = cards(1, 80)
+    [line] = [line for line in planned(facts).steps if "memory runs out" in line]
+    assert "1 at the least: up to" in line and line.endswith("longer")
+    assert not any("memory runs out" in line for line in planned(facts, micro_batch=1).steps)
 
 
 @table(

@@ -120,7 +120,7 @@ def test_the_longest_rows_of_each_origin_are_tried_in_parts_as_large_as_training
     tried = links(job)
     tried.rows_train()
     words = [str(one.prompt[0]["content"]).count("th") for one in tried.few]
-    assert [one.origin for one in tried.few] == ["writer", "near_miss", "writer"] and sorted(words) == [5, 7, 10], words
+    assert [one.origin for one in tried.few] == ["writer", "near_miss", "writer"] and words == [9, 7, 4], words
     assert tried._settings().usual_row_tokens == 50, "as the data set has them, not as these few do"
 
 
