@@ -42,8 +42,8 @@ def listed_view(bases: Sequence[tuple[KnownBase, Fits]], card: Card | None) -> R
 def where(machine: Machine, card: Card | None, *, here: bool) -> Iterator[RenderableType]:
     """The memory that there is, on this machine or another."""
     each = " on each" if len(machine.gpus) > 1 else ""
-    vram = f"{size(machine.vram_free_bytes)} VRAM{each} and " if machine.gpus else ""
-    memory = f"{vram}{size(machine.memory_free_bytes)} RAM"
+    vram = f"{size(machine.vram_room_on(1))} VRAM{each} and " if machine.gpus else ""
+    memory = f"{vram}{size(machine.memory_room_bytes)} RAM"
     unknown = "" if here else "; the disk of that machine is not known"
     name = card.name if card else "this machine" if here else "a machine without a card"
     yield render.plain(f"{name}: {memory}{unknown}")

@@ -49,10 +49,10 @@ def _step(fields: dict[str, object], price: Forecast) -> dict[str, object]:
         "disk_bytes": needs.disk_bytes if needs else None,
         "lacks": [_lack(one) for one in price.lacks if isinstance(one, Lack)],
         "refusals": [str(one) for one in price.lacks],
+        "held": list(price.held),
     }
 
 
 def _lack(one: Lack) -> dict[str, object]:
-    """`lasting`: nothing that other programs let go of is enough."""
     sizes = {"needed_bytes": one.needed_bytes, "free_bytes": one.free_bytes}
-    return {"what": one.what, **sizes, "try": list(one.try_), "lasting": one.lasting}
+    return {"what": one.what, **sizes, "try": list(one.try_)}

@@ -110,11 +110,11 @@ def forecast_table(name: str, steps: Sequence[Forecast], reasons: Sequence[str] 
 
 def _lacking(steps: Sequence[Forecast]) -> Iterator[Text]:
     """What does not fit, and what would do: the steps that lack the same in one line."""
-    for lack in dict.fromkeys(lack for step in steps for lack in step.lacks):
-        of = [step for step in steps if lack in step.lacks]
-        when = "does not fit" if any(step.never for step in of) else "would not fit now"
-        names = " and ".join(dict.fromkeys(step.stage for step in of))
-        yield Text(f"{when}: ", style=theme.BAD) + _line(f"{names}: {lack}")
+    said = [("does not fit", str(lack), step.stage) for step in steps for lack in step.lacks]
+    said += [("would not fit now", held, step.stage) for step in steps for held in step.held]
+    for when, why in dict.fromkeys(one[:2] for one in said):
+        names = " and ".join(dict.fromkeys(one[2] for one in said if one[:2] == (when, why)))
+        yield Text(f"{when}: ", style=theme.BAD) + _line(f"{names}: {why}")
 
 
 def _places(steps: Sequence[Forecast]) -> list[str]:

@@ -12,7 +12,7 @@ from tunesmith.agent.driver.history import Window
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import size
-from tunesmith.tools.core.machine import Gpu, chosen_gpu
+from tunesmith.tools.core.machine import Gpu, chosen_gpu, usable_bytes
 from tunesmith.tools.core.stage import GIB, PlanQuestion
 from tunesmith.tools.machine.cards import Card
 from tunesmith.tools.models.bundled import BUNDLED
@@ -110,7 +110,7 @@ def proposed(ws: Workspace) -> Proposed | None:
         return None
     work = _work(ws.store)
     for driver in reversed(known_drivers()):
-        left = Card(card.name, (card.total_bytes - driver.vram_bytes) / GIB)
+        left = Card(card.name, (usable_bytes(card.total_bytes) - driver.vram_bytes) / GIB)
         tasks = fits(work, with_card(here.machine, left)).of("train") if left.free_gib > 0 else []
         if task := next((task for task in tasks if task.fits and task.vram_bytes), None):
             return Proposed(driver, card, work.name, task.vram_bytes)

@@ -215,10 +215,10 @@ def takes_now(deps: TurnDeps, plan: PipelinePlan) -> str:
 
 def _memory(prices: Sequence[Forecast]) -> str:
     """Whether every step finds the memory and the disk that it needs, by the largest and by what is free now."""
-    lacking = [f"{price.stage}: {lack}" for price in prices for lack in price.lacks]
-    if lacking:
-        never = "It cannot be carried out on this machine" if any(price.never for price in prices) else ""
-        return f"{never or 'As this machine is now it does not fit'}: {'; '.join(lacking)}."
+    if lacking := [f"{price.stage}: {lack}" for price in prices for lack in price.lacks]:
+        return f"It cannot be carried out on this machine: {'; '.join(lacking)}."
+    if held := [f"{price.stage}: {held}" for price in prices for held in price.held]:
+        return f"As this machine is now it does not fit: {'; '.join(held)}."
     peak = max((price.estimate.peak_ram_bytes for price in prices if price.estimate), default=0)
     return f"Its largest step needs about {size(peak)} of memory; {size(memory_left_bytes())} are left now."
 

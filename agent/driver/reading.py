@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.tools.core.estimate import estimate, lacks_memory, room
+from tunesmith.tools.core.estimate import estimate, held_now
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.description import slug
 from tunesmith.tools.data.proposal import Proposal
@@ -195,7 +195,7 @@ def price(driver: Driver, settings: Settings, ws: Workspace) -> Plan:
         request={},
         estimate=cost,
         writes=("an event in the records, no step; the server ends once your words are read",),
-        refusals=room(cost, facts, remedy="a smaller [driver] model") if lacks_memory(cost, machine) else (),
+        refusals=held_now(cost, machine, remedy="a smaller [driver] model"),
         free_ram_bytes=machine.memory_free_bytes,
         free_vram_bytes=machine.vram_free_bytes,
         free_disk_bytes=machine.disk_free_bytes,

@@ -50,7 +50,7 @@ class FitsQuery(Query):
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The memory that there is: in all, and free now."""
+    """The memory that a plan may count on, and what of it is free now."""
 
     memory: str
     """RAM or VRAM."""
@@ -171,12 +171,11 @@ def _model(query: FitsQuery, context: Context) -> NamedModel | None:
 def _rooms(query: FitsQuery, facts: Facts) -> dict[str, Room]:
     machine, here = facts.machine, not (query.card or query.ram_gib)
     where = "this machine" if here or machine.gpus else f"a machine of {query.ram_gib:g} GB"
-    ram = machine.ram_total_bytes + machine.swap_free_bytes
-    rooms = {"RAM": Room("RAM", where, ram, machine.memory_free_bytes, here)}
+    rooms = {"RAM": Room("RAM", where, machine.memory_room_bytes, machine.memory_free_bytes, here)}
     card = chosen_gpu(machine.gpus)
     if card and (facts.trains_on_gpu or facts.serves_on_gpu):
         name = f"the {card.name}" if here else card.name
-        rooms["VRAM"] = Room("VRAM", name, card.total_bytes, card.free_bytes, here)
+        rooms["VRAM"] = Room("VRAM", name, machine.vram_room_on(1), card.free_bytes, here)
     return rooms
 
 

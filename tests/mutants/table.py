@@ -82,6 +82,11 @@ _KEY_FILE = "tests/trust/test_ports.py::test_a_key_that_others_can_read_is_refus
 _CONFINED = "tests/memory/test_confined.py::"
 _UNREAD = "tests/agent/words/test_unread.py::"
 _ELSEWHERE = "tests/tools/pipeline/test_another_machine.py::"
+_CLAIM = (
+    "tests/tools/machine/test_gpus.py::"
+    "test_a_server_takes_what_is_free_and_beside_a_neighbour_what_it_is_priced_at_which_vllm_measures_if_it_can"
+)
+_HELD = "tests/tools/pipeline/test_run_step.py::"
 _HUB, _UNTOLD = "tests/trust/test_hub.py::", "tests/tools/training/test_no_trackers.py::"
 _LOGIN = f"{_HUB}test_a_login_is_sent_as_it_lies_there_and_renewed_by_nobody"
 _ASKED = "tests/docs/test_what_leaves.py::test_the_hub_is_asked_what_the_page_names_and_nothing_else"
@@ -1101,13 +1106,14 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/memory/test_digests.py::test_what_was_changed_when_it_was_hashed_or_later_is_not_remembered"),
     )),
     *rows(PRICES, "tools/core/estimate.py", (
-        ("lasting=needed > most", "lasting=needed > free",
-         "tests/tools/core/test_room.py::test_what_others_hold_now_is_not_what_the_machine_never_has"),
-        ("[way for way in ways if way != OTHERS] or [_LESS]", "ways",
-         "tests/tools/core/test_room.py::test_stopping_others_is_advised_only_where_it_helps"),
+        ("_lacking(price, machine.memory_room_bytes, machine.vram_room_on(price.cards), ways, _ROOM)",
+         "_lacking(price, machine.memory_free_bytes, machine.vram_free_on(price.cards), ways, _ROOM)",
+         "tests/tools/core/test_room.py::test_a_plan_is_refused_by_what_there_is_and_warns_of_what_others_hold_now"),
+        ("held = () if lacks_memory(price, machine) else held_now(price, machine)", "held = held_now(price, machine)",
+         "tests/tools/core/test_room.py::test_a_plan_is_refused_by_what_there_is_and_warns_of_what_others_hold_now"),
     )),
     *rows(PRICES, "tools/pipeline/forecast.py", (
-        ("if isinstance(lack, Lack) and lack.lasting)", "if isinstance(lack, Lack))",
+        ("held = held_notes(plan.estimate, found) if facts.here else ()", "held = ()",
          "tests/tools/pipeline/test_stage_life.py::"
          "test_a_step_that_cannot_fit_is_refused_before_any_step_and_what_is_held_now_is_not"),
         ("    if why_not:\n        raise BadInput(why_not)\n", "",
@@ -1158,6 +1164,56 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(PRICES, "tools/models/memory_math.py", (
         ("return shape.heads % cards == 0 and shared_heads and", "return shared_heads and",
          "tests/tools/serving/test_several_cards.py::test_vllm_splits_whole_heads_whole_groups_and_copies_of_key_value_heads"),
+    )),
+    *rows(PRICES, "tools/pipeline/run_step.py", (
+        ("    if held := held_now(plan.estimate, machine):\n", "    if False:\n",
+         f"{_HELD}test_a_step_whose_memory_others_hold_is_priced_with_a_note_and_says_so_before_it_starts"),
+        ("*held_notes(plan.estimate, machine if plan.on else _as_found(ws, declared, machine)),\n", "",
+         f"{_HELD}test_a_step_whose_memory_others_hold_is_priced_with_a_note_and_says_so_before_it_starts"),
+    )),
+    *rows(PRICES, "tools/serving/budget.py", (
+        ("(has_it or wanted + GPU_MARGIN_BYTES <= free)", "has_it", _CLAIM),
+        ("(has_it or wanted + GPU_MARGIN_BYTES <= free)", "True", _CLAIM),
+    )),
+    *rows(PRICES, "tools/training/preflight_job.py", (
+        ("key=lambda one: -one[0])", "key=lambda one: one[0])",
+         "tests/tools/training/test_preflight_job.py::"
+         "test_the_longest_rows_of_each_origin_are_tried_in_parts_as_large_as_trainings"),
+        ('self.job.inputs["dataset"].count("tokens_per_row", 0)', "0",
+         "tests/tools/training/test_preflight_job.py::"
+         "test_the_longest_rows_of_each_origin_are_tried_in_parts_as_large_as_trainings"),
+    )),
+    *rows(PRICES, "tools/training/train_job.py", (
+        ("            if settings.rows_at_once == 1:\n", "            if True:\n",
+         "tests/tools/training/test_cards_of_training.py::"
+         "test_where_memory_runs_out_fewer_rows_are_tried_at_once_down_to_one"),
+        ("            fewer = largest_part(settings.rows_at_once)\n", "            fewer = 1\n",
+         "tests/tools/training/test_cards_of_training.py::"
+         "test_where_memory_runs_out_fewer_rows_are_tried_at_once_down_to_one"),
+    )),
+    *rows(PRICES, "tools/training/train.py", (
+        ("            *_smaller_parts(request, facts, base, dataset, steps),\n", "",
+         "tests/tools/training/test_cards_of_training.py::"
+         "test_a_plan_says_what_is_done_where_memory_runs_out_and_how_long_it_takes_at_most"),
+    )),
+    *rows(PRICES, "tools/training/lora_settings.py", (
+        ('("cards", "micro_batch", "activation_checkpointing", "usual_row_tokens")', '("cards", "usual_row_tokens")',
+         "tests/tools/training/test_cards_of_training.py::"
+         "test_however_a_step_is_computed_a_training_goes_on_from_its_checkpoint"),
+    )),
+    *rows(PRICES, "tools/pipeline/planning_facts.py", (
+        ("_MOST_MARGIN) if newest else UNMEASURED", "_MOST_MARGIN) if newest else 1.0",
+         f"{_DECISIONS}test_the_margin_is_what_the_newest_measured_training_of_this_machine_took"),
+        ('json.loads(row["seen"]).get("machine") == machine.fingerprint', "True",
+         f"{_DECISIONS}test_the_margin_is_what_the_newest_measured_training_of_this_machine_took"),
+    )),
+    *rows(PRICES, "tools/pipeline/fits.py", (
+        ("here=False, margin=UNMEASURED)", "here=False)",
+         f"{_DECISIONS}test_a_named_card_is_one_that_nobody_measured_and_every_price_of_training_has_its_margin"),
+    )),
+    *rows(PRICES, "tools/machine/memory_left.py", (
+        ("[default, *(allowed for allowed, _ in _limits(proc, groups))]", "[default]",
+         "tests/tools/machine/test_memory_left.py::test_the_tightest_limit_on_the_way_to_the_root_counts_and_cached_files_do_not"),
     )),
     *rows(PRICES, "tools/core/machine.py", (
         ("return chosen[-1].free_bytes if len(chosen) == cards else 0",
@@ -1514,10 +1570,8 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_DEPLOYING}test_the_scheme_is_the_one_that_the_serving_card_multiplies_and_holds"),
         ("    if needed > free:\n", "    if False:\n",
          f"{_DEPLOYING}test_the_scheme_is_the_one_that_the_serving_card_multiplies_and_holds"),
-        ("math.ceil(facts.margin * sum(", "math.ceil(sum(",
-         f"{_DEPLOYING}test_the_margin_decides_where_8_bits_just_fit"),
         ("    if needed > free or (", "    if (",
-         f"{_DEPLOYING}test_the_margin_decides_where_16_bits_just_fit"),
+         f"{_DEPLOYING}test_the_adapter_is_deployed_where_a_card_holds_it_on_its_base_at_16_bits"),
         ("    if measuring.bits == FOUR:\n        return", "    if False:\n        return",
          f"{_DEPLOYING}test_the_adapter_is_deployed_where_a_card_holds_it_on_its_base_at_16_bits"),
         ("(not facts.serves_on_gpu and fewer_s < whole_s)", "False",

@@ -10,16 +10,13 @@ from tunesmith.tools.core.format import size
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.pace import Past, pace_of
 from tunesmith.tools.core.rates import Rates, Seconds
-from tunesmith.tools.core.stage import GIB, Estimate, Facts, Fitting
+from tunesmith.tools.core.stage import Estimate, Facts, Fitting
 
 _GPU = "GPU"
 _NAMED = 2
 """Steps of a run that a price names as what it rests on."""
-OTHERS = "stopping another program"
-"""A remedy for memory that others hold."""
-_OR, _LESS, _MORE_DISK = ", or ", "a smaller base", "making room, or TUNESMITH_HOME on another disk"
-_KEPT_BYTES, _KEPT_SHARE = 2 * GIB // 5, 0.01
-"""Of a memory, what a driver or a kernel keeps: the larger of both."""
+_OR, _MORE_DISK = ", or ", "making room, or TUNESMITH_HOME on another disk"
+_ROOM, _FREE = "there is room for {}", "{} free"
 STORE_BYTES = (1_000 * 4_120) + (256 << 10)
 """Of disk, whatever a step writes: the log of the store, which SQLite begins anew after 1,000 pages; the first pages of
 a new one, its shared memory, locks and manifests."""
@@ -109,9 +106,8 @@ def _basis(step: Past, past: Sequence[Past], rates: Rates | None) -> str:
 
 
 def lacks_memory(price: Estimate, machine: Machine) -> bool:
-    """Whether a step needs more memory than is free, of either kind."""
-    vram_free = machine.vram_free_on(price.cards)
-    return price.peak_ram_bytes > machine.memory_free_bytes or price.peak_vram_bytes > vram_free
+    """Whether a step needs more memory than a machine has, of either kind, however little other programs hold."""
+    return price.peak_ram_bytes > machine.memory_room_bytes or price.peak_vram_bytes > machine.vram_room_on(price.cards)
 
 
 class Lack(str):
@@ -121,47 +117,46 @@ class Lack(str):
     """RAM, VRAM (of each of its cards), or disk."""
     needed_bytes: int
     free_bytes: int
+    """Of the disk; of a memory, what there is for it: all of it in a plan, what is free now at its turn."""
     try_: tuple[str, ...]
     """What would do, best first."""
-    lasting: bool
-    """Whether it is lacking however little other programs hold; of the disk always, for nobody else makes room."""
 
     def __new__(
-        cls, what: str, needed_bytes: int, free_bytes: int, try_: Sequence[str], *, lasting: bool, named: str = ""
+        cls, what: str, needed_bytes: int, free_bytes: int, try_: Sequence[str], *, named: str = "", have: str = _ROOM
     ) -> Self:
-        """`named` is how the sentence calls it."""
-        needs = f"needs {size(needed_bytes)} of {named or what}, {size(free_bytes)} free"
+        """`named` is how the sentence calls it, `have` how it says what there is."""
+        needs = f"needs {size(needed_bytes)} of {named or what}, {have.format(size(free_bytes))}"
         lack = super().__new__(cls, f"{needs}; try {_OR.join(try_)}")
-        lack.what, lack.needed_bytes, lack.free_bytes = what, needed_bytes, free_bytes
-        lack.try_, lack.lasting = tuple(try_), lasting
+        lack.what, lack.needed_bytes, lack.free_bytes, lack.try_ = what, needed_bytes, free_bytes, tuple(try_)
         return lack
 
 
 def room(price: Estimate, facts: Facts, *, remedy: str, fitting: Sequence[Fitting] = ()) -> tuple[Lack, ...]:
-    """Refusals of a plan that does not fit into what is free.
+    """Refusals of a plan that does not fit into the machine, however little other programs hold, or onto its disk.
 
-    Where memory is lacking, `fitting` is what would fit, best first, and `remedy` what to try where nothing does; of
-    that, stopping another program only where it would help. The disk has one remedy.
+    Where memory is lacking, `fitting` is what would fit, best first, and `remedy` what to try where nothing does. The
+    disk has one remedy.
     """
-    machine, vram = facts.machine, f"VRAM on each of {price.cards} cards" if price.cards > 1 else "VRAM"
-    totals = sorted((gpu.total_bytes for gpu in machine.gpus), reverse=True)[: price.cards]
-    card = _usable(totals[-1]) if len(totals) == price.cards else 0
-    ram = _usable(machine.ram_total_bytes) + machine.swap_free_bytes
-    fits, ways = [*map(str, fitting)], remedy.split(_OR)
-    memory = (fits or ways, fits or [way for way in ways if way != OTHERS] or [_LESS])
-    lacks = (
-        # What it is, how much is needed, free now, and there at the most; what would do then, and then not.
-        ("RAM", "RAM and swap", price.peak_ram_bytes, machine.memory_free_bytes, ram, memory),
-        ("VRAM", vram, price.peak_vram_bytes, machine.vram_free_on(price.cards), card, memory),
-        ("disk", "disk", price.disk_bytes, machine.disk_free_bytes, 0, ([_MORE_DISK], [_MORE_DISK])),
-    )
-    return tuple(
-        Lack(what, needed, free, instead[needed > most], lasting=needed > most, named=named)
-        for what, named, needed, free, most, instead in lacks
-        if needed > free
-    )
+    machine, ways = facts.machine, [*map(str, fitting)] or remedy.split(_OR)
+    memory = _lacking(price, machine.memory_room_bytes, machine.vram_room_on(price.cards), ways, _ROOM)
+    disk = Lack("disk", price.disk_bytes, machine.disk_free_bytes, [_MORE_DISK], have=_FREE)
+    return (*memory, disk) if disk.needed_bytes > disk.free_bytes else memory
 
 
-def _usable(total_bytes: int) -> int:
-    """Of a memory, what programs can have once nobody else has any."""
-    return total_bytes - max(_KEPT_BYTES, int(_KEPT_SHARE * total_bytes))
+def held_now(price: Estimate, machine: Machine, *, remedy: str = "stopping another program") -> tuple[Lack, ...]:
+    """Memory that a step would not find as things are now: it refuses what starts at once, and is a note before."""
+    return _lacking(price, machine.memory_free_bytes, machine.vram_free_on(price.cards), remedy.split(_OR), _FREE)
+
+
+def held_notes(price: Estimate, machine: Machine) -> tuple[str, ...]:
+    """What a price says of memory that it counts on and that other programs hold now."""
+    held = () if lacks_memory(price, machine) else held_now(price, machine)
+    return tuple(f"other programs hold memory that this counts on: it {lack} before it starts" for lack in held)
+
+
+def _lacking(price: Estimate, ram: int, vram: int, ways: Sequence[str], have: str) -> tuple[Lack, ...]:
+    """What of its memory a step would not find where there are so many bytes of each."""
+    on_each = f"VRAM on each of {price.cards} cards" if price.cards > 1 else "VRAM"
+    kinds = (("RAM", "RAM and swap", price.peak_ram_bytes, ram), ("VRAM", on_each, price.peak_vram_bytes, vram))
+    lacks = (Lack(kind, needed, there, ways, named=named, have=have) for kind, named, needed, there in kinds)
+    return tuple(lack for lack in lacks if lack.needed_bytes > lack.free_bytes)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_KEPT_BYTES, _KEPT_SHARE = (2 << 30) // 5, 0.01
+"""Of a memory, what a driver or a kernel keeps: the larger of both."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
@@ -17,6 +20,16 @@ class Gpu:
     compute_capability: str
     driver: str
     uuid: str = ""
+
+
+def usable_bytes(total_bytes: int) -> int:
+    """Of a memory, what programs can have once nobody else has any."""
+    return max(0, total_bytes - max(_KEPT_BYTES, int(_KEPT_SHARE * total_bytes)))
+
+
+def whole_bytes(usable: int) -> int:
+    """The memory of which programs can have so much."""
+    return max(usable + _KEPT_BYTES, round(usable / (1 - _KEPT_SHARE)))
 
 
 def chosen_gpus(gpus: Sequence[Gpu], cards: int) -> tuple[Gpu, ...]:
@@ -67,6 +80,16 @@ class Machine:
     def memory_free_bytes(self) -> int:
         """Free RAM and swap."""
         return self.ram_free_bytes + self.swap_free_bytes
+
+    @property
+    def memory_room_bytes(self) -> int:
+        """RAM and swap that a plan may count on: whatever RAM other programs hold now, they may let go of."""
+        return usable_bytes(self.ram_total_bytes) + self.swap_free_bytes
+
+    def vram_room_on(self, cards: int) -> int:
+        """What a plan may count on of each of so many GPUs, the largest; 0 where there are not so many."""
+        totals = sorted((gpu.total_bytes for gpu in self.gpus), reverse=True)
+        return usable_bytes(totals[cards - 1]) if cards <= len(totals) else 0
 
     @property
     def vram_free_bytes(self) -> int:

@@ -25,6 +25,7 @@ from tunesmith.tools.core.rates import Rates, usual_card, usual_cpu
 
 GIB = 1 << 30
 CPU = "CPU"  # the processor, beside the names of GPUs
+UNMEASURED = 1.1  # the margin of a card on which no training was measured yet
 SERVING, TRAINING = "serving", "training"
 """The two environments: vLLM's own, and the lab's."""
 
@@ -209,8 +210,7 @@ class Facts:
     machine: Machine
     run: str
     vllm: str | None = None
-    vllm_from: str = ""
-    """Where the vllm program was named, or why there is none."""
+    vllm_from: str = ""  # where the vllm program was named, or why there is none
     cpu_builds: frozenset[str] = frozenset()
     """Which of SERVING and TRAINING have kernels for the CPU installed, so that they leave a GPU alone."""
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
@@ -220,10 +220,8 @@ class Facts:
     measured: Mapping[str, Rates] = field(default_factory=dict)
     """Device → what was measured of it: a GPU by its name, the processor as `CPU`."""
     there: str = ""  # the other machine that all this is of, as it is told; empty: this one
-    notes: tuple[str, ...] = ()
-    """What should be known of it beside a price."""
-    margin: float = 1.0
-    """What is reserved for a training, in times of what arithmetic says that it needs."""
+    notes: tuple[str, ...] = ()  # what should be known of it beside a price
+    margin: float = 1.0  # what is reserved for a training on a card, in times of what arithmetic says that it needs
     served: frozenset[str] = frozenset()
     """Models that a measuring server has loaded already: by sha256, or by kind where they are not made yet."""
     here: bool = True
@@ -240,14 +238,14 @@ class Facts:
         return bool(self.machine.gpus) and TRAINING not in self.cpu_builds
 
     @property
-    def training_free_bytes(self) -> int:
-        """Free memory where the lab computes: of the GPU, else RAM and swap."""
-        return self.machine.vram_free_bytes if self.trains_on_gpu else self.machine.memory_free_bytes
+    def training_room_bytes(self) -> int:
+        """Memory that a plan may count on where the lab computes: of the GPU, else RAM and swap."""
+        return self.machine.vram_room_on(1) if self.trains_on_gpu else self.machine.memory_room_bytes
 
     @property
-    def serving_free_bytes(self) -> int:
-        """Free memory where vLLM computes: of the GPU, else RAM and swap."""
-        return self.machine.vram_free_bytes if self.serves_on_gpu else self.machine.memory_free_bytes
+    def serving_room_bytes(self) -> int:
+        """The same where vLLM computes."""
+        return self.machine.vram_room_on(1) if self.serves_on_gpu else self.machine.memory_room_bytes
 
     @property
     def training_rates(self) -> Rates:
@@ -383,6 +381,8 @@ class Stage(Generic[R, C]):
     """Whether it costs so much that what the baseline advises against is said on its plan."""
     needs_measured: bool = False
     """Whether it takes only what was measured since it was made."""
+    replaces_deployed: bool = False
+    """Whether what is served to users gives way to it."""
     usually_after: tuple[str, ...] = ()
     """Kinds of artifact without which it is possible, and not yet what comes next."""
     env: Mapping[str, str] = field(default_factory=dict)

@@ -285,7 +285,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         estimate=price,
         writes=(f"{rows + ordinary} candidate rows",),
         replaces=_replaced(request, before) if before else (),
-        refusals=room(price, facts, remedy="stopping another program", fitting=fitting),
+        refusals=room(price, facts, remedy="a smaller base", fitting=fitting),
         fitting=fitting,
         notes=(
             *((_ALWAYS_NOTE.format(ordinary),) if context.always and ordinary else ()),

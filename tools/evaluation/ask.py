@@ -16,7 +16,7 @@ from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.json_values import as_int, as_record
 from tunesmith.memory.records import ASIDE_RUNS, DONE, Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.estimate import estimate, lacks_memory, room
+from tunesmith.tools.core.estimate import estimate, held_now
 from tunesmith.tools.core.format import listed
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.rates import Seconds
@@ -276,7 +276,7 @@ def plan(to_serve: ToServe, facts: Facts) -> Plan:
         inputs=pinned(**inputs),
         estimate=price,
         writes=(f"an event in the records, no step; a server ends after {STAYS_MINUTES} minutes without a question",),
-        refusals=room(price, here, remedy=_remedy(to_serve)) if lacks_memory(price, machine) else (),
+        refusals=held_now(price, machine, remedy=_remedy(to_serve)),
         free_ram_bytes=machine.memory_free_bytes,
         free_vram_bytes=machine.vram_free_on(to_serve.cards),
         free_disk_bytes=machine.disk_free_bytes,

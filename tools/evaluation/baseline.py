@@ -248,7 +248,7 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
         writes=("every output, graded, in the store",),
         replaces=("the baseline of this run",) if "suite" in facts.artifacts else (),
         refusals=(
-            *room(price, facts, remedy="stopping another program, or a smaller base", fitting=fitting),
+            *room(price, facts, remedy="a smaller base", fitting=fitting),
             *one_box(price, facts.machine, fitting),
         ),
         fitting=fitting,

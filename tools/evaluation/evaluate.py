@@ -270,7 +270,7 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         pins={**models.pins, **context_settings.pins, **context.prompted.pins},
         estimate=price,
         writes=("every output, graded, in the store",),
-        refusals=room(price, facts, remedy="stopping another program", fitting=fitting),
+        refusals=room(price, facts, remedy="a smaller base", fitting=fitting),
         fitting=fitting,
         notes=models.notes,
     )

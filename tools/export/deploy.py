@@ -13,9 +13,8 @@ from tunesmith.memory.errors import BadInput, GateRefused
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.auto import AutoInt, LeftOut
-from tunesmith.tools.core.estimate import estimate, lacks_memory, room
+from tunesmith.tools.core.estimate import estimate, held_now, lacks_memory, room
 from tunesmith.tools.core.local_paths import NO_PLACE
-from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Estimate, Facts, Inputs, Plan, Request, Result, Stage, is_expected, pinned
 from tunesmith.tools.evaluation.gate import Gate, gate_of
@@ -40,7 +39,6 @@ from tunesmith.tools.serving.context_settings import (
     context_settings_of_run,
     positions_of,
 )
-from tunesmith.tools.serving.eviction import machine_for_a_step, without
 from tunesmith.tools.serving.restarts import port_is_free
 
 _CHECKS_S = 2.5
@@ -90,8 +88,6 @@ class DeployResult(Result):
 class DeployContext:
     """What is served now, what would be, and what speaks against it."""
 
-    alone: Machine | None = None
-    """The machine as if nothing were deployed; None: the facts' own."""
     deployed: tuple[servers.Server, ...] = ()
     earlier: Artifact | None = None
     """The deployment that a rollback goes back to."""
@@ -114,8 +110,7 @@ def inspect_inputs(request: DeployRequest, inputs: Inputs) -> DeployContext:
         return DeployContext(context_settings=context_settings_of(inputs.artifacts))
     refuse_busy_port(store.home, request.port)
     deployed = tuple(servers.deployed(store.home))
-    alone = without(machine_for_a_step(store.home), deployed)
-    context = DeployContext(alone, deployed, context_settings=context_settings_of(inputs.artifacts))
+    context = DeployContext(deployed, context_settings=context_settings_of(inputs.artifacts))
     if request.rollback:
         earlier = previous_deployment(store)
         model = store.artifact(str(earlier.meta["serves"]))
@@ -188,14 +183,13 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
     facts = replace(facts, served=frozenset()) if facts.serves_on_gpu else facts
     tokens = _context_tokens(request, base or served_model, context_settings)
     request = request.model_copy(update={"context_tokens": tokens})
-    alone = replace(facts, machine=context.alone or facts.machine)
-    server = server_of(alone, base or served_model, request.context_tokens, rank=rank, asked=request.cards)
+    server = server_of(facts, base or served_model, request.context_tokens, rank=rank, asked=request.cards)
     price = estimate(
         "deploy", facts, seconds=Seconds(WORKER_START_S + _CHECKS_S) + starting_seconds(facts, base or served_model),
         rates=facts.serving_rates, like="", **serving_peaks(server, on_gpu=facts.serves_on_gpu), cards=server.cards,
     )  # fmt: skip
-    lacks, now = lacks_memory(price, alone.machine), context.deployed
-    fitting = shorter_context(alone, base or served_model, request.context_tokens, rank=rank) if lacks else ()
+    lacks, now = lacks_memory(price, facts.machine), context.deployed
+    fitting = shorter_context(facts, base or served_model, request.context_tokens, rank=rank) if lacks else ()
     port = port_to_serve_on(request, now)
     return Plan(
         stage="deploy",
@@ -221,7 +215,7 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
         estimate=price,
         writes=("a server that runs until `tunesmith serve stop`, and comes back after a crash or a boot",),
         replaces=tuple(f"what is served now on port {server.port} ({server.model})" for server in now),
-        refusals=room(price, alone, remedy=_smaller(request), fitting=fitting),
+        refusals=room(price, facts, remedy=_smaller(request), fitting=fitting),
         fitting=fitting,
         notes=(*_in_words(context.gate), *context.retained, *_fallbacks(served_model)),
     )
@@ -240,8 +234,7 @@ def _fallbacks(model: Artifact) -> tuple[str, ...]:
 
 def _smaller(request: DeployRequest) -> str:
     """What to try where a model does not fit, however short its conversations."""
-    fewer_bits = "" if request.arm == "quantized" else "arm=quantized once it is quantized, or "
-    return f"{fewer_bits}stopping another program"
+    return "a smaller base" if request.arm == "quantized" else "arm=quantized once it is quantized"
 
 
 def _context_tokens(request: DeployRequest, model: Artifact, measured: ContextSettings) -> int:
@@ -266,7 +259,7 @@ def _replaced_first(price: Estimate, facts: Facts, context: DeployContext, port:
         return (
             "stop what is served now, unless it is the same, to take its address; it comes back if the new one fails",
         )
-    if not context.deployed or not room(price, facts, remedy=""):
+    if not context.deployed or not held_now(price, facts.machine):
         return ()
     return ("stop what is served now, since both do not fit; it comes back if the new one fails",)
 
@@ -286,6 +279,7 @@ STAGE = Stage(
     works_on_newest=lambda request: not request.rollback,
     without=_without,
     needs_measured=True,
+    replaces_deployed=True,
     usually_after=("quantized",),
     lasting=("context_tokens", "cards"),
     headline=("url", "model"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -78,9 +77,9 @@ def scheme_for(
     stays = (*keep, *(kept_for(eight.name, config) if "auto" in keep else ()))
     cards = _cards_of_arms(config, facts)
     needed = _server_bytes(eight.weight_bytes(config, 0, stays), config, facts, cards=cards)
-    free = facts.machine.vram_free_on(cards)
+    free = facts.machine.vram_room_on(cards)
     split = f" on each of {cards} cards" if cards > 1 else ""
-    room = f"at 8 bits its server needs {needed / GIB:.1f} GiB{split}, {free / GIB:.1f} are free"
+    room = f"at 8 bits its server needs {needed / GIB:.1f} GiB{split}, there is room for {free / GIB:.1f}"
     if needed > free:
         return Choice("W4A16", f"{room}; {_RECOVERY}")
     kind = "FP8" if floats else "8-bit integers"
@@ -100,19 +99,17 @@ def arm_for(config: Mapping[str, object], facts: Facts) -> tuple[Arm, str]:
         return "quantized", f"{DEPLOYS}the quantized model: the config of its base does not say its sizes"
     if measuring.bits == FOUR:
         return "quantized", f"{DEPLOYS}the quantized model, as its base is measured at 4 bits: {measuring.reason}"
-    scheme, cards = (
-        scheme_for(config, parameters, facts, ("auto",), integers=False).value,
-        _cards_of_arms(config, facts),
-    )
+    cards = _cards_of_arms(config, facts)
+    scheme = scheme_for(config, parameters, facts, ("auto",), integers=False).value
     format_ = SCHEMES[scheme]
     fewer = format_.weight_bytes(config, format_.group_of(config), kept_for(scheme, config))
     whole_s, fewer_s = (_token_seconds(config, bytes_, facts) for bytes_ in (2 * parameters, fewer))
     needed = _server_bytes(2 * parameters, config, facts, rank=USUAL_RANK, cards=cards)
     instead = _server_bytes(fewer, config, facts, cards=cards)
-    kind, free = "memory", facts.serving_free_bytes
+    kind, free = "memory", facts.serving_room_bytes
     if facts.serves_on_gpu:
-        kind, free = "VRAM", facts.machine.vram_free_on(cards)
-    room = f"need {needed / GIB:.1f} GiB of {kind} at 16 bits, {free / GIB:.1f} are free"
+        kind, free = "VRAM", facts.machine.vram_room_on(cards)
+    room = f"need {needed / GIB:.1f} GiB of {kind} at 16 bits, there is room for {free / GIB:.1f}"
     brings = f"{instead / GIB:.1f} GiB in {scheme}, with tokens {whole_s / fewer_s:.1f} times as fast"
     if needed > free or (not facts.serves_on_gpu and fewer_s < whole_s):
         return "quantized", f"{DEPLOYS}the quantized model: adapter and base {room}; it needs {brings}"
@@ -129,12 +126,11 @@ def _token_seconds(config: Mapping[str, object], weight_bytes: int, facts: Facts
 
 
 def _server_bytes(weight_bytes: int, config: Mapping[str, object], facts: Facts, *, rank: int = 0, cards: int) -> int:
-    """Peak of a server of so many bytes of weights, of each card or of RAM, with its margin; a quantized model's allows
-    no adapters."""
+    """Peak of a server of so many bytes of weights, of each card or of RAM; a quantized model's allows no adapters."""
     suite, longest = facts.artifacts.get("suite"), positions_of(config) or sys.maxsize
     context = context_settings_of(facts.artifacts).context_tokens if suite else min(PLANNED_CONTEXT_TOKENS, longest)
     needed = measuring_server(weight_bytes, config, context, rank=rank, quantized_base=not rank, cards=cards)
-    return math.ceil(facts.margin * sum(serving_peaks(needed, on_gpu=facts.serves_on_gpu).values()))
+    return sum(serving_peaks(needed, on_gpu=facts.serves_on_gpu).values())
 
 
 def _cards_of_arms(config: Mapping[str, object], facts: Facts) -> int:

@@ -157,8 +157,8 @@ def with_dry_load(plan: Plan, facts: Facts, config: Mapping[str, object], group:
             f"it pays from {PAYS_FROM_TIMES} times on"
         )
         return _decided(plan, "off", why)
-    if peaks["ram_bytes"] > facts.machine.memory_free_bytes or peaks["vram_bytes"] > facts.machine.vram_free_bytes:
-        return _decided(plan, "off", "a server of even a tiny model finds no room now")
+    if peaks["ram_bytes"] > facts.machine.memory_room_bytes or peaks["vram_bytes"] > facts.machine.vram_room_on(1):
+        return _decided(plan, "off", "there is no room here for a server of even a tiny model")
     price = plan.estimate.model_copy(
         update={
             "seconds": round(quantizing_s + seconds, 1),

@@ -39,7 +39,6 @@ from tunesmith.tools.models.time_math import autoround_seconds, gptq_seconds, ne
 
 USUAL_SAMPLES = 64
 """Where no tokens are asked for: weights that are rounded by themselves take one batch of them."""
-_REMEDY = "stopping another program"
 _HOW = {
     "gptq": "with GPTQ",
     "nearest": "by rounding every weight to the nearest step",
@@ -129,8 +128,8 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
     fitting = quantizing_that_fits(
         config,
         seq_len_tokens=tokens,
-        free_ram_bytes=machine.memory_free_bytes,
-        free_vram_bytes=machine.vram_free_bytes if facts.trains_on_gpu else None,
+        free_ram_bytes=machine.memory_room_bytes,
+        free_vram_bytes=machine.vram_room_on(1) if facts.trains_on_gpu else None,
         rounding=request.rounding,
         samples=math.ceil(calibrated / tokens),
     )
@@ -159,7 +158,7 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
         estimate=price,
         writes=(f"a model of {size_bytes / 1e9:.2f} GB and more, by what stays full precision",),
         replaces=("the quantized model of this run",) if "quantized" in facts.artifacts else (),
-        refusals=(*contradictions(request, config), *room(price, facts, remedy=_REMEDY, fitting=fitting)),
+        refusals=(*contradictions(request, config), *room(price, facts, remedy="a smaller base", fitting=fitting)),
         fitting=fitting,
         notes=tuple(filter(None, [served(scheme, facts)])),
         reasons=dict(reasons),

@@ -12,7 +12,7 @@ import psutil
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.machine.control_groups import cores_allowed
 from tunesmith.tools.machine.gpus import measure_gpus as measure_gpus
-from tunesmith.tools.machine.memory_left import group_left_bytes
+from tunesmith.tools.machine.memory_left import group_left_bytes, group_limit_bytes
 
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
 
@@ -27,7 +27,7 @@ def measure_machine(folder: Path) -> Machine:
         cores=len(psutil.Process().cpu_affinity())
         if hasattr(psutil.Process, "cpu_affinity")  # not on macOS
         else psutil.cpu_count() or 1,
-        ram_total_bytes=memory.total,
+        ram_total_bytes=group_limit_bytes(default=memory.total),
         ram_free_bytes=group_left_bytes(default=memory.available),
         swap_free_bytes=psutil.swap_memory().free,
         disk_free_bytes=shutil.disk_usage(folder).free,

@@ -6,6 +6,7 @@ A container's limit is not in what psutil reports; the kernel ends whoever excee
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -27,7 +28,16 @@ def memory_left_bytes() -> int:
 
 def group_left_bytes(*, default: int, proc: Path = PROC, groups: Path = GROUPS) -> int:
     """What the tightest of this process's control groups still allows; `default` where none has a limit."""
-    left = [default]
+    return max(0, min([default, *(left for _, left in _limits(proc, groups))]))
+
+
+def group_limit_bytes(*, default: int, proc: Path = PROC, groups: Path = GROUPS) -> int:
+    """What the tightest of them allows in all; `default` as above."""
+    return min([default, *(allowed for allowed, _ in _limits(proc, groups))])
+
+
+def _limits(proc: Path, groups: Path) -> Iterator[tuple[int, int]]:
+    """Of each group with a limit, what it allows, and what is left of that."""
     for folder, second in own_groups("memory", proc, groups):
         limit, usage, reclaimable = _V2 if second else _V1
         try:
@@ -36,8 +46,7 @@ def group_left_bytes(*, default: int, proc: Path = PROC, groups: Path = GROUPS) 
         except (OSError, ValueError):  # not of this kernel, or gone: the other limits count
             continue
         if allowed.isdigit():
-            left.append(int(allowed) - used + sum(int(stat.get(name, 0)) for name in reclaimable))
-    return max(0, min(left))
+            yield int(allowed), int(allowed) - used + sum(int(stat.get(name, 0)) for name in reclaimable)
 
 
 def stalled_percent(proc: Path = PROC) -> float:

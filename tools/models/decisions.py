@@ -84,6 +84,8 @@ class Decided:
     """The way to train, and each open setting of it."""
 
     way: Training
+    needed_bytes: int
+    """What is reserved for it."""
     decisions: tuple[Decision, ...]
     least_bytes: int
     """Of one row at once, with its activations computed again, at the same bits."""
@@ -112,7 +114,7 @@ def faster_precision(facts: Facts) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Ways:
-    """The ways to train one base with what is free."""
+    """The ways to train one base with the memory that there is."""
 
     config: Config
     facts: Facts
@@ -133,7 +135,7 @@ class _Ways:
         return math.ceil(way.peak_bytes(self.config) * self.facts.margin)
 
     def fits(self, way: Training) -> bool:
-        return self.needs(way) <= self.facts.training_free_bytes
+        return self.needs(way) <= self.facts.training_room_bytes
 
     def is_not_served(self, way: Training) -> bool:
         """Whether the server that the run is measured on would not take the adapter."""
@@ -180,7 +182,7 @@ class _Ways:
         )
         decisions = tuple(self._decisions(way, typed))
         others = partial(self._bytes_of, typed=typed)
-        return Decided(way, decisions, self.needs(least), instead, (refusal,) * unserved, others)
+        return Decided(way, self.needs(way), decisions, self.needs(least), instead, (refusal,) * unserved, others)
 
     def _instead(self, typed: Typed) -> tuple[Fitting, ...]:
         """What to type where nothing goes as it was typed: the least of it that has to change, at the same bits and at
@@ -193,7 +195,7 @@ class _Ways:
             if way := self.chosen(replace(typed, **least)) if least else None:
                 settings = ", ".join(f"{name}={str(value).lower()}" for name, value in least.items())
                 named.append(Fitting(settings=settings, peak_bytes=self.needs(way)))
-        free = self.facts.training_free_bytes
+        free = self.facts.training_room_bytes
         return tuple(named) or largest_that_fits(partial(self._bytes_of, typed=typed), free)
 
     def _bytes_of(self, model: NamedModel, typed: Typed) -> int:
@@ -204,7 +206,7 @@ class _Ways:
         return sys.maxsize if way is None or ways.is_not_served(way) else ways.needs(way)
 
     def _decisions(self, way: Training, typed: Typed) -> Iterator[Decision]:
-        needed, free = self.needs(way), self.facts.training_free_bytes
+        needed, free = self.needs(way), self.facts.training_room_bytes
         parts = "1 row at once needs" if way.rows_at_once == 1 else f"{way.rows_at_once} rows at once need"
         whys = {
             "load_in_4bit": "" if "load_in_4bit" in typed.said else self._why_bits(way, typed),
@@ -217,11 +219,12 @@ class _Ways:
                 yield Decision(setting, value, whys[setting], needed, free)
 
     def _why_bits(self, way: Training, typed: Typed) -> str:
-        needed, free = self.needs(way) / GIB, self.facts.training_free_bytes / GIB
+        needed, free = self.needs(way) / GIB, self.facts.training_room_bytes / GIB
         if not way.load_in_4bit:
-            return f"training at 16 bits needs {needed:.1f} GiB, {free:.1f} are free"
+            return f"training at 16 bits needs {needed:.1f} GiB, there is room for {free:.1f}"
         sixteen = min(map(self.needs, self.all(replace(typed, load_in_4bit=False)))) / GIB
-        why = f"training at 16 bits needs {sixteen:.1f} GiB at the least, {free:.1f} are free; at 4 bits {needed:.1f}"
+        least = f"training at 16 bits needs {sixteen:.1f} GiB at the least, there is room for {free:.1f}"
+        why = f"{least}; at 4 bits {needed:.1f}"
         if self._attention_alone:
             return f"{why}; measured at 4 bits, a mixture's server takes adapters of attention alone, as 4 bits train"
         return why
@@ -231,12 +234,12 @@ class _Ways:
             return "experts at 4 bits are unpacked a layer at a time, and kept activations would keep them all"
         rows, at = self.work.batch_size, "at 4 bits " if way.load_in_4bit else ""
         whole = self.needs(self.work.way(self.config, rows, way.precision, four=way.load_in_4bit, checkpointing=False))
-        free = self.facts.training_free_bytes / GIB
-        return f"training {at}needs {whole / GIB:.1f} GiB with all activations kept, {free:.1f} are free"
+        free = self.facts.training_room_bytes / GIB
+        return f"training {at}needs {whole / GIB:.1f} GiB with all activations kept, there is room for {free:.1f}"
 
     def _why_precision(self, way: Training) -> str:
         faster, why = faster_precision(self.facts)
-        free = self.facts.training_free_bytes / GIB
+        free = self.facts.training_room_bytes / GIB
         return why if way.precision == faster else f"{why}, and {faster} does not fit into {free:.1f} GiB"
 
 

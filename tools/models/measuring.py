@@ -70,8 +70,8 @@ def choose(asked: Asked, config: Mapping[str, object], facts: Facts) -> Measurin
     except (KeyError, TypeError, ValueError):  # a config may leave anything out
         return Measuring(SIXTEEN, "its config does not say its sizes")
     sixteen, four = measuring_bytes(config, facts, SIXTEEN), measuring_bytes(config, facts, FOUR)
-    free, kind = facts.serving_free_bytes, "VRAM" if facts.serves_on_gpu else "memory"
-    reason = f"measuring it at 16 bits needs {sixteen / GIB:.1f} GiB of {kind}, {free / GIB:.1f} GiB free"
+    free, kind = facts.serving_room_bytes, "VRAM" if facts.serves_on_gpu else "memory"
+    reason = f"measuring it at 16 bits needs {sixteen / GIB:.1f} GiB of {kind}, there is room for {free / GIB:.1f}"
     if sixteen <= free:
         return Measuring(SIXTEEN, reason)
     if cards := measuring_cards(config, facts, SIXTEEN):
@@ -101,11 +101,11 @@ def fewest_cards(
 ) -> int:
     """The fewest cards on which a server fits that needs so much of each; 0 where it fits on none."""
     if not facts.serves_on_gpu:
-        return 1 if needs(1) <= facts.serving_free_bytes else 0
+        return 1 if needs(1) <= facts.serving_room_bytes else 0
     fitting = (
         cards
         for cards in range(1, len(facts.machine.gpus) + 1)
-        if splits(config, cards, group_size=group_size) and needs(cards) <= facts.machine.vram_free_on(cards)
+        if splits(config, cards, group_size=group_size) and needs(cards) <= facts.machine.vram_room_on(cards)
     )
     return next(fitting, 0)
 

@@ -18,8 +18,8 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.json_values import picked
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import size
-from tunesmith.tools.core.machine import Gpu, Machine
-from tunesmith.tools.core.stage import GIB, Facts, Plan, expected
+from tunesmith.tools.core.machine import Gpu, Machine, usable_bytes, whole_bytes
+from tunesmith.tools.core.stage import GIB, UNMEASURED, Facts, Plan, expected
 from tunesmith.tools.evaluation import baseline
 from tunesmith.tools.export import quantize
 from tunesmith.tools.export.deploying import arm_for
@@ -41,7 +41,6 @@ _MORE = 1.05
 """A training that uses this much more than it needs says for what."""
 _ANY_VLLM = "vllm"
 _NOWHERE = Machine("", 1, 0, 0, 0, 0)
-_NEWEST_CAPABILITY = "9.0"
 
 Work = Literal["base", "preflight", "train", "measure", "merge", "quantize", "serve"]
 PREPARING = ("base", "preflight")
@@ -166,15 +165,12 @@ def facts_here(store: Store, *, vllm: str | None, card: Card | None = None, ram_
     With other RAM and no card it is one without any. The disk of another machine refuses nothing.
     """
     facts = planning_facts.gather(store, "", vllm=vllm, machine=machine_for_a_step(store.home))
-    machine, bytes_ = facts.machine, int(ram_gib * GIB)
-    if ram_gib:
-        machine = replace(machine, ram_total_bytes=bytes_, ram_free_bytes=bytes_, swap_free_bytes=0)
+    machine = replace(facts.machine, ram_total_bytes=int(ram_gib * GIB)) if ram_gib else facts.machine
     if card:
         return with_card(machine, card, home=store.home)
     if not ram_gib:
         return replace(facts, artifacts={})
-    machine = replace(machine, disk_free_bytes=sys.maxsize, gpus=())
-    return replace(facts, artifacts={}, machine=machine, vllm=_ANY_VLLM, served=frozenset(), here=False)
+    return replace(facts, artifacts={}, machine=_idle(machine), vllm=_ANY_VLLM, served=frozenset(), here=False)
 
 
 def with_card(machine: Machine, card: Card | float, *, home: Path = Path()) -> Facts:
@@ -184,10 +180,15 @@ def with_card(machine: Machine, card: Card | float, *, home: Path = Path()) -> F
     It is another machine, so that the disk of this one refuses nothing.
     """
     card = card if isinstance(card, Card) else Card(f"a card with {card:g} GiB free", card)
-    bytes_ = int(card.free_gib * GIB)
-    gpus = tuple(Gpu(index, card.name, bytes_, bytes_, _NEWEST_CAPABILITY, "") for index in range(card.count))
-    there = replace(machine, ram_free_bytes=machine.ram_total_bytes, disk_free_bytes=sys.maxsize, gpus=gpus)
-    return Facts(home, there, "", _ANY_VLLM, here=False)
+    free = round(card.free_gib * GIB)
+    gpus = tuple(Gpu(n, card.name, whole_bytes(free), free, card.capability, "") for n in range(card.count))
+    return Facts(home, _idle(machine, gpus=gpus), "", _ANY_VLLM, here=False, margin=UNMEASURED)
+
+
+def _idle(machine: Machine, *, gpus: tuple[Gpu, ...] = ()) -> Machine:
+    """One that is only asked about, with nothing running on it, no swap, and disk that refuses nothing."""
+    free = usable_bytes(machine.ram_total_bytes)
+    return replace(machine, ram_free_bytes=free, swap_free_bytes=0, disk_free_bytes=sys.maxsize, gpus=gpus)
 
 
 def fits(model: NamedModel, facts: Facts, *, revision: str = "") -> Fits:
@@ -330,7 +331,7 @@ def to_json(report: Fits, card: Card | None = None) -> dict[str, object]:
         **picked(report, "model", "revision", "parameters", "active_parameters", "approximate"),
         "card": card.name if card else "",
         "card_note": card.note if card else "",
-        "room": {"ram_bytes": report.machine.memory_free_bytes, "vram_bytes": report.machine.vram_free_bytes},
+        "room": {"ram_bytes": report.machine.memory_room_bytes, "vram_bytes": report.machine.vram_room_on(1)},
         "tasks": tasks,
         "decided": {
             **picked(report.decided, "trained", "measured", "deployed", "lacks", "why"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import Artifact
-from tunesmith.tools.core.estimate import Lack
+from tunesmith.tools.core.estimate import Lack, held_notes
 from tunesmith.tools.core.format import size
 from tunesmith.tools.core.stage import Estimate, Facts, Fitting, Inputs, Request
 from tunesmith.tools.machine.vllm_program import no_vllm
@@ -24,7 +24,7 @@ from tunesmith.tools.pipeline import catalog, planning_facts, there
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, parse_request
 from tunesmith.tools.pipeline.workspace import Workspace
 from tunesmith.tools.serving.budget import served_name_of
-from tunesmith.tools.serving.eviction import machine_for_a_step
+from tunesmith.tools.serving.eviction import as_found, machine_for_a_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,9 @@ class Forecast:
     decided: Mapping[str, object] = field(default_factory=dict)
     """The request with what its plan chooses; empty where there is no plan yet."""
     lacks: tuple[str, ...] = ()
-    """Why it could not be done as the machine is now; of memory and disk a Lack each."""
+    """Why it could not be done on this machine; of memory and disk a Lack each."""
+    held: tuple[str, ...] = ()
+    """What it would not find as the machine is now, for other programs hold it."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Field of `decided` → why its plan chose it."""
     fitting: tuple[Fitting, ...] = ()
@@ -49,8 +51,8 @@ class Forecast:
 
     @property
     def never(self) -> Lack | None:
-        """What it lacks on this machine whatever other programs let go of."""
-        return next((lack for lack in self.lacks if isinstance(lack, Lack) and lack.lasting), None)
+        """What of memory or disk this machine lacks for it."""
+        return next((lack for lack in self.lacks if isinstance(lack, Lack)), None)
 
 
 def forecast(ws: Workspace, plan: PipelinePlan, *, facts: Facts | None = None) -> list[Forecast]:
@@ -114,9 +116,11 @@ def _forecast_step(
         decided = parse_request(stage, plan.request)
     except (TunesmithError, KeyError):  # a KeyError: an older version recorded less than a price is made of
         return unknown, artifact
+    found = as_found(ws.store.home, facts.machine, replaces_deployed=declared.replaces_deployed and facts.here)
+    held = held_notes(plan.estimate, found) if facts.here else ()
     priced = replace(
         unknown, summary=plan.summary, estimate=plan.estimate, lacks=plan.refusals, decided=plan.request,
-        reasons=plan.reasons, fitting=plan.fitting,
+        held=held, reasons=plan.reasons, fitting=plan.fitting,
     )  # fmt: skip
     try:
         return priced, left(decided)

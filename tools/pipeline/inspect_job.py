@@ -67,7 +67,7 @@ def _memory_need(facts: Facts, parameters: int, work: str) -> MemoryNeed:
     """What the usual model of a size needs for a kind of work, as its plan says it."""
     plan = plan_of(_WORK[work], of_size(parameters), facts)
     price = plan.estimate
-    free_bytes = facts.machine.vram_free_bytes if price.peak_vram_bytes else facts.machine.memory_free_bytes
+    free_bytes = facts.machine.vram_room_on(1) if price.peak_vram_bytes else facts.machine.memory_room_bytes
     needed_bytes = price.peak_vram_bytes or price.peak_ram_bytes
     return MemoryNeed(
         parameters=parameters, work=work, needs_bytes=needed_bytes, free_bytes=free_bytes, fits=not plan.refusals

@@ -15,12 +15,14 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.pace import Past
 from tunesmith.tools.core.rates import COMPUTE, START
-from tunesmith.tools.core.stage import SERVING, TRAINING, Facts, Inputs
+from tunesmith.tools.core.stage import SERVING, TRAINING, UNMEASURED, Facts, Inputs
 from tunesmith.tools.machine.gpus import serves_on_cpu, trains_on_cpu
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.probe import measured_rates
 from tunesmith.tools.serving import servers
 
+_MOST_MARGIN = 1.3
+"""More is no margin of arithmetic: something else was in the way."""
 _PAST_STEPS = 60
 """A few whole runs: what older ones took says little of the versions and settings of today."""
 
@@ -45,8 +47,27 @@ def gather(
         artifacts=newest_artifacts(store, run),
         past=past_steps(store, machine),
         measured=measured_rates(store.home),
+        margin=margin_of(store, machine, cpu_builds(vllm)),
         served=frozenset(server.spec.weights_sha256 for server in servers.list_servers(store.home, role=servers.BENCH)),
     )
+
+
+def margin_of(store: Store, machine: Machine, builds: frozenset[str]) -> float:
+    """What a training on a card reserves, in times of what arithmetic says: what the newest measured one of this
+    machine took of it, within bounds."""
+    if not machine.gpus or TRAINING in builds:
+        return 1.0
+    rows = store.read(
+        "SELECT json_extract(s.result, '$.peak_vram_bytes') AS peak, e.data AS seen,"
+        " json_extract(s.result, '$.expected_vram_bytes') AS expected FROM steps s"
+        " JOIN events e ON e.step = s.step AND e.event = 'step.done' WHERE s.status = ? AND peak > 0 AND expected > 0"
+        " ORDER BY s.rowid DESC LIMIT ?",
+        DONE,
+        _PAST_STEPS,
+    )
+    mine = (row for row in rows if json.loads(row["seen"]).get("machine") == machine.fingerprint)
+    newest = next(mine, None)
+    return min(max(newest["peak"] / newest["expected"], 1.0), _MOST_MARGIN) if newest else UNMEASURED
 
 
 def cpu_builds(vllm: str | None) -> frozenset[str]:

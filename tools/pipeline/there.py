@@ -24,7 +24,7 @@ from tunesmith.tools.core.machine import Gpu, Machine, chosen_gpu
 from tunesmith.tools.core.rates import Rates
 from tunesmith.tools.core.stage import Facts, Plan
 from tunesmith.tools.pipeline.guest import MARK, versions
-from tunesmith.tools.pipeline.planning_facts import past_steps
+from tunesmith.tools.pipeline.planning_facts import margin_of, past_steps
 from tunesmith.tools.pipeline.ray_launcher import RayLauncher, connect
 from tunesmith.tools.pipeline.ray_settings import RAY, RaySettings
 from tunesmith.tools.pipeline.storage import Storage
@@ -101,6 +101,7 @@ def facts_for(ws: Workspace, request: object, facts: Facts) -> Facts:
         cpu_builds=there.cpu_builds,
         past=past_steps(ws.store, there.machine),
         measured=there.rates,
+        margin=margin_of(ws.store, there.machine, there.cpu_builds),
         served=frozenset(),
         there=str(there),
         notes=there.notes,

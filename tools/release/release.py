@@ -107,7 +107,7 @@ def plan(request: ReleaseRequest, facts: Facts, context: ReleaseContext) -> Plan
         ),
         refusals=(
             *([f"the model cannot be written as a GGUF: {context.unwritable}"] if context.unwritable else []),
-            *room(price, facts, remedy="stopping another program"),
+            *room(price, facts, remedy="a smaller base"),
         ),
     )
 
@@ -142,7 +142,7 @@ def _ram_bytes(base: Artifact, facts: Facts) -> int:
     """With the logits where the whole model fits; without them else, since they are left out then."""
     config = base.config
     whole = whole_gguf_bytes(ModelShape.of(config).parameters)
-    return max(release_memory_bytes(config), whole if whole <= facts.machine.memory_free_bytes else 0)
+    return max(release_memory_bytes(config), whole if whole <= facts.machine.memory_room_bytes else 0)
 
 
 def _seconds(request: ReleaseRequest, model: Artifact) -> float:

@@ -202,7 +202,7 @@ def bases_served(
 ) -> tuple[Fitting, ...]:
     """What a step that serves a model would fit with: the run's own base as the writer, that base at 4 bits where it is
     measured at 16, or else the largest base that can be measured here at all."""
-    free = facts.serving_free_bytes
+    free = facts.serving_room_bytes
     if writer:
         needed = sum(serving_peaks(serving_memory(writer, context_tokens), on_gpu=facts.serves_on_gpu).values())
         if needed <= free:
@@ -234,7 +234,7 @@ def shorter_context(
         context_tokens //= 2
         server = serving_memory(model, context_tokens, rank=rank)
         needed = sum(serving_peaks(server, on_gpu=facts.serves_on_gpu).values())
-        if needed <= facts.serving_free_bytes:
+        if needed <= facts.serving_room_bytes:
             return (Fitting(settings=f"context_tokens={context_tokens}", peak_bytes=needed),)
     return ()
 
@@ -287,11 +287,11 @@ class Claim(NamedTuple):
 def claim(spec: ServerSpec, gpus: Sequence[Gpu], *, alone: bool) -> Claim:
     """What a server takes of each of the chosen ones of these GPUs: the same, what the fullest of them allows.
 
-    Where nobody else is, what is free, up to a cache for all its sequences: vLLM measures what it needs itself and
-    makes its cache of the rest. Beside a neighbour, and where a share would leave it less, the cache that it is priced
-    with. A share is then given too, of next to nothing: vLLM refuses to start where its share is not free, though it
-    takes a cache of given size without looking at it. Raises StepFailed, with the numbers, where what the server needs
-    is not free.
+    vLLM measures what it needs itself and makes its cache of the rest of its share: of what is free, up to a cache for
+    all its sequences, where nobody else is; beside a neighbour of what it is priced at, where that and a margin are
+    free. Else it is given the cache that it is priced with and measures nothing, with a share of next to nothing: it
+    refuses to start where its share is not free. Raises StepFailed, with the numbers, where what the server needs is
+    not free.
     """
     if not gpus or not spec.gpu_bytes:
         return Claim()
@@ -308,10 +308,13 @@ def claim(spec: ServerSpec, gpus: Sequence[Gpu], *, alone: bool) -> Claim:
             f"{total / GIB:.1f} GiB are free; stop what else uses it (nvidia-smi lists it), or name another "
             "GPU in CUDA_VISIBLE_DEVICES"
         )
-    wanted = spec.gpu_bytes + GPU_MARGIN_BYTES + spec.gpu_full_cache_bytes - spec.gpu_cache_bytes
+    has_it = alone and total - free < _SOMEBODY_BYTES
+    more = spec.gpu_full_cache_bytes - spec.gpu_cache_bytes if has_it else 0
+    wanted = spec.gpu_bytes + GPU_MARGIN_BYTES + more
     # Rounded down: vLLM refuses to start where a share is a byte more than what is free.
     share = math.floor(1000 * min(_LARGEST_SHARE, (free - _LEFT_FREE_BYTES) / total, wanted / total)) / 1000
-    if alone and total - free < _SOMEBODY_BYTES and share * total >= spec.gpu_bytes:
+    # Beside a neighbour only where there is room for more than vLLM may find that it needs.
+    if share * total >= spec.gpu_bytes and (has_it or wanted + GPU_MARGIN_BYTES <= free):
         return Claim(int(share * total), (f"--gpu-memory-utilization={share:g}",))
     # 0.01: with the cache given in bytes the share only decides whether vLLM starts: so much has to be free.
     priced = (f"--kv-cache-memory-bytes={spec.gpu_cache_bytes}", "--gpu-memory-utilization=0.01")

@@ -34,6 +34,11 @@ def machine_beside_the_driver(home: Path) -> Machine:
     return without(measure_machine(home), servers.list_servers(home, role=BENCH))
 
 
+def as_found(home: Path, machine: Machine, *, replaces_deployed: bool) -> Machine:
+    """That machine as a step finds it: what is deployed holds no memory where it gives way to the step."""
+    return without(machine, servers.deployed(home)) if replaces_deployed else machine
+
+
 def without(machine: Machine, servers: Sequence[Server]) -> Machine:
     """The machine as if these servers had ended, by what they hold now; one that is down holds nothing."""
     servers = [server for server in servers if server.runs]

@@ -23,7 +23,7 @@ from tunesmith.memory.json_values import as_int, as_list, as_record
 from tunesmith.tools.machine.gpus import measure_gpus, pinning, trains_on_cpu
 from tunesmith.tools.machine.processes import python_module, tree, with_environment
 from tunesmith.tools.machine.torch_env import TORCH_ENV
-from tunesmith.tools.training.trained import ToTrain, Trained
+from tunesmith.tools.training.trained import OutOfMemory, ToTrain, Trained
 
 _RANKS_ENV: dict[str, str] = {
     "PYTHONSAFEPATH": "1",  # torch starts ranks without -P
@@ -34,6 +34,8 @@ _RANKS_ENV: dict[str, str] = {
 _ASKED = "training.json"
 DIED = "died"
 """Of a rank and its exit code, by the launcher."""
+MEMORY = "memory"
+"""Like `failed`: memory ran out."""
 _CHILD = "tunesmith.tools.training.rank_job"
 
 
@@ -66,6 +68,8 @@ def train_apart(asked: ToTrain, watch: Callable[[int], object] = lambda pid: Non
         child.wait()
     if "trained" in ended:
         return as_record(Trained, ended["trained"][0])
+    if MEMORY in ended:
+        raise OutOfMemory(str(ended[MEMORY][0]))
     raise StepFailed(_killed(ended) or str(next(iter(ended.get("failed", [])), "")) or _how(child.returncode))
 
 

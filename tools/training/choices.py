@@ -95,9 +95,10 @@ def of_each(facts: Facts, cards: int) -> Facts:
     """What one of so many cards has, or of so many processes that share a processor."""
     machine = facts.machine
     if facts.trains_on_gpu:
-        return replace(facts, machine=replace(machine, gpus=chosen_gpus(machine.gpus, cards)[-1:]))
-    free, swap = machine.ram_free_bytes // cards, machine.swap_free_bytes // cards
-    return replace(facts, machine=replace(machine, ram_free_bytes=free, swap_free_bytes=swap))
+        largest = sorted(machine.gpus, key=lambda gpu: -gpu.total_bytes)[:cards]
+        return replace(facts, machine=replace(machine, gpus=tuple(largest[-1:])))
+    total, swap = machine.ram_total_bytes // cards, machine.swap_free_bytes // cards
+    return replace(facts, machine=replace(machine, ram_total_bytes=total, swap_free_bytes=swap))
 
 
 def shared_steps(cards: int, batch_size: int, *, on_card: bool) -> tuple[str, ...]:

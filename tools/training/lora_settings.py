@@ -29,6 +29,8 @@ class LoraSettings:
     micro_batch: int = 0
     """Rows of usual length in memory at once; 0: the whole batch."""
     max_seq_len_tokens: int = 512  # rows of behaviours mostly have some hundred
+    usual_row_tokens: int = 0
+    """That a row counts at where tokens in memory at once are bounded; 0: what the rows have on average."""
     warmup_ratio: float = 0.05  # AdamW's first steps know little of how gradients vary
     precision: str = "bf16"
     load_in_4bit: bool = False
@@ -72,16 +74,14 @@ def fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str:
         "base": manifest["sha256"] if manifest else "",
     }
     del decided["max_kl"], decided["patience"]  # they choose among checkpoints, and change none
-    del decided["cards"]  # several compute the step that one does
+    # Several cards compute the step that one does, and parts of any size, computed in any way, add up to it.
+    for how in ("cards", "micro_batch", "activation_checkpointing", "usual_row_tokens"):
+        del decided[how]
     # What is as it was before the setting existed is left out, each for itself: older checkpoints go on.
     if settings.value_weight == 1:
         del decided["value_weight"]
-    if not settings.micro_batch:
-        del decided["micro_batch"]  # checkpoints from before there was one go on
     if "variants" not in decided:
         del decided["forms"]
     if not settings.at_once:
         del decided["at_once"]  # as above
-    if settings.activation_checkpointing != "on":
-        del decided["activation_checkpointing"]
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()

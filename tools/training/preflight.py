@@ -73,6 +73,9 @@ class PreflightResult(Result):
 
     artifact: str
     checks: list[Check]
+    peak_vram_bytes: int = 0
+    """Of its two steps, as of a training."""
+    expected_vram_bytes: int = 0
 
 
 def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
@@ -85,7 +88,7 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     fields = training.model_dump(include={*TrainingMemory.model_fields})
     more = {"micro_batch": at_once, "rows": min(max(request.rows, at_once), _ROWS_MOST)}
     request = request.model_copy(update={**fields, **more})
-    peaks = _peaks(request, facts, decided.way.peak_bytes(base.config))
+    peaks = _peaks(request, facts, decided.needed_bytes)
     price = estimate(
         "preflight", facts, seconds=_seconds(request, facts, base, dataset), rates=facts.training_rates,
         like="", **peaks, cards=_server(request, facts).cards,
@@ -113,7 +116,7 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
         writes=("an adapter that is thrown away",),
         reasons={name: reason for name, reason in why.items() if name in PreflightRequest.model_fields},
         refusals=too_long(request.max_seq_len_tokens, base, dataset)
-        + room(price, facts, remedy="a smaller base, or stopping another program", fitting=fitting)
+        + room(price, facts, remedy="a smaller base", fitting=fitting)
         or decided.refusals,
         fitting=fitting,
     )
@@ -122,10 +125,11 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
 def _seconds(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact) -> Seconds:
     """Two optimiser steps in a child, which imports anew, a server unless one waits, and as many answers as there are
     rows, twice."""
+    longest = dataset.count("longest_row_tokens", dataset.count("tokens_per_row"))  # those that it takes
     trained = training_seconds(
         base.config,
         facts.training_rates,
-        tokens=2.0 * request.step_rows * dataset.count("tokens_per_row"),
+        tokens=2.0 * request.step_rows * min(request.max_seq_len_tokens, longest),
         micro_steps=2 * math.ceil(request.step_rows / request.rows_at_once),
         on_card=facts.trains_on_gpu,
         checkpointing=request.activation_checkpointing == "on",
@@ -141,7 +145,7 @@ def _fitting_settings(request: PreflightRequest, facts: Facts, decided: Decided)
     """Settings with which the training half would fit; a smaller base where none does, or the serving half does not."""
     serving = _with_its_server(request, facts)
     own = [one for one in decided.fitting if not one.settings.startswith(ANOTHER_BASE)]
-    if sum(serving.values()) <= facts.serving_free_bytes and (own or not decided.fitting):
+    if sum(serving.values()) <= facts.serving_room_bytes and (own or not decided.fitting):
         least = serving["vram_bytes" if facts.trains_on_gpu else "ram_bytes"]  # the other half, whatever is set
         return tuple(one.model_copy(update={"peak_bytes": max(one.peak_bytes, least)}) for one in own)
     context = context_settings_of(facts.artifacts).context_tokens
@@ -150,7 +154,7 @@ def _fitting_settings(request: PreflightRequest, facts: Facts, decided: Decided)
         serving = min(measuring_bytes(model.config, facts, bits, context) for bits in (SIXTEEN, FOUR))
         return max(decided.bytes_of(model), serving)
 
-    return largest_that_fits(needs, min(facts.training_free_bytes, facts.serving_free_bytes))
+    return largest_that_fits(needs, min(facts.training_room_bytes, facts.serving_room_bytes))
 
 
 def _with_its_server(request: PreflightRequest, facts: Facts) -> dict[str, int]:

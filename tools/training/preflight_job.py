@@ -59,7 +59,10 @@ def run(job: Job[PreflightRequest]) -> PreflightResult:
     artifact = job.publish("preflight", job.write_json("checks.json", [check.model_dump() for check in checks]))
     if broken := [check for check in checks if not check.passed]:
         raise StepFailed(f"{len(broken)} of {len(checks)} links broke; {broken[0].name}: {broken[0].evidence}")
-    return PreflightResult(artifact=artifact.id, checks=checks)
+    expected = training_bytes(job.request, base, dataset, on_cpu=False) if links.peak_vram_bytes else 0
+    return PreflightResult(
+        artifact=artifact.id, checks=checks, peak_vram_bytes=links.peak_vram_bytes, expected_vram_bytes=expected
+    )
 
 
 class _Links:
@@ -70,6 +73,7 @@ class _Links:
         self.rows = [row for name in ("train.jsonl", "valid.jsonl") for row in _rows(dataset / name)]
         self.at_once = context_settings_at_work(job).thinking == "off"
         """Whether the run's models are told to answer without a thought."""
+        self.peak_vram_bytes = 0
         self.scratch = job.dir / "scratch"
         self.scratch.mkdir(exist_ok=True)
 
@@ -95,6 +99,7 @@ class _Links:
                 f"the answers of {len(empty)} of {len(tokens)} rows hold nothing but their stop token (the first: row "
                 f"{empty[0]}); drop those rows, or write their answers"
             )
+        self.rows = longest_first(self.rows, [len(row.input_ids) for row in tokens])
         stop = self.tokenizer.convert_ids_to_tokens(turn_end(self.tokenizer))
         return f"{len(tokens)} rows, {fewest} trainable tokens and more in each, {stop} inside every loss mask"
 
@@ -120,6 +125,7 @@ class _Links:
             log=self.job.log,
         )
         trained = train_apart(asked)
+        self.peak_vram_bytes = trained.peak_vram_bytes
         if not learned or min(learned) <= 0:
             raise StepFailed(
                 f"the behaviour's own rows cost nothing (losses {learned} of {_in_words(self.few)}): there is nothing "
@@ -135,7 +141,7 @@ class _Links:
 
     @property
     def few(self) -> list[TrainingRow]:
-        """As many rows as were asked for, every origin in turn, one of the behaviour's own in any case."""
+        """As many rows as were asked for, the longest of every origin in turn, one of the behaviour's own always."""
         by_origin: dict[str, list[TrainingRow]] = {}
         for row in self.rows:
             by_origin.setdefault(row.origin, []).append(row)
@@ -154,6 +160,7 @@ class _Links:
             batch_size=asked.step_rows,
             micro_batch=asked.rows_at_once,
             max_seq_len_tokens=asked.max_seq_len_tokens,
+            usual_row_tokens=self.job.inputs["dataset"].count("tokens_per_row", 0),
             precision=asked.precision,
             load_in_4bit=bool(asked.load_in_4bit),
             activation_checkpointing=asked.activation_checkpointing,
@@ -221,6 +228,11 @@ class _Links:
     def close(self) -> None:
         """Throw the tries away."""
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def longest_first(rows: Sequence[TrainingRow], tokens: Sequence[int]) -> list[TrainingRow]:
+    """Rows of so many tokens each: what fits them fits all others."""
+    return [row for _, row in sorted(zip(tokens, rows, strict=True), key=lambda one: -one[0])]
 
 
 def _in_words(rows: Sequence[TrainingRow]) -> str:

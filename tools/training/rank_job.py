@@ -19,10 +19,10 @@ from tunesmith.memory.json_values import as_record
 from tunesmith.memory.privacy import keep_private
 from tunesmith.tools.machine.device import this_rank
 from tunesmith.tools.machine.processes import end_with_parent
-from tunesmith.tools.training.apart_job import DIED
+from tunesmith.tools.training.apart_job import DIED, MEMORY
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.train_job import train_lora
-from tunesmith.tools.training.trained import ToTrain
+from tunesmith.tools.training.trained import OutOfMemory, ToTrain
 
 _ME = "tunesmith.tools.training.rank_job"
 _ONE_WRITE = 2000
@@ -65,7 +65,7 @@ def main() -> int:
         except Exception as error:  # whatever it is, the parent has to be told in its words
             traceback.print_exc()
             text = str(error) if isinstance(error, TunesmithError) else f"{type(error).__name__}: {error}"
-            tell("failed", text[:_ONE_WRITE])
+            tell(MEMORY if isinstance(error, OutOfMemory) else "failed", text[:_ONE_WRITE])
             return 1
 
 

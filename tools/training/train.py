@@ -11,6 +11,7 @@ from pydantic import Field
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.auto import OPEN, AutoFloat, AutoInt, AutoWeight, is_open
 from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.format import duration
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Plan, Result, Stage, expected, pinned
 from tunesmith.tools.data.undecided import ALL_CHECKED, Unverified, UnverifiedRows, unverified_of
@@ -94,6 +95,12 @@ class TrainResult(Result):
     """KL to the base on rehearsal rows that were not trained on: 0 is the base itself."""
     best_step: int = 0
     """The step whose weights the adapter has: the last two figures are of it."""
+    peak_vram_bytes: int = 0
+    """Most that a card held of it, with what CUDA takes; 0 on a processor."""
+    expected_vram_bytes: int = 0
+    """What arithmetic says of that, without any margin; 0: it does not compare."""
+    fallback: str = ""
+    """How memory that ran out was answered; empty: it did not."""
     choice: str = ""
     """Why that step, in words; empty where no row was there to choose by."""
     trainable_parameters: int
@@ -113,7 +120,7 @@ def plan(request: TrainRequest, facts: Facts, context: Unverified | None = None)
     unverified = context or ALL_CHECKED
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
     request, decided, reasons = settled(request, facts, base, dataset)
-    cards, peak = request.cards, decided.way.peak_bytes(base.config)
+    cards, peak = request.cards, decided.needed_bytes
     steps = request.max_steps or steps_of(dataset, request.epochs, request.forms, request.batch_size)
     if not request.save_steps:
         every, reasons["save_steps"] = checkpoint_steps(dataset, steps, request.batch_size)
@@ -138,6 +145,7 @@ def plan(request: TrainRequest, facts: Facts, context: Unverified | None = None)
             f"{steps} optimiser steps of {request.batch_size} rows over the frozen {bits} base, learning rate "
             f"{request.learning_rate:g}",
             *shared_steps(cards, request.batch_size, on_card=on_gpu),
+            *_smaller_parts(request, facts, base, dataset, steps),
             *rehearsal_lines(dataset, request.batch_size),
             Selection(request.max_kl, request.patience).rule(request.save_steps),
         ),
@@ -171,7 +179,19 @@ def _seconds(request: TrainRequest, facts: Facts, base: Artifact, dataset: Artif
         load_in_4bit=bool(request.load_in_4bit),
         precision=request.precision,
     )
-    return trained + Seconds(LAB_START_S if request.cards > 1 else 0.0)
+    return trained + Seconds(LAB_START_S if request.cards > 1 or facts.trains_on_gpu else 0.0)
+
+
+def _smaller_parts(
+    request: TrainRequest, facts: Facts, base: Artifact, dataset: Artifact, steps: int
+) -> tuple[str, ...]:
+    """What is done where memory runs out, and how much longer that takes at most."""
+    if (request.micro_batch or request.batch_size // request.cards) == 1:
+        return ()
+    one = request.model_copy(update={"micro_batch": 1})
+    least, most = (_seconds(way, facts, base, dataset, steps).total for way in (request, one))
+    line = "where memory runs out, go on from the newest checkpoint with fewer rows at once, 1 at the least"
+    return (f"{line}: up to {duration(max(0.0, most - least))} longer",)
 
 
 def settled(
@@ -203,8 +223,8 @@ def _cards(asked: int, facts: Facts, work: Work, alone: Decided) -> tuple[int, s
     """How many cards share the rows. Each has to have room for the thriftiest way to compute one of them, and as many
     as keep it busy, or as it could compute at once anyway."""
     busy = min(alone.way.rows_at_once, math.ceil(BUSY_TOKENS / work.row_tokens(1)))
-    free = facts.machine.vram_free_on
-    return choose_cards(asked, facts, work.batch_size, busy, lambda cards: alone.least_bytes <= free(cards))
+    room_on = facts.machine.vram_room_on
+    return choose_cards(asked, facts, work.batch_size, busy, lambda cards: alone.least_bytes <= room_on(cards))
 
 
 def resolved(

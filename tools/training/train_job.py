@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,7 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.settled import settled_objects
 from tunesmith.tools.data.rows import read_rows
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device, this_rank
+from tunesmith.tools.models.memory_math import CUDA_BYTES
 from tunesmith.tools.serving.context_settings import context_settings_at_work
 from tunesmith.tools.training.apart_job import train_apart
 from tunesmith.tools.training.batch_loss import LossSettings, Measured, base_states
@@ -34,8 +37,8 @@ from tunesmith.tools.training.model import load_base, lora_config
 from tunesmith.tools.training.packing import keeps_sequences_apart
 from tunesmith.tools.training.rows import TokenRow, read_variants, tokenize_rows, with_variants
 from tunesmith.tools.training.selection import Validation, read_validations
-from tunesmith.tools.training.train import TrainRequest, TrainResult
-from tunesmith.tools.training.trained import ToTrain, Trained
+from tunesmith.tools.training.train import TrainRequest, TrainResult, training_bytes
+from tunesmith.tools.training.trained import OutOfMemory, ToTrain, Trained
 from tunesmith.tools.training.trainer import StepTokens, dataset_of, make_trainer, sft_config
 
 if TYPE_CHECKING:
@@ -67,20 +70,42 @@ def run(job: Job[TrainRequest]) -> TrainResult:
             metric=job.metric,
             log=job.log,
         )
-        # On several cards in processes of its own.
-        trained = train_lora(asked) if settings.cards == 1 else train_apart(asked, watch=job.watched.append)
+        # On several cards in processes of its own; on one too, as memory that ran out there is given back by its end.
+        apart = settings.cards > 1 or not computes_on_cpu()
+        trained = in_smaller_parts(asked, partial(train_apart, watch=job.watched.append) if apart else train_lora)
         job.write_json("trained.json", asdict(trained))
     figures = json.loads(measured.read_text())
     need_result(out_dir, measured, figures)
     artifact = job.publish("adapter", out_dir, meta={"lora_rank": settings.lora_rank, "bytes": _bytes(out_dir)})
     shutil.rmtree(job.dir / "checkpoints", ignore_errors=True)  # many times the adapter; nothing goes on from them
-    seconds = figures.pop("seconds")
+    seconds, peak = figures.pop("seconds"), figures["peak_vram_bytes"] if not figures["fallback"] else 0
     return TrainResult(
         artifact=artifact.id,
         path=str(out_dir),
+        expected_vram_bytes=training_bytes(job.request, base, dataset, on_cpu=False) if peak else 0,
         tokens_per_second=round(figures["trained_tokens"] / max(seconds, 1e-9), 1),  # a coarse clock may say 0
         **figures,
     )
+
+
+def in_smaller_parts(asked: ToTrain, train: Callable[[ToTrain], Trained]) -> Trained:
+    """Train; where memory runs out, go on from the newest checkpoint with fewer rows at once, down to one.
+
+    Parts add up to the same step. Raises OutOfMemory where one row at once is too much.
+    """
+    fallback, settings = "", asked.settings
+    while True:
+        try:
+            return replace(train(replace(asked, settings=settings)), fallback=fallback)
+        except OutOfMemory as error:
+            if settings.rows_at_once == 1:
+                raise
+            fewer = largest_part(settings.rows_at_once)
+            fallback = f"memory ran out at {settings.rows_at_once} rows at once, it went on with {fewer}"
+            asked.log(f"{error}; going on from the newest checkpoint with {fewer}")
+            asked.progress(0, 1, fallback)
+        settings = replace(settings, micro_batch=fewer)
+        gc.collect()  # of the attempt, in this process
 
 
 def train_lora(asked: ToTrain) -> Trained:
@@ -188,8 +213,9 @@ class _Session:
     def _micro_batch_tokens(self) -> int:
         """What the plan's price counts on; no row may be longer."""
         longest = max(len(row.input_ids) for row in (*self.rows, *chain(*self.variants.values())))
-        rows, allowed = self.settings.rows_at_once, self.settings.max_seq_len_tokens
-        return max(longest, tokens_at_once(rows, self._tokens_per_row(), allowed, on_cpu=computes_on_cpu()))
+        settings, usual = self.settings, self.settings.usual_row_tokens or self._tokens_per_row()
+        allowed = settings.max_seq_len_tokens
+        return max(longest, tokens_at_once(settings.rows_at_once, usual, allowed, on_cpu=computes_on_cpu()))
 
     def _tokens_per_row(self) -> float:
         return sum(len(row.input_ids) for row in self.seen) / len(self.seen)
@@ -227,6 +253,7 @@ class _Session:
             trainable_parameters=sum(p.numel() for p in self.trainer.model.parameters() if p.requires_grad),
             trained_tokens=round(new_steps * self.settings.batch_size * self._tokens_per_row()),
             seconds=seconds,
+            peak_vram_bytes=_peak_vram_bytes(),
             bytes_per_parameter=self.bytes_per_parameter,
         )
 
@@ -320,13 +347,20 @@ def _of_each_kind(rows: list[TokenRow]) -> list[TokenRow]:
     return [row for kind in kinds for row in kind[:VALIDATION_ROWS]]
 
 
+def _peak_vram_bytes() -> int:
+    """What this process held of its card at most; 0 where it has none."""
+    import torch
+
+    return int(torch.cuda.max_memory_reserved()) + CUDA_BYTES if torch.cuda.is_available() else 0
+
+
 def _bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
 @contextmanager
 def out_of_memory_named(settings: LoraSettings) -> Iterator[None]:
-    """Turn running out of memory into a StepFailed that names the setting to change; other errors pass."""
+    """Turn running out of memory into an OutOfMemory that names the setting to change; other errors pass."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch's are RuntimeErrors, Python's own is not
@@ -335,7 +369,7 @@ def out_of_memory_named(settings: LoraSettings) -> Iterator[None]:
             raise
         at_once = settings.rows_at_once
         smaller = f"micro_batch={largest_part(at_once)}" if at_once > 1 else "load_in_4bit=true"
-        raise StepFailed(
+        raise OutOfMemory(
             f"out of memory at {at_once} rows at once, max_seq_len_tokens={settings.max_seq_len_tokens} "
             f"({text.splitlines()[0][:120] if text else 'no size given'}); "
             f"try {smaller}, or a smaller max_seq_len_tokens"

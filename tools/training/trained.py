@@ -6,12 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.training.lora_settings import LoraSettings
 
 Progress = Callable[[float, float, str], None]
 """Done, of how much, and what is being done."""
 Metric = Callable[[str, float, float], None]
 """Name of a curve, value, step."""
+
+
+class OutOfMemory(StepFailed):
+    """Memory ran out; fewer rows at once may do."""
 
 
 def _silent(*values: object) -> None:
@@ -49,4 +54,8 @@ class Trained:
     validation_kl: float | None = None
     best_step: int = 0
     choice: str = ""
+    peak_vram_bytes: int = 0
+    """Most that its process held of a card, with what CUDA itself takes; 0 on a processor."""
+    fallback: str = ""
+    """How it was computed otherwise than asked for, since memory ran out; empty: it did not."""
     bytes_per_parameter: dict[str, float] = field(default_factory=dict)

@@ -102,13 +102,12 @@ def test_a_whole_arc_is_summed_in_time_and_disk_and_takes_the_highest_peak() -> 
 
 
 def test_what_steps_lack_stands_in_the_first_lines_of_their_plan_each_once() -> None:
-    held = Lack("RAM", 9 * GIB, 5 * GIB, ["stopping another program"], lasting=False)
-    never = Lack("VRAM", 72 * GIB, 23 * GIB, ["load_in_4bit=true"], lasting=True)
+    held, never = "other programs hold memory", Lack("VRAM", 72 * GIB, 23 * GIB, ["load_in_4bit=true"])
     lacking = [
-        Forecast(p.stage, p.summary, p.estimate, lacks=lacks)
-        for p, lacks in zip(
+        Forecast(p.stage, p.summary, p.estimate, lacks=(never,) * lacks, held=(held,) * holds)
+        for p, lacks, holds in zip(
             map(plan, ("base", "preflight", "train", "merge"), (1, 1, 1, 1), (GIB, GIB, GIB, GIB)),
-            ((), (never,), (never,), (held,)), strict=True,
+            (0, 1, 1, 0), (0, 0, 0, 1), strict=True,
         )
     ]  # fmt: skip
     title, first, second, *rest = shown(forecast_table("demo", lacking)).splitlines()

@@ -54,7 +54,7 @@ def program(tmp_path: Path) -> Path:
 
 
 def facts(program: Path | None, *, free_bytes: int = 16 * GIB) -> Facts:
-    machine = Machine("cpu", 2, 16 * GIB, free_bytes, 0, 99 * GIB)
+    machine = Machine("cpu", 2, free_bytes, free_bytes, 0, 99 * GIB)
     return Facts(Path("/h"), machine, "r1", vllm=str(program) if program else None)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.machine.cards import _MIB, card_of
+from tunesmith.tools.machine.cards import _OF, card_of
 
 CAPACITY = {
     "RTX 4090": 23.64, "RTX 3090": 23.69, "A10": 22.19, "L4": 22.17, "A30": 23.53, "A100": 79.25, "A100 40GB": 39.59,
@@ -45,7 +45,7 @@ def test_another_name_is_answered_with_some_that_are_known(said: str) -> None:
     with pytest.raises(BadInput, match="no card is known as") as refused:
         card_of(said)
     named = str(refused.value).partition("or one of ")[2].removesuffix(" …").split(", ")
-    assert 1 <= len(named) <= 3 and {*named} <= {*_MIB} and len(str(refused.value)) < 200
+    assert 1 <= len(named) <= 3 and {*named} <= {*_OF} and len(str(refused.value)) < 200
 
 
 @table(("said", "nearest"), [("4900", "RTX 4090"), ("rtx 5900", "RTX 5090"), ("A6001", "RTX A6000"), ("h10", "H100")])

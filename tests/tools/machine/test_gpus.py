@@ -23,7 +23,7 @@ from tunesmith.agent.driver.endpoint import needed_memory
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.machine import Machine, chosen_gpu
+from tunesmith.tools.core.machine import Machine, chosen_gpu, whole_bytes
 from tunesmith.tools.core.stage import SERVING, TRAINING, Estimate, Facts, Plan
 from tunesmith.tools.data import generate
 from tunesmith.tools.evaluation.judge import JUDGE_CONTEXT_TOKENS, JudgeModel, Models
@@ -341,7 +341,7 @@ def test_quantizing_is_priced_in_vram_too_where_the_lab_computes_on_a_gpu() -> N
 def test_too_little_vram_to_train_is_answered_with_settings_that_do_fit_the_same_step_first() -> None:
     def plan(free: float, **asked: object) -> Plan:
         request = train.TrainRequest.model_validate({"batch_size": 8, "load_in_4bit": False} | asked)
-        return train.plan(request, known(gpu(0, free=free)))
+        return train.plan(request, known(gpu(0, total=whole_bytes(int(free * GIB)) / GIB)))
 
     refused = plan(1.5, micro_batch=8)
     [refusal] = refused.refusals
@@ -410,12 +410,14 @@ def test_a_server_of_a_mixture_that_is_measured_at_4_bits_takes_adapters_of_atte
     [
         (23.6, True, ("--gpu-memory-utilization=0.92",)),
         (22.5, True, ("--gpu-memory-utilization=0.906",)),
-        (23.6, False, PRICED),  # the driver is there, or the server is to stay
-        (21.9, True, PRICED),  # somebody else works on it
+        (23.6, False, ("--gpu-memory-utilization=0.5",)),  # the driver is there, or the server is to stay
+        (21.9, True, ("--gpu-memory-utilization=0.5",)),  # somebody else works on it
+        (13.0, True, ("--gpu-memory-utilization=0.5",)),
+        (12.9, True, PRICED),
         (11.0, True, PRICED),
     ],
 )
-def test_a_server_takes_what_is_free_where_nobody_else_is_and_its_least_cache_beside_a_neighbour(
+def test_a_server_takes_what_is_free_and_beside_a_neighbour_what_it_is_priced_at_which_vllm_measures_if_it_can(
     free: float, alone: bool, told: tuple[str, ...]
 ) -> None:
     taken = claim(SPEC, [gpu(0, free=free)], alone=alone)

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tunesmith.tools.machine import measure
-from tunesmith.tools.machine.memory_left import group_left_bytes, memory_left_bytes, stalled_percent
+from tunesmith.tools.machine.memory_left import group_left_bytes, group_limit_bytes, memory_left_bytes, stalled_percent
 
 FREE = 10_000
 
@@ -31,6 +31,7 @@ def test_the_tightest_limit_on_the_way_to_the_root_counts_and_cached_files_do_no
     assert left(tmp_path, "0::/app/job\n") == 5000 - 1000 + 300
     write(tmp_path / "groups/app/job", memory__max="1000")
     assert left(tmp_path, "0::/app/job\n") == 1000 - 900 + 300
+    assert group_limit_bytes(default=FREE, proc=tmp_path / "proc", groups=tmp_path / "groups") == 1000
     assert left(tmp_path, "0::/\n") == FREE
     write(tmp_path / "groups/app/job", memory__max="500")
     assert left(tmp_path, "0::/app/job\n") == 0
@@ -44,13 +45,16 @@ def test_the_first_version_of_control_groups_is_read_too(tmp_path: Path) -> None
 
 
 def test_without_control_groups_the_machine_has_what_it_has(tmp_path: Path) -> None:
-    assert group_left_bytes(default=FREE, proc=tmp_path, groups=tmp_path) == FREE
+    for measured in (group_left_bytes, group_limit_bytes):
+        assert measured(default=FREE, proc=tmp_path, groups=tmp_path) == FREE
     assert 0 < memory_left_bytes() <= psutil.virtual_memory().total + psutil.swap_memory().total
 
 
 def test_what_is_measured_as_free_is_what_the_group_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "group_left_bytes", lambda *, default: min(default, 123))
-    assert measure.measure_machine(tmp_path).ram_free_bytes == 123
+    monkeypatch.setattr(measure, "group_limit_bytes", lambda *, default: min(default, 456))
+    measured = measure.measure_machine(tmp_path)
+    assert (measured.ram_free_bytes, measured.ram_total_bytes) == (123, 456)
 
 
 def test_how_long_everything_waits_for_memory_is_the_kernels_own_number(tmp_path: Path) -> None:

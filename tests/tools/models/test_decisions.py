@@ -3,6 +3,7 @@ that a refusal names does fit."""
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,15 @@ import pytest
 from tests.fixtures.tables import table
 from tests.gpu_rehearsal.tables import machine, model_of
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.core.stage import GIB, Facts, Plan, expected
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.machine import Machine, whole_bytes
+from tunesmith.tools.core.stage import GIB, TRAINING, Facts, Plan, expected
 from tunesmith.tools.machine.cards import card_of
 from tunesmith.tools.models.fitting import ANOTHER_BASE
 from tunesmith.tools.models.measuring import MEASURED_AT, Asked
 from tunesmith.tools.pipeline.catalog import BY_NAME
 from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, fits, with_card
+from tunesmith.tools.pipeline.planning_facts import margin_of
 from tunesmith.tools.training.choices import TrainingMemory
 from tunesmith.tools.training.preflight import PreflightRequest
 from tunesmith.tools.training.train import TrainRequest, training_bytes
@@ -32,20 +36,26 @@ MEASURED: tuple[Asked, ...] = ("auto", "16", "4")
 
 
 def known(
-    name: str, card: str | float, *, measuring: Asked = "auto", rows: int = ROWS, tokens: int = ROW_TOKENS
+    name: str,
+    card: str | float,
+    *,
+    measuring: Asked = "auto",
+    rows: int = ROWS,
+    tokens: int = ROW_TOKENS,
+    margin: float = 1.0,
 ) -> Facts:
-    """Of a machine with a card, or without any and so many GiB of RAM (a number below 0)."""
+    """Of a machine with a card that was measured, or without any and so many GiB of RAM (a number below 0)."""
     on_card = isinstance(card, str) or card > 0
     here = with_card(machine(), card_of(card) if isinstance(card, str) else card) if on_card else _ram(-float(card))
     model = model_of(name)
     meta = {"name": name, "parameters": model.parameters, "config": dict(model.config), MEASURED_AT: measuring}
     base = expected("base", 2 * model.parameters, **meta)
     dataset = expected("dataset", train_rows=rows, tokens_per_row=tokens)
-    return replace(here, artifacts={"base": base, "dataset": dataset})
+    return replace(here, artifacts={"base": base, "dataset": dataset}, margin=margin)
 
 
 def _ram(gib: float) -> Facts:
-    return Facts(Path(), replace(machine(), ram_free_bytes=int(gib * GIB)), "", "vllm")
+    return Facts(Path(), replace(machine(), ram_total_bytes=whole_bytes(int(gib * GIB))), "", "vllm")
 
 
 def planned(stage: str, facts: Facts, **fields: Any) -> Plan:
@@ -71,7 +81,7 @@ def test_what_fits_at_4_bits_alone_is_trained_so_unasked(name: str, card: str) -
     for stage in STAGES:
         plan = planned(stage, facts)
         assert plan.request["load_in_4bit"] is True and not plan.refusals
-        free = f"{facts.machine.vram_free_bytes / GIB:.1f} are free; at 4 bits"
+        free = f"there is room for {facts.machine.vram_room_on(1) / GIB:.1f}; at 4 bits"
         assert "training at 16 bits needs" in plan.reasons["load_in_4bit"] and free in plan.reasons["load_in_4bit"]
 
 
@@ -94,7 +104,10 @@ def test_16_bits_that_were_typed_are_refused_with_the_numbers_and_what_would_do(
         refused = planned(stage, facts, load_in_4bit=False)
         [refusal] = refused.refusals
         assert refused.request["load_in_4bit"] is False and "load_in_4bit" not in refused.reasons
-        assert f"{peak(refused) / GIB:.1f} GiB of VRAM, {facts.machine.vram_free_bytes / GIB:.1f} GiB free" in refusal
+        assert (
+            f"{peak(refused) / GIB:.1f} GiB of VRAM, there is room for {facts.machine.vram_room_on(1) / GIB:.1f} GiB"
+            in refusal
+        )
         assert [way.settings for way in refused.fitting] == ["load_in_4bit=true"] and str(refused.fitting[0]) in refusal
         assert peak(planned(stage, facts, load_in_4bit=True)) == refused.fitting[0].peak_bytes
 
@@ -241,8 +254,46 @@ def test_preflight_tries_the_way_that_training_will_take(rows: int, typed: dict[
 def test_a_card_that_nobody_measured_keeps_a_margin() -> None:
     facts = known("qwen3-8b", "16")
     sure, careful = planned("train", facts), planned("train", replace(facts, margin=1.1))
-    assert facts.machine.vram_free_bytes < 1.1 * peak(sure), "or it shows nothing"
-    assert 1.1 * peak(careful) <= facts.machine.vram_free_bytes and thrift(careful) > thrift(sure)
+    there = facts.machine.vram_room_on(1)
+    assert there < 1.1 * peak(sure), "or it shows nothing"
+    assert peak(careful) <= there and thrift(careful) > thrift(sure)
+
+
+def test_a_named_card_is_one_that_nobody_measured_and_every_price_of_training_has_its_margin(tmp_path: Path) -> None:
+    assert with_card(machine(), 24).margin == 1.1 and with_card(machine(), 24).machine.swap_free_bytes == 0
+    gpu = with_card(machine(), card_of("4090")).machine.gpus[0]
+    assert (gpu.total_bytes, gpu.compute_capability) == (24564 << 20, "8.9")
+    assert with_card(machine(), card_of("24")).machine.gpus[0].compute_capability == "8.6"
+    for stage in STAGES:
+        plans = [planned(stage, known("llama-3.2-3b", "48", margin=margin)) for margin in (1.0, 1.1)]
+        assert peak(plans[1]) == math.ceil(1.1 * peak(plans[0])), stage
+    nothing = Store(tmp_path)
+    held = [margin_of(nothing, known("qwen3-8b", card).machine, builds) for card, builds in (
+        ("24", frozenset[str]()), ("24", frozenset({TRAINING})), (-24, frozenset[str]()),
+    )]  # fmt: skip
+    assert held == [1.1, 1.0, 1.0], "RAM is what a processor's training takes: the kernel's own figure was measured"
+
+
+def test_the_margin_is_what_the_newest_measured_training_of_this_machine_took(tmp_path: Path) -> None:
+    store, mine = Store(tmp_path), known("qwen3-8b", "24").machine
+    run = store.new_run("r")
+
+    def took(peak: int, expected: int, machine: Machine = mine, error: str = "") -> float:
+        step = store.propose(run, "train", plan_hash="0")
+        store.decide(step, "yes", by="test", reason="", price={})
+        store.claim(step, needs_approval=True, pid=1, pid_started=1.0, boot_id="b")
+        result: dict[str, object] = {"peak_vram_bytes": peak, "expected_vram_bytes": expected}
+        if error:
+            store.fail(step, error)
+        else:
+            store.finish(step, result)
+            store.event("step.done", run=run, step=step, machine=machine.fingerprint)
+        return round(margin_of(store, mine, frozenset()), 3)
+
+    assert margin_of(store, mine, frozenset()) == 1.1, "nothing was measured"
+    assert [took(peak, 100) for peak in (105, 90, 250, 120)] == [1.05, 1.0, 1.3, 1.2]
+    assert took(103, 0) == took(0, 103) == took(101, 100, error="it broke") == 1.2, "these tell nothing"
+    assert took(101, 100, known("qwen3-8b", "4090").machine) == 1.2, "another card's"
 
 
 def test_little_ram_brings_4_bits_without_a_card() -> None:

@@ -19,7 +19,6 @@ from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.rates import Rates, usual_card, usual_cpu
 from tunesmith.tools.core.stage import CPU, GIB, Facts, PlanQuestion
 from tunesmith.tools.data.behaviour import write_behaviour
-from tunesmith.tools.export import deploy
 from tunesmith.tools.models import base
 from tunesmith.tools.models.bundled import QWEN_CODER
 from tunesmith.tools.models.families import KNOWN_MODELS
@@ -51,7 +50,6 @@ class Here:
         usual = usual_card() if card_gib else usual_cpu(2)
         device = facts.machine.gpus[0].name if card_gib else CPU
         rates = Rates(*(speed * rate for rate in (usual.bf16_flops, usual.fp32_flops, usual.memory_bytes_s)), 1e9)
-        self._patch.setattr(deploy, "machine_for_a_step", lambda home: facts.machine)
         return replace(facts, measured={device: rates}, here=True)
 
     def seconds(self, facts: Facts, pace: Pace, model: str, teacher: str) -> float:

@@ -242,7 +242,7 @@ def test_what_each_kind_of_work_took_is_kept_and_counts_on_the_same_machine_alon
 def test_what_does_not_fit_is_refused_with_both_numbers() -> None:
     told = room(Estimate(seconds=1, basis="", peak_ram_bytes=27 * GIB, disk_bytes=80 * GIB), facts(), remedy="less")
     assert told == (
-        "needs 27.0 GiB of RAM and swap, 20.0 GiB free; try less",
+        "needs 27.0 GiB of RAM and swap, there is room for 23.6 GiB; try less",
         "needs 80.0 GiB of disk, 50.0 GiB free; try making room, or TUNESMITH_HOME on another disk",
     )
 

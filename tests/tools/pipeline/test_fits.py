@@ -37,8 +37,9 @@ def machine(ram_gib: float = 64) -> Machine:
 
 
 def facts(card_gib: float, ram_gib: float = 64) -> Facts:
-    """Of a machine with a card, or without any (0)."""
-    return with_card(machine(ram_gib), card_gib) if card_gib else Facts(Path(), machine(ram_gib), "", "vllm")
+    """Of a machine with a card that was measured, or without any (0)."""
+    here = with_card(machine(ram_gib), card_gib) if card_gib else None
+    return replace(here, margin=1.0) if here else Facts(Path(), machine(ram_gib), "", "vllm")
 
 
 def on_card(name: str, card_gib: float, ram_gib: float = 64) -> Fits:
@@ -117,7 +118,10 @@ def test_a_plan_that_gets_a_base_says_what_it_is_too_large_for_before_anything_i
     assert told("Qwen3-4B", 24) == ()
     assert told("Qwen2.5-14B", 24) == (), "it is measured at 4 bits"
     measured, served = told("Qwen2.5-14B", 12)
-    assert "measure needs 32.7 GiB of VRAM, 12.0 GiB free; try a base such as" in measured and "serve needs" in served
+    assert (
+        "measure needs 32.7 GiB of VRAM, there is room for 12.0 GiB; try a base such as" in measured
+        and "serve needs" in served
+    )
     assert told("Qwen2.5-14B", 12, role="teacher") == (), "it only writes"
     assert len(told("Llama-3.3-70B", 24)) >= 3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from tunesmith.tools.training.choices import choose_cards
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.rank_job import launch_arguments
 from tunesmith.tools.training.train import TrainRequest, plan
+from tunesmith.tools.training.trained import OutOfMemory, ToTrain, Trained
 
 
 def planned(facts: Facts, **fields: Any) -> Plan:
@@ -30,7 +32,7 @@ def planned(facts: Facts, **fields: Any) -> Plan:
 
 
 def cards(count: int, gib: float) -> Facts:
-    return with_card(machine(), Card("a card", gib, count=count))
+    return replace(with_card(machine(), Card("a card", gib, count=count)), margin=1.0)
 
 
 def ample(cards: int) -> bool:
@@ -75,7 +77,7 @@ def test_where_a_card_computes_a_step_in_parts_others_take_theirs(gib: float) ->
 
 
 def test_processes_on_a_processor_share_its_memory_and_are_no_faster() -> None:
-    facts = replace(cards(1, 80), machine=replace(machine(), ram_free_bytes=200 * GIB))
+    facts = replace(cards(1, 80), machine=replace(machine(), ram_total_bytes=200 * GIB))
     one, two = planned(facts), planned(facts, cards=2)
     assert one.estimate.cards == 1 and any("2 processes on the same cores, gloo" in line for line in two.steps)
     assert two.estimate.peak_ram_bytes > 1.5 * one.estimate.peak_ram_bytes
@@ -113,10 +115,48 @@ def test_accelerate_starts_a_process_a_card_of_this_machine_and_the_cores_are_sh
     assert "--num_cpu_threads_per_process=1" in launch_arguments(4, 2, [])
 
 
-def test_several_cards_go_on_from_what_one_has_learned(tmp_path: Any) -> None:
-    """They compute the same step, so a checkpoint is of both."""
+@table(
+    ("first", "fits", "tried"),
+    [(8, 8, [8]), (8, 2, [8, 4, 2]), (6, 1, [6, 3, 1]), (8, 0, [8, 4, 2, 1]), (1, 0, [1])],
+)  # fmt: skip
+def test_where_memory_runs_out_fewer_rows_are_tried_at_once_down_to_one(
+    tmp_path: Any, first: int, fits: int, tried: list[int]
+) -> None:
+    from tunesmith.tools.training.train_job import in_smaller_parts
+
+    seen: list[int] = []
+
+    def train(asked: ToTrain) -> Trained:
+        seen.append(asked.settings.rows_at_once)
+        if seen[-1] > fits:
+            raise OutOfMemory("out of memory")
+        return Trained(1, 1.0, 1.0, None, None, 1, 1, 1.0)
+
+    settings = LoraSettings(batch_size=first)
+    asked = ToTrain(tmp_path, tmp_path, tmp_path, settings, checkpoints_dir=tmp_path)
+    with nullcontext() if fits else pytest.raises(OutOfMemory):
+        assert bool(in_smaller_parts(asked, train).fallback) == (first > fits)
+    assert seen == tried
+
+
+def test_a_plan_says_what_is_done_where_memory_runs_out_and_how_long_it_takes_at_most() -> None:
+    facts = cards(1, 80)
+    [line] = [line for line in planned(facts).steps if "memory runs out" in line]
+    assert "1 at the least: up to" in line and line.endswith("longer")
+    assert not any("memory runs out" in line for line in planned(facts, micro_batch=1).steps)
+
+
+@table(
+    ("other", "goes_on"),
+    [({"cards": 2}, True), ({"micro_batch": 2}, True), ({"activation_checkpointing": "on"}, True),
+     ({"usual_row_tokens": 90}, True), ({"batch_size": 4}, False), ({"load_in_4bit": True}, False)],
+)  # fmt: skip
+def test_however_a_step_is_computed_a_training_goes_on_from_its_checkpoint(
+    tmp_path: Any, other: dict[str, Any], goes_on: bool
+) -> None:
+    """Several cards, and parts of any size, compute the same step, so a checkpoint is of both."""
     from tunesmith.tools.training.lora_settings import fingerprint
 
     (tmp_path / "rows.jsonl").write_text("{}")
-    one, two = (fingerprint(tmp_path, tmp_path / "rows.jsonl", LoraSettings(cards=cards)) for cards in (1, 2))
-    assert one == two
+    one, two = (fingerprint(tmp_path, tmp_path / "rows.jsonl", of) for of in (LoraSettings(), LoraSettings(**other)))
+    assert (one == two) == goes_on

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from tests.fixtures.planted_gpus import gpu
 from tests.fixtures.tables import table
 from tunesmith.memory.records import Artifact
-from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.machine import Machine, whole_bytes
 from tunesmith.tools.core.rates import Rates, usual_cpu
 from tunesmith.tools.core.stage import CPU, GIB, Facts, Plan
 from tunesmith.tools.machine import measure
@@ -33,7 +33,7 @@ def known(machine: dict[str, Any] | None = None, rates: Rates | None = None, lon
     base = Artifact("a1", "r1", "s1", "base", Path(), "0" * 64, 1, (), {"parameters": 135_000_000, "config": CONFIG})
     record = {"longest_row_tokens": longest} if longest else {}
     dataset = Artifact("a2", "r1", "s2", "dataset", Path(), "", 1, (), {**ROWS, **record})
-    here = Machine("cpu", 2, 24 * GIB, free * GIB, 0, 50 * GIB, **(machine or {}))
+    here = Machine("cpu", 2, whole_bytes(free * GIB), free * GIB, 0, 50 * GIB, **(machine or {}))
     artifacts = {"base": base, "dataset": dataset}
     return Facts(Path(), here, "r1", "/bin/true", artifacts=artifacts, measured={CPU: rates} if rates else {})
 

@@ -112,6 +112,18 @@ def test_few_rows_still_have_one_of_the_behaviour(make_job: MakeJob) -> None:
     assert [one.origin for one in links(job).few] == ["near_miss", "writer"]
 
 
+def test_the_longest_rows_of_each_origin_are_tried_in_parts_as_large_as_trainings(make_job: MakeJob) -> None:
+    own = [row(f"teach {'this ' * n}", "yes") | {"origin": "writer"} for n in (1, 9, 4)]
+    beside = [row(f"near {'that ' * n}", "no") | {"origin": "near_miss"} for n in (2, 7)]
+    job = make_job(rows=[*own, *beside])
+    job = replace(job, request=job.request.model_copy(update={"rows": 3}))
+    tried = links(job)
+    tried.rows_train()
+    words = [str(one.prompt[0]["content"]).count("th") for one in tried.few]
+    assert [one.origin for one in tried.few] == ["writer", "near_miss", "writer"] and words == [9, 7, 4], words
+    assert tried._settings().usual_row_tokens == 50, "as the data set has them, not as these few do"
+
+
 def test_the_two_steps_are_taken_by_a_child_that_is_gone_when_the_server_starts(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:

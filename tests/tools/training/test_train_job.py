@@ -21,7 +21,14 @@ from tunesmith.tools.training.head_loss import Head
 from tunesmith.tools.training.packing import shared_prefix_tokens
 from tunesmith.tools.training.rows import IGNORED, TokenRow, tokenize_rows, with_variants
 from tunesmith.tools.training.selection import Selection
-from tunesmith.tools.training.train_job import LoraSettings, ToTrain, Trained, out_of_memory_named, train_lora
+from tunesmith.tools.training.train_job import (
+    LoraSettings,
+    ToTrain,
+    Trained,
+    in_smaller_parts,
+    out_of_memory_named,
+    train_lora,
+)
 
 pytestmark = pytest.mark.lab
 
@@ -450,6 +457,33 @@ def test_killed_training_goes_on_and_ends_where_an_undisturbed_one_does(
         assert (resumed.steps, resumed.choice) == (whole.steps, whole.choice) == (6, whole.choice), at
         for name, value in adapter(tmp_path / "whole").items():
             assert torch.allclose(value, adapter(cut)[name], atol=1e-6), (at, name)
+
+
+def test_memory_that_runs_out_halves_the_rows_at_once_and_the_training_ends_where_an_undisturbed_one_does(
+    tiny_llama: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    exact = replace(SETTINGS, precision="fp32")  # parts of other sizes round otherwise in bf16
+    whole = train(tiny_llama, rows_file, tmp_path / "whole", exact)
+    left = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")] * 2
+    said, told = list[str](), set[str]()
+
+    def full(done: int, total: int, text: str) -> None:
+        told.add(text)
+        if left and text.startswith("step 3 "):
+            raise left.pop()
+
+    asked = ToTrain(
+        tiny_llama, rows_file, tmp_path / "adapter", exact, checkpoints_dir=tmp_path / "checkpoints", progress=full,
+        log=said.append,
+    )  # fmt: skip
+    trained = in_smaller_parts(asked, train_lora)
+    assert trained.fallback == "memory ran out at 2 rows at once, it went on with 1" and trained.fallback in told
+    assert sum(line == "going on from checkpoint-2" for line in said) == 2 and (trained.steps, whole.steps) == (6, 6)
+    assert any("out of memory at 4 rows at once" in line and line.endswith("with 2") for line in said)
+    for name, value in adapter(tmp_path / "whole").items():
+        assert torch.allclose(value, adapter(tmp_path)[name], atol=1e-4), name
 
 
 def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tiny_llama: Path, rows_file: Path, tmp_path: Path) -> None:
