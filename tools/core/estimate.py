@@ -151,7 +151,8 @@ def held_now(price: Estimate, machine: Machine, *, remedy: str = "stopping anoth
 def held_notes(price: Estimate, machine: Machine) -> tuple[str, ...]:
     """What a price says of memory that it counts on and that other programs hold now."""
     held = () if lacks_memory(price, machine) else held_now(price, machine)
-    return tuple(f"other programs hold memory that this counts on: it {lack} before it starts" for lack in held)
+    why = "other programs hold memory that this counts on"
+    return tuple(f"{why}: it {lack} before it starts" for lack in held)
 
 
 def _lacking(price: Estimate, ram: int, vram: int, ways: Sequence[str], have: str) -> tuple[Lack, ...]:

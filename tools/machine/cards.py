@@ -89,8 +89,8 @@ def card_of_size(gib: float) -> Card:
     """A card of so many GiB, of which a desktop and the driver take their part."""
     overhead = max(_DESKTOP_GIB, _SHARE * gib)
     note = (
-        f"{overhead:.1f} GiB of its {gib:g} are left to a desktop and the driver; name the card to have its own figure "
-        f"and generation, else it is taken for one of compute capability {USUAL_CAPABILITY}"
+        f"{overhead:.1f} GiB of its {gib:g} are left to a desktop and the driver; name the card to have its own "
+        f"figure; it is taken for one of compute capability {USUAL_CAPABILITY}"
     )
     return Card(f"a card of {gib:g} GB", gib - overhead, note)
 

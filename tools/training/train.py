@@ -190,8 +190,9 @@ def _smaller_parts(
         return ()
     one = request.model_copy(update={"micro_batch": 1})
     least, most = (_seconds(way, facts, base, dataset, steps).total for way in (request, one))
-    line = "where memory runs out, go on from the newest checkpoint with fewer rows at once, 1 at the least"
-    return (f"{line}: up to {duration(max(0.0, most - least))} longer",)
+    more = duration(max(0.0, most - least))
+    line = "where memory runs out, go on from the newest checkpoint with fewer rows at once"
+    return (f"{line}, 1 at the least: up to {more} longer",)
 
 
 def settled(

@@ -101,7 +101,8 @@ def in_smaller_parts(asked: ToTrain, train: Callable[[ToTrain], Trained]) -> Tra
             if settings.rows_at_once == 1:
                 raise
             fewer = largest_part(settings.rows_at_once)
-            fallback = f"memory ran out at {settings.rows_at_once} rows at once, it went on with {fewer}"
+            ran_out = f"memory ran out at {settings.rows_at_once} rows at once"
+            fallback = f"{ran_out}, it went on with {fewer}"
             asked.log(f"{error}; going on from the newest checkpoint with {fewer}")
             asked.progress(0, 1, fallback)
         settings = replace(settings, micro_batch=fewer)

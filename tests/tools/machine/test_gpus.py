@@ -359,7 +359,9 @@ def test_too_little_vram_to_train_is_answered_with_settings_that_do_fit_the_same
     prices = [plan(1.5, micro_batch=rows).estimate for rows in (8, 4, 1)]
     assert prices[0].peak_vram_bytes > prices[1].peak_vram_bytes > prices[2].peak_vram_bytes
     assert [price.calibrated_seconds for price in prices] == sorted(price.calibrated_seconds for price in prices)
-    told = {plan(1.5, micro_batch=rows).steps for rows in (8, 4, 1)}
+    told = {
+        tuple(line for line in plan(1.5, micro_batch=rows).steps if "memory runs out" not in line) for rows in (8, 4, 1)
+    }
     assert len(told) == 1, "the steps stay as they are"
     with pytest.raises(BadInput, match="micro_batch=6 is no part of batch_size=8; try micro_batch=2"):
         plan(1.5, micro_batch=6)
