@@ -134,6 +134,7 @@ GROUPS = (
         "for a step",
         (
             _training("plain", "bf16", 30),
+            _task("trainings:chosen", "bits that plans choose; no false fit at 4 bits", 60),
             _training("four_bit", "NF4", 35),
             _training("large_four_bit", "8B width, NF4", 60),
             _training("mixture_four_bit", "mixture, NF4", 60),
@@ -178,6 +179,18 @@ GROUPS = (
             _task("exports:quantize_on_processor", "GPTQ seconds, processor", 25, hides_card=True),
             _task("exports:quantize", "GPTQ seconds; GPTQ peak; GPTQ like the processor's", 25),
             _serving("quantized", "W4A16", 110),
+        ),
+    ),
+    Group(
+        "Do FP8 and W8A8 run on the card's own kernels?", "scheme_for in tools/export/deploying.py",
+        (_serving("fp8", "FP8", 110), _serving("w8a8", "W8A8", 130)),
+    ),
+    Group(
+        "Do two cards train and serve together?",
+        "tools/training/apart_job.py for a training, tools/serving/model_server.py for a server",
+        (
+            _task("trainings:shared", "training step, 2 cards", 60, several=True),
+            _task("servings:split", "split server start; split answers", 120, needs_vllm=True, several=True),
         ),
     ),
     Group(

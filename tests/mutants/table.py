@@ -1239,6 +1239,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("            yield False\n", "            yield True\n", f"{_FIRST_CARD}test_two_do_not_work_in_one_folder"),
         ("        return 2\n    deadline", "        pass\n    deadline",
          f"{_FIRST_CARD}test_without_a_card_one_sentence_says_so_and_nothing_is_written"),
+        ("several = pinning(gpus, 2) if len(gpus) > 1 else {}", "several: dict[str, str] = {}",
+         f"{_FIRST_CARD}test_on_two_cards_tasks_see_one_of_them_and_those_of_two_both"),
         ("return 1 if hour.wrong() or hour.left() else 0", "return 1 if hour.wrong() else 0",
          f"{_FIRST_CARD}test_its_exit_code_says_whether_all_is_as_predicted"),
     )),
@@ -1246,6 +1248,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("most = min(left, MOST_TIMES * task.seconds)", "most = left",
          "tests/tools/pipeline/gpu_check/test_measured.py::"
          "test_the_deadline_is_kept_and_what_is_left_is_out_of_time"),
+        ('return ONE_CARD if task.several and check.on_card and not check.several else ""', 'return ""',
+         "tests/tools/pipeline/gpu_check/test_measured.py::"
+         "test_what_takes_two_cards_is_left_out_where_one_is_here"),
+    )),
+    *rows(PRICES, "tests/gpu/trainings.py", (
+        ("return on(on(1 << 40, False).least_bytes - 1, None)", "return on(on(1 << 40, False).least_bytes, None)",
+         "tests/tools/pipeline/gpu_check/test_measured.py::test_where_16_bits_lack_one_byte_a_plan_chooses_4"),
     )),
     *rows(PRICES, "tools/serving/client.py", (
         ("for _ in range(concurrency):", "for _ in range(concurrency + 1):",

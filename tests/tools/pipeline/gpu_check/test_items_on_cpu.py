@@ -21,7 +21,7 @@ from tunesmith.tools.pipeline.gpu_check.findings import Finding
 from tunesmith.tools.serving import servers
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
-TIMED = ("training", "GPTQ seconds", "server start", "server memory", "answers", "rate")
+TIMED = ("training", "GPTQ seconds", "server start", "server memory", "answers", "rate", "split")
 """How the names of what a busy processor decides begin, or end."""
 
 
