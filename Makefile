@@ -6,7 +6,7 @@ DEVICE ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check-demo test test-fast test-talk test-trust test-big test-four-bits test-gpu chat lint mutants bench crosscheck locks words tables picture audit eval-driver clean distclean
+.PHONY: help setup demo check-demo test test-fast test-talk test-trust test-big test-four-bits test-gpu first-card chat lint mutants bench crosscheck locks words tables picture audit eval-driver clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,9 @@ test-four-bits: setup ## a 0.5B measured, taught, merged, quantized and served a
 
 test-gpu: setup ## what only a GPU can confirm, measured on it; ten minutes, GPU_MINUTES=30 for more
 	@GPU_MINUTES=$(or $(GPU_MINUTES),10) $(BIN)/python -m pytest -q -m gpu tests/gpu $(PYTEST_FLAGS)
+
+first-card: setup ## the first hour of a card: all that only it can confirm, into first-card/first-card.md; goes on where it was; MINUTES=60, AGAIN="killed failed …"
+	@$(BIN)/python -m tests.gpu.first_card $(if $(MINUTES),--minutes $(MINUTES)) $(if $(AGAIN),--again $(AGAIN))
 
 chat: setup ## start talking
 	@exec $(BIN)/tunesmith

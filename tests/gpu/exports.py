@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.gpu.measures import make_model, make_rows, peak, rates_of
+from tests.gpu.measures import let_go, make_model, make_rows, peak, rates_of
 from tests.gpu.table import MODELS, SECONDS, UPPER, Check, skipped
 from tests.gpu.trainings import trained_adapter
-from tunesmith.tools.export.calibration import calibration_batches
+from tunesmith.tools.export.calibration import Batch, calibration_batches
 from tunesmith.tools.export.logit_proof_job import compare_logits
 from tunesmith.tools.export.merge_job import merge_adapter
 from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.export.quantize_job import chosen_group_size, quantize_with
 from tunesmith.tools.models.memory_math import CUDA_BYTES, quantize_vram_bytes
+from tunesmith.tools.models.schemes import SchemeName
 from tunesmith.tools.models.tensor_file import read_places, weight_files
 from tunesmith.tools.models.time_math import gptq_seconds
 from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, stated
@@ -72,16 +73,30 @@ def quantize(check: Check) -> Iterator[Finding]:
     yield compared("GPTQ like the processor's", expected=1.0, measured=alike, within=_ALIKE, unit="of the codes")
 
 
+def at_eight_bits(check: Check, scheme: SchemeName) -> Path:
+    """The dense model in a format of 8 bits, rounded to the nearest step: how well, nobody asks. Made once."""
+    model, out = make_model(check, "dense", check.sizes.dense), check.dir / MODELS / f"dense-{scheme}"
+    request = QuantizeRequest(scheme=scheme, group_size=0, rounding="nearest", keep=())
+    quantize_with(_batches(check, model), model, out, request, _quiet)
+    let_go(check)
+    return out
+
+
+def _batches(check: Check, model: Path) -> list[Batch]:
+    from transformers import AutoTokenizer
+
+    rows = make_rows(check, model, check.sizes.calibration_rows, check.sizes.tokens)
+    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(model)
+    return calibration_batches(tokenizer, rows, check.sizes.calibration_rows, check.sizes.tokens, 17)
+
+
 def _timed(check: Check, name: str, out: Path) -> Finding:
     """Quantize the layer to W4A16, as `quantize` does, and hold the seconds against the price."""
     import torch
-    from transformers import AutoTokenizer
 
     config = _config(check)
     model = make_model(check, "layer", config)
-    rows = make_rows(check, model, check.sizes.calibration_rows, check.sizes.tokens)
-    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(model)
-    batches = calibration_batches(tokenizer, rows, check.sizes.calibration_rows, check.sizes.tokens, 17)
+    batches = _batches(check, model)
     group = chosen_group_size(config, "W4A16", 0)
     began = time.monotonic()
     quantize_with(batches, model, out, QuantizeRequest(scheme="W4A16", group_size=group, keep=()), _quiet)

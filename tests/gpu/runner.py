@@ -6,6 +6,7 @@ file there for each finding, as it finds it: what was found is kept, however the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -14,23 +15,30 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.gpu.table import MODELS, Check, Task, skipped
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.files import atomic_write
-from tunesmith.tools.machine.processes import end_with_parent, python_module
+from tunesmith.memory.store import Store
+from tunesmith.tools.machine.gpus import measure_gpus
+from tunesmith.tools.machine.processes import end_with_parent, python_module, tree, with_environment
+from tunesmith.tools.pipeline import catalog, launcher
 from tunesmith.tools.pipeline.gpu_check.findings import Finding, failed
 from tunesmith.tools.serving import servers
 
 NO_VLLM = "no vLLM was found; `tunesmith setup` installs it, and TUNESMITH_VLLM names another one"
+ONE_CARD = "it takes two cards, and one is here"
 OUT_OF_TIME = "out of time"
 LEAST_S = 5.0
 """Less time than this is not begun with."""
 MOST_TIMES = 3.0
 """A task is ended after so many times its usual seconds."""
+LOG = "log.txt"
+"""What the processes print, below the folder of a check."""
 _CHECK, _FINDINGS, _ERROR = "check.json", "findings.jsonl", "error.txt"
 
 
@@ -42,45 +50,58 @@ class Ended(NamedTuple):
     """Why there are no more; empty where it came to its end."""
     killed: bool = False
     """Whether its time was over."""
+    unbegun: bool = False
 
 
 def measured(check: Check, tasks: Sequence[Task], *, deadline: float) -> Iterator[Finding]:
-    """A finding for each name of every task, each in a process of its own, until `deadline` on the monotonic clock.
-
-    A task that fails, dies, or takes `MOST_TIMES` its usual time fails the items that it has not found, and the next
-    one begins. Once the time is over, what is left is skipped as out of time.
-    """
-    atomic_write(check.dir / _CHECK, check.model_dump_json(indent=1))
+    """A finding for each name of every task, until `deadline` on the monotonic clock."""
     for task in tasks:
-        left = deadline - time.monotonic()
-        unbegun = OUT_OF_TIME if left < LEAST_S else NO_VLLM if task.needs_vllm and not check.vllm else ""
-        if unbegun:
-            yield from (skipped(name, unbegun) for name in task.gives)
-            continue
-        most = min(left, MOST_TIMES * task.seconds)
-        try:
-            ended = in_a_process(check.dir, task, most)
-        except Exception as error:
-            ended = Ended((), f"{type(error).__name__}: {error}")
-        found = {finding.name: finding for finding in ended.found}
-        why = ended.why or "it was not found"
-        if ended.killed:
-            why = f"not done after {most:.0f} s, {MOST_TIMES:g} times what it usually takes"
-        out_of_time = ended.killed and most == left
-        for name in task.gives:
-            yield found.get(name) or (skipped(name, OUT_OF_TIME) if out_of_time else failed(name, why))
+        yield from carried_out(check, task, deadline=deadline).found
 
 
-def in_a_process(folder: Path, task: Task, most_s: float) -> Ended:
+def carried_out(check: Check, task: Task, *, deadline: float) -> Ended:
+    """A finding for each name of a task, carried out in a process of its own.
+
+    A task that fails, dies, or takes `MOST_TIMES` its usual time fails the items that it has not found. Where the time
+    is over before that, they are skipped as out of time.
+    """
+    left = deadline - time.monotonic()
+    if unbegun := OUT_OF_TIME if left < LEAST_S else _lacks(check, task):
+        return Ended([skipped(name, unbegun) for name in task.gives], unbegun, unbegun=True)
+    most = min(left, MOST_TIMES * task.seconds)
+    try:
+        atomic_write(check.dir / _CHECK, check.model_dump_json(indent=1))
+        ended = in_a_process(check, task, most)
+    except Exception as error:
+        ended = Ended((), f"{type(error).__name__}: {error}")
+    found = {finding.name: finding for finding in ended.found}
+    why = ended.why or "it was not found"
+    if ended.killed:
+        why = f"not done after {most:.0f} s, {MOST_TIMES:g} times what it usually takes"
+    out_of_time = ended.killed and most == left
+    end = partial(skipped, why=OUT_OF_TIME) if out_of_time else partial(failed, why=why)
+    findings = [found.get(name) or end(name) for name in task.gives]
+    return Ended(findings, OUT_OF_TIME if out_of_time else ended.why and why, ended.killed)
+
+
+def _lacks(check: Check, task: Task) -> str:
+    """What a task needs that is not here."""
+    if task.needs_vllm and not check.vllm:
+        return NO_VLLM
+    return ONE_CARD if task.several and check.on_card and not check.several else ""
+
+
+def in_a_process(check: Check, task: Task, most_s: float) -> Ended:
     """Carry a task out in a process, which is killed after so many seconds or when this one is stopped."""
-    findings, error = folder / _FINDINGS, folder / _ERROR
+    findings, error = check.dir / _FINDINGS, check.dir / _ERROR
     for file in (findings, error):
         file.unlink(missing_ok=True)
-    command = python_module("tests.gpu.runner", str(folder), task.work)
-    if task.hides_card:
-        command = ["/usr/bin/env", "CUDA_VISIBLE_DEVICES=", *command]
+    command = python_module("tests.gpu.runner", str(check.dir), task.work)
+    if task.hides_card or task.several:
+        command = with_environment({"CUDA_VISIBLE_DEVICES": check.several if task.several else ""}, command)
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=folder, env=env)
+    with (check.dir / LOG).open("ab") as log:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=check.dir, env=env)
     killed = False
     try:
         child.wait(most_s)
@@ -88,7 +109,9 @@ def in_a_process(folder: Path, task: Task, most_s: float) -> Ended:
         killed = True
     finally:
         if child.poll() is None:
-            child.kill()
+            for process in tree(child.pid).values():
+                with contextlib.suppress(Exception):  # gone in between
+                    process.kill()
             child.wait()
     lines = findings.read_text().splitlines() if findings.is_file() else []
     why, code = "", child.returncode
@@ -98,11 +121,30 @@ def in_a_process(folder: Path, task: Task, most_s: float) -> Ended:
     return Ended([Finding.model_validate_json(line) for line in lines], why, killed)
 
 
-def throw_away(check: Check) -> None:
-    """Stop what a task left serving, and remove the models that were made."""
+def check_in(folder: Path, **fields: Any) -> Check:
+    """A check with its home, its step and what tasks make in `folder`; it goes on with those of an earlier one."""
+    with contextlib.closing(Store(folder / "home")) as store:
+        known = [step.id for step in store.priced_steps()]
+        step = known[0] if known else store.propose(store.new_run("checks"), "doctor", plan_hash="h")
+    (folder / "step").mkdir(exist_ok=True)
+    return Check(home=folder / "home", dir=folder / "step", step=step, **fields)
+
+
+def card_environment() -> dict[str, str]:
+    """What tasks are started with on a card, as the worker of `doctor --gpu` is."""
+    return launcher.worker_environment(catalog.ENTRIES["doctor"].load(), {}, measure_gpus())
+
+
+def stop_servers(check: Check) -> None:
+    """Stop what a task left serving."""
     for server in servers.list_servers(check.home, role=servers.BENCH):
         if server.owner == check.step:
             servers.stop(server)
+
+
+def throw_away(check: Check) -> None:
+    """Stop what a task left serving, and remove the models that were made."""
+    stop_servers(check)
     shutil.rmtree(check.dir / MODELS, ignore_errors=True)
 
 

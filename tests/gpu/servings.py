@@ -6,10 +6,12 @@ import asyncio
 import re
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from tests.gpu.exports import at_eight_bits
 from tests.gpu.measures import make_model, rates_of
 from tests.gpu.table import MODELS, SECONDS, UPPER, Check, skipped
 from tests.gpu.trainings import RANK, trained_adapter, trained_mixture
@@ -35,6 +37,7 @@ from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, faile
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import FREED_WITHIN_S, rank_served, serving_memory
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.serving.context_settings import USUAL
 from tunesmith.tools.serving.model_server import measuring_spec
 from tunesmith.tools.suites.loading import load_suites
 
@@ -83,12 +86,33 @@ def quantized(check: Check) -> Iterator[Finding]:
     folder = check.dir / MODELS / "w4a16"
     folder.mkdir(parents=True, exist_ok=True)
     round_base(make_model(check, "dense", check.sizes.dense), folder, lambda done, total, note: None)
-    model = artifact_of(check, folder, QUANTIZED_BASE)
-    before = free_bytes()
-    began = time.monotonic()
-    server = started(check, model)
+    return _alone(check, artifact_of(check, folder, QUANTIZED_BASE), ", W4A16")
+
+
+def fp8(check: Check) -> Iterator[Finding]:
+    """The model in floats of 8 bits, as it is deployed."""
+    return _alone(check, artifact_of(check, at_eight_bits(check, "FP8"), "quantized"), ", FP8", rank=0)
+
+
+def w8a8(check: Check) -> Iterator[Finding]:
+    """The model in integers of 8 bits, weights and activations."""
+    return _alone(check, artifact_of(check, at_eight_bits(check, "W8A8"), "quantized"), ", W8A8", rank=0)
+
+
+def split(check: Check) -> Iterator[Finding]:
+    """The model split over two cards; on a CPU the same server as any."""
+    model = artifact_of(check, make_model(check, "dense", check.sizes.dense), "base")
+    for finding in _alone(check, model, "", cards=2 if check.on_card else 1):
+        if finding.name in ("server start", "answers"):
+            yield finding.model_copy(update={"name": f"split {finding.name}"})
+
+
+def _alone(check: Check, model: Artifact, which: str, *, rank: int = RANK, cards: int = 1) -> Iterator[Finding]:
+    """A server with nothing loaded on it, from its start to its end."""
+    before, began = free_bytes(), time.monotonic()
+    server = started(check, model, rank=rank, cards=cards)
     try:
-        for finding in served(check, server, model, time.monotonic() - began, before, ", W4A16"):
+        for finding in served(check, server, model, time.monotonic() - began, before, which):
             if "beside" not in finding.name:
                 yield finding
     finally:
@@ -123,9 +147,12 @@ def mixture(check: Check) -> Iterator[Finding]:
     yield stated(names[1], expected=told, measured=answer.error or told, holds=not answer.error)
 
 
-def started(check: Check, model: Artifact, *, rank: int = RANK) -> servers.Server:
-    vllm = vllm_of_worker(check.vllm)
-    spec = measuring_spec(model, vllm=vllm, adapters_allowed=True, rank=rank_served(rank))
+def started(check: Check, model: Artifact, *, rank: int = RANK, cards: int = 1) -> servers.Server:
+    """Rank 0: without adapters."""
+    vllm, settings = vllm_of_worker(check.vllm), replace(USUAL, cards=cards)
+    spec = measuring_spec(
+        model, vllm=vllm, adapters_allowed=rank > 0, rank=rank_served(rank), context_settings=settings
+    )
     log = check.dir / f"vllm-{model.kind}.log"
     return servers.ensure(check.home, spec, vllm=vllm, log_path=log, owner=check.step)
 
@@ -159,7 +186,7 @@ def _on_card(server: servers.Server, model: Artifact, taken: int, which: str) ->
     if loaded is None or cached is None:
         yield from (failed(name, NO_LOG) for name in names)
         return
-    needed = serving_memory(model, rank=rank_served(RANK))
+    needed = serving_memory(model, rank=server.spec.max_lora_rank)
     weights = needed.vram_bytes - needed.cache_bytes - GPU_SERVER_BYTES
     yield compared(names[0], expected=weights, measured=loaded, within=(0.8, 1.05), unit="bytes")
     beside = taken - loaded - cached

@@ -1,6 +1,6 @@
-"""What only a card can say: the tasks of `make test-gpu`, in their order, and the models that they make.
+"""What only a card can say: the tasks of `make first-card` and `make test-gpu`, and the models that they make.
 
-What `doctor --gpu` measures comes first.
+The tasks stand in the order of their worth: an hour that ends early has answered the questions that matter most.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ class Check(Frozen):
     device: Literal["cuda", "cpu"] = "cuda"
     """cpu: the same code where there is no card, for tests; what only a card has is left out."""
     vllm: str | None = None
+    several: str = ""
+    """CUDA_VISIBLE_DEVICES of two cards; empty where one is here."""
     sizes: Sizes = Sizes()
 
     @property
@@ -95,43 +97,106 @@ class Task(NamedTuple):
     needs_vllm: bool = False
     hides_card: bool = False
     """Whether its process sees no card, to compute on the processor what another one does on the card."""
+    several: bool = False
+    """Whether it takes two cards."""
+
+
+class Group(NamedTuple):
+    """Tasks that answer one question."""
+
+    question: str
+    change: str
+    """Where a prediction is made that turns out wrong."""
+    tasks: tuple[Task, ...]
 
 
 def _task(work: str, gives: str, seconds: float, **options: bool) -> Task:
     return Task(work, f"tests.gpu.{work}", tuple(gives.split("; ")), seconds, **options)
 
 
-TASKS = (
-    *(Task(part.doing, f"tests.gpu.cards:{name}", part.gives, 12) for name, part in PARTS.items()),
-    *(
-        _task(f"trainings:{way}", f"training peak, {name}; training step, {name}", seconds)
-        for way, name, seconds in (
-            ("plain", "bf16", 30), ("checkpointing", "checkpointing", 30), ("four_bit", "NF4", 35),
-            ("large", "8B width, checkpointing", 45),
-        )
+def _training(way: str, name: str, seconds: float) -> Task:
+    return _task(f"trainings:{way}", f"training peak, {name}; training step, {name}", seconds)
+
+
+def _serving(work: str, format_: str, seconds: float) -> Task:
+    names = "; ".join(f"{name}, {format_}" for name in ("server start", "server memory", "served weights", "answers"))
+    return _task(f"servings:{work}", names, seconds, needs_vllm=True)
+
+
+GROUPS = (
+    Group(
+        "Which card is it, and how fast?", "the usual rates in tools/core/rates.py",
+        tuple(Task(part.doing, f"tests.gpu.cards:{name}", part.gives, 12) for name, part in PARTS.items()),
     ),
-    _task(
-        "servings:base",
-        "server start; server memory; served weights; server beside weights and cache; answers; adapter liveness; "
-        "memory freed; seconds until it is free",
-        110, needs_vllm=True,
+    Group(
+        "Does it load and train at the bits that plans choose, and are its peak and its speed the predicted ones?",
+        "Training.memory_bytes in tools/models/fitting.py for a peak, training_seconds in tools/models/time_math.py "
+        "for a step",
+        (
+            _training("plain", "bf16", 30),
+            _task("trainings:chosen", "bits that plans choose; no false fit at 4 bits", 60),
+            _training("four_bit", "NF4", 35),
+            _training("large_four_bit", "8B width, NF4", 60),
+            _training("mixture_four_bit", "mixture, NF4", 60),
+            _training("checkpointing", "checkpointing", 30),
+            _training("large", "8B width, checkpointing", 45),
+            _task("trainings:fits", "no false fit", 35),
+        ),
     ),
-    _task("models:attention", "packed documents, bf16; packed documents, fp32", 15),
-    _task("models:four_bits", "NF4 bytes, dense; NF4 allocated, dense; NF4 bytes, experts; NF4 allocated, mixture", 25),
-    *(
-        _task(f"trainings:{way}", f"training peak, {name}; training step, {name}", seconds)
-        for way, name, seconds in (
-            ("large_plain", "8B width, bf16", 45), ("large_four_bit", "8B width, NF4", 60),
-            ("mixture", "mixture, bf16", 45), ("mixture_four_bit", "mixture, NF4", 60),
-        )
+    Group(
+        "Does the adapter load in vLLM, and are the server's memory and speed the predicted ones?",
+        "serving_memory in tools/serving/budget.py for memory, answering_seconds in tools/models/time_math.py for "
+        "answers",
+        (
+            _task(
+                "servings:base",
+                "server start; server memory; served weights; server beside weights and cache; answers; "
+                "adapter liveness; memory freed; seconds until it is free",
+                110, needs_vllm=True,
+            ),
+            _task(
+                "servings:mixture", "adapter slots of experts; adapter of attention alone", 180, needs_vllm=True,
+            ),
+        ),
     ),
-    _task("trainings:fits", "no false fit", 35),
-    _task("exports:merge", "merge proof", 30),
-    _task("exports:quantize_on_processor", "GPTQ seconds, processor", 25, hides_card=True),
-    _task("exports:quantize", "GPTQ seconds; GPTQ peak; GPTQ like the processor's", 25),
-    _task(
-        "servings:quantized", "server start, W4A16; server memory, W4A16; served weights, W4A16; answers, W4A16", 110,
-        needs_vllm=True,
+    Group(
+        "Are packed rows and 4-bit weights what they are on a processor?",
+        "tools/training/packing.py for documents, nf4_bytes in tools/models/memory_math.py for bytes",
+        (
+            _task("models:attention", "packed documents, bf16; packed documents, fp32", 15),
+            _task(
+                "models:four_bits",
+                "NF4 bytes, dense; NF4 allocated, dense; NF4 bytes, experts; NF4 allocated, mixture", 25,
+            ),
+        ),
     ),
-    _task("servings:mixture", "adapter slots of experts; adapter of attention alone", 180, needs_vllm=True),
+    Group(
+        "Are merge and GPTQ right, and is 4 bits served?",
+        "gptq_seconds in tools/models/time_math.py for seconds, quantize_vram_bytes in tools/models/memory_math.py for "
+        "memory",
+        (
+            _task("exports:merge", "merge proof", 30),
+            _task("exports:quantize_on_processor", "GPTQ seconds, processor", 25, hides_card=True),
+            _task("exports:quantize", "GPTQ seconds; GPTQ peak; GPTQ like the processor's", 25),
+            _serving("quantized", "W4A16", 110),
+        ),
+    ),
+    Group(
+        "Do FP8 and W8A8 run on the card's own kernels?", "scheme_for in tools/export/deploying.py",
+        (_serving("fp8", "FP8", 110), _serving("w8a8", "W8A8", 130)),
+    ),
+    Group(
+        "Do two cards train and serve together?",
+        "tools/training/apart_job.py for a training, tools/serving/model_server.py for a server",
+        (
+            _task("trainings:shared", "training step, 2 cards", 60, several=True),
+            _task("servings:split", "split server start; split answers", 120, needs_vllm=True, several=True),
+        ),
+    ),
+    Group(
+        "Is more trained as predicted?", "Training.memory_bytes in tools/models/fitting.py",
+        (_training("large_plain", "8B width, bf16", 45), _training("mixture", "mixture, bf16", 45)),
+    ),
 )  # fmt: skip
+"""In the order of their worth."""
+TASKS = tuple(task for group in GROUPS for task in group.tasks)

@@ -11,12 +11,10 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from tests.gpu.runner import measured, throw_away
-from tests.gpu.table import TASKS, Check
-from tunesmith.memory.store import Store
-from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu, why_no_gpu
+from tests.gpu.runner import card_environment, check_in, measured, throw_away
+from tests.gpu.table import TASKS
+from tunesmith.tools.machine.gpus import measure_gpus, pinning, trains_on_cpu, why_no_gpu
 from tunesmith.tools.machine.vllm_program import find_vllm
-from tunesmith.tools.pipeline import catalog, launcher
 from tunesmith.tools.pipeline.gpu_check.findings import Finding
 
 MINUTES = int(os.environ.get("GPU_MINUTES", "10"))
@@ -40,19 +38,15 @@ def module_patch() -> Iterator[pytest.MonkeyPatch]:
 def findings(
     tmp_path_factory: pytest.TempPathFactory, module_patch: pytest.MonkeyPatch
 ) -> Iterator[Mapping[str, Finding]]:
-    folder = tmp_path_factory.mktemp("check")
-    store = Store(folder / "home")
-    step = store.propose(store.new_run("checks"), "doctor", plan_hash="h", estimated_seconds=1)
-    (folder / "step").mkdir()
-    for name, value in launcher.worker_environment(catalog.ENTRIES["doctor"].load(), {}, measure_gpus()).items():
+    several = pinning(measure_gpus(), 2) if len(measure_gpus()) > 1 else {}
+    for name, value in card_environment().items():
         module_patch.setenv(name, value)
-    check = Check(home=store.home, dir=folder / "step", step=step, vllm=find_vllm(None))
+    check = check_in(tmp_path_factory.mktemp("check"), vllm=find_vllm(None), several="".join(several.values()))
     try:
         deadline = time.monotonic() + 60 * MINUTES
         yield {item.name: item for item in measured(check, TASKS, deadline=deadline)}
     finally:
         throw_away(check)
-        store.close()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -15,12 +15,18 @@ from tests.gpu.measures import let_go, make_model, make_rows, peak, rates_of
 from tests.gpu.table import MODELS, SECONDS, Check
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.core.rates import Rates
+from tunesmith.tools.core.stage import GIB, Facts, expected
+from tunesmith.tools.machine.measure import measure_machine
+from tunesmith.tools.models.decisions import Decided, Typed, Work, decide
 from tunesmith.tools.models.fitting import Training
+from tunesmith.tools.models.measuring import MEASURED_AT, SIXTEEN
 from tunesmith.tools.models.memory_math import CUDA_BYTES
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import loading_seconds, training_seconds
+from tunesmith.tools.pipeline.fits import with_card
 from tunesmith.tools.pipeline.gpu_check.card_job import context_bytes
 from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, stated
+from tunesmith.tools.training.apart_job import train_apart
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.train_job import ToTrain, train_lora
 
@@ -87,10 +93,41 @@ def mixture_four_bit(check: Check) -> Iterator[Finding]:
 
 
 def fits(check: Check) -> Iterator[Finding]:
-    """Training may take no more than what its price says, context and all: a plan that says "fits" is held to it."""
-    config, way = check.sizes.dense, usual_way(check)
+    """The usual training; a plan that says "fits" is held to it."""
+    return _within_its_price(check, "no false fit", "dense", check.sizes.dense, usual_way(check))
+
+
+def chosen(check: Check) -> Iterator[Finding]:
+    """The way that a plan chooses where 16 bits have no room, in exactly the memory that it is priced at."""
+    decided = without_room_at_16(check)
+    [why] = [one.why for one in decided.decisions if one.setting == "load_in_4bit"]
+    four = decided.way.load_in_4bit
+    yield stated("bits that plans choose", expected="4", measured="4" if four else "16", holds=four, why=why)
+    yield from _within_its_price(check, "no false fit at 4 bits", "large", check.sizes.large, decided.way)
+
+
+def without_room_at_16(check: Check) -> Decided:
+    """What a plan decides for the large model on a machine that lacks one byte for it at 16 bits."""
+    rows, tokens = check.sizes.large_rows, check.sizes.large_tokens
+    work = Work(rows, tokens, tokens, lambda config, four: RANK, fused=True, on_cpu=not check.on_card)
+    meta = {"config": check.sizes.large, "parameters": ModelShape.of(check.sizes.large).parameters}
+    base = expected("base", 2 * meta["parameters"], **meta, **{MEASURED_AT: SIXTEEN})
+    machine = replace(measure_machine(check.home), gpus=(), swap_free_bytes=0)
+
+    def on(free_bytes: int, bits: bool | None) -> Decided:
+        on_cpu = Facts(check.home, replace(machine, ram_free_bytes=free_bytes), "", None)
+        facts = with_card(machine, free_bytes / GIB, home=check.home) if check.on_card else on_cpu
+        return decide(base, facts, work, Typed(precision="bf16", load_in_4bit=bits))
+
+    return on(on(1 << 40, False).least_bytes - 1, None)
+
+
+def _within_its_price(
+    check: Check, name: str, model: str, config: Mapping[str, Any], way: Training
+) -> Iterator[Finding]:
+    """Training may take no more than what its price says, context and all."""
     context = context_bytes() if check.on_card else 0  # before anything else makes one
-    folder = make_model(check, "dense", config)
+    folder = make_model(check, model, config)
     told, why = f"trains within {way.peak_bytes(config)} bytes", "nothing limits a process on a CPU"
     if check.on_card:
         import torch
@@ -100,13 +137,24 @@ def fits(check: Check) -> Iterator[Finding]:
         torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total))
         why = f"{context} of them are the context's"
     try:
-        train(check, folder, "fits", way, LEAST_STEPS)
+        train(check, folder, name, way, LEAST_STEPS)
     except StepFailed as error:
         if "out of memory" not in str(error):
             raise
-        yield stated("no false fit", expected=told, measured="out of memory", holds=False, why=str(error))
+        yield stated(name, expected=told, measured="out of memory", holds=False, why=str(error))
     else:
-        yield stated("no false fit", expected=told, measured="it does", holds=True, why=why)
+        yield stated(name, expected=told, measured="it does", holds=True, why=why)
+
+
+def shared(check: Check) -> Iterator[Finding]:
+    """The usual training by two cards, each with as many rows as one has alone: a step takes as long."""
+    folder, way = make_model(check, "dense", check.sizes.dense), usual_way(check)
+    steps = train(check, folder, "2 cards", way, check.sizes.steps, cards=2)
+    expected_s = step_seconds(check.sizes.dense, rates_of(check), way, on_card=check.on_card)
+    why = f"the median of {len(steps)} steps"
+    yield compared(
+        "training step, 2 cards", expected=expected_s, measured=median(steps), within=SECONDS, unit="seconds", why=why
+    )
 
 
 def trained_mixture(check: Check) -> Path:
@@ -164,9 +212,9 @@ def step_seconds(config: Mapping[str, Any], rates: Rates, way: Training, *, on_c
     return price.train - loading_seconds(shape, rates, load_in_4bit=way.load_in_4bit, on_card=on_card).train
 
 
-def train(check: Check, folder: Path, name: str, way: Training, steps: int) -> list[float]:
+def train(check: Check, folder: Path, name: str, way: Training, steps: int, cards: int = 1) -> list[float]:
     """Train so many steps and leave an adapter; the seconds of each step after the first ones."""
-    rows = make_rows(check, folder, 2 * way.rows_at_once, way.longest_row_tokens)
+    rows = make_rows(check, folder, 2 * cards * way.rows_at_once, way.longest_row_tokens)
     marks: list[float] = []
 
     def metric(kind: str, value: float, x: float) -> None:
@@ -178,7 +226,8 @@ def train(check: Check, folder: Path, name: str, way: Training, steps: int) -> l
         lora_alpha=2 * way.lora_rank,
         epochs=1.0,
         max_steps=max(steps, LEAST_STEPS),
-        batch_size=way.rows_at_once,
+        batch_size=cards * way.rows_at_once,
+        cards=cards,
         max_seq_len_tokens=way.longest_row_tokens,
         precision=way.precision,
         load_in_4bit=way.load_in_4bit,
@@ -189,6 +238,7 @@ def train(check: Check, folder: Path, name: str, way: Training, steps: int) -> l
     checkpoints = check.dir / MODELS / f"checkpoints-{slug}"
     shutil.rmtree(checkpoints, ignore_errors=True)  # of an attempt that was cut off: it would go on from there
     out = check.dir / MODELS / f"adapter-{slug}"
-    train_lora(ToTrain(folder, rows, out, settings, checkpoints, metric=metric, log=print))
+    work = train_lora if cards == 1 else train_apart
+    work(ToTrain(folder, rows, out, settings, checkpoints, metric=metric, log=print))
     times = [after - before for before, after in pairwise(marks)]
     return times[_WARM_UP_STEPS - 1 :]

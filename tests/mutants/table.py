@@ -64,6 +64,7 @@ _DECISIONS = "tests/tools/models/test_decisions.py::"
 _DEPLOYING = "tests/tools/export/test_deploying.py::"
 _CHANGED = f"{_PINS}test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"
 _FACTS = "tests/agent/queries/test_with_every_fact.py::"
+_FIRST_CARD = "tests/tools/pipeline/gpu_check/test_first_card.py::"
 _STORE, _WORKERS = "tests/memory/test_store.py::", "tests/trust/test_workers.py::"
 _FILES, _POWER = "tests/memory/test_files.py::", "tests/trust/test_power_cut.py::"
 _SERVERS, _QUESTIONS = "tests/trust/test_servers.py::", "tests/memory/test_questions.py::"
@@ -1325,6 +1326,36 @@ MUTANTS: tuple[Mutant, ...] = (
         ("return [*collected, *(failed(name, why) for name in names[len(collected) :])]", "return collected",
          "tests/tools/pipeline/gpu_check/test_run_job.py::"
          "test_whatever_one_part_comes_to_the_next_is_carried_out_and_all_items_are_recorded"),
+    )),
+    *rows(PRICES, "tests/gpu/first_card.py", (
+        ("            if (kept := self.kept(task)) and kept.has_ended:\n", "            if False:\n",
+         f"{_FIRST_CARD}test_what_has_ended_is_not_carried_out_again"),
+        ('return self.state in ("done", "killed")', 'return self.state != "left out"',
+         f"{_FIRST_CARD}test_what_has_not_ended_is_carried_out_again"),
+        ('            self._keep(task, Kept(state="unfinished"))', "            pass",
+         f"{_FIRST_CARD}test_a_task_that_the_script_dies_in_is_unfinished_and_its_models_stay"),
+        ("if of_some.get(name, True)}", "if False}",
+         f"{_FIRST_CARD}test_another_card_driver_or_size_is_measured_anew_and_another_vllm_where_it_serves"),
+        (" or kept.why == ONE_CARD)]", ")]", f"{_FIRST_CARD}test_a_second_card_is_not_waited_for"),
+        ("            yield False\n", "            yield True\n", f"{_FIRST_CARD}test_two_do_not_work_in_one_folder"),
+        ("        return 2\n    deadline", "        pass\n    deadline",
+         f"{_FIRST_CARD}test_without_a_card_one_sentence_says_so_and_nothing_is_written"),
+        ("several = pinning(gpus, 2) if len(gpus) > 1 else {}", "several: dict[str, str] = {}",
+         f"{_FIRST_CARD}test_on_two_cards_tasks_see_one_of_them_and_those_of_two_both"),
+        ("return 1 if hour.wrong() or hour.left() else 0", "return 1 if hour.wrong() else 0",
+         f"{_FIRST_CARD}test_its_exit_code_says_whether_all_is_as_predicted"),
+    )),
+    *rows(PRICES, "tests/gpu/runner.py", (
+        ("most = min(left, MOST_TIMES * task.seconds)", "most = left",
+         "tests/tools/pipeline/gpu_check/test_measured.py::"
+         "test_the_deadline_is_kept_and_what_is_left_is_out_of_time"),
+        ('return ONE_CARD if task.several and check.on_card and not check.several else ""', 'return ""',
+         "tests/tools/pipeline/gpu_check/test_measured.py::"
+         "test_what_takes_two_cards_is_left_out_where_one_is_here"),
+    )),
+    *rows(PRICES, "tests/gpu/trainings.py", (
+        ("return on(on(1 << 40, False).least_bytes - 1, None)", "return on(on(1 << 40, False).least_bytes, None)",
+         "tests/tools/pipeline/gpu_check/test_measured.py::test_where_16_bits_lack_one_byte_a_plan_chooses_4"),
     )),
     *rows(PRICES, "tools/serving/client.py", (
         ("for _ in range(concurrency):", "for _ in range(concurrency + 1):",

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.gpu.runner import measured, throw_away, work_of
-from tests.gpu.table import DENSE, MIXTURE, MODELS, TASKS, Check, Sizes, Task
-from tunesmith.memory.store import Store
+from tests.fixtures.first_card_here import TINY
+from tests.gpu.runner import check_in, measured, throw_away, work_of
+from tests.gpu.table import MODELS, TASKS, Check, Task
 from tunesmith.tools.machine.probe import measured_rates
 from tunesmith.tools.machine.vllm_program import find_vllm
 from tunesmith.tools.models.shape import ModelShape
@@ -21,23 +21,7 @@ from tunesmith.tools.pipeline.gpu_check.findings import Finding
 from tunesmith.tools.serving import servers
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
-NARROW = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2,
-          "vocab_size": 1024, "num_hidden_layers": 2}  # fmt: skip
-# The bundled model's own widths: vLLM's engine for the CPU ends at the first question to a W4A16 model of NARROW ones.
-TINY = Sizes(
-    dense={**DENSE, "num_hidden_layers": 2, "vocab_size": 1024},
-    mixture={**MIXTURE, **NARROW, "num_experts": 8, "moe_intermediate_size": 128},
-    large={**DENSE, **NARROW},
-    rows=4,
-    tokens=64,
-    large_rows=2,
-    large_tokens=64,
-    steps=4,
-    calibration_rows=4,
-    answers=4,
-    answer_tokens=8,
-)
-TIMED = ("training", "GPTQ seconds", "server start", "server memory", "answers", "rate")
+TIMED = ("training", "GPTQ seconds", "server start", "server memory", "answers", "rate", "split")
 """How the names of what a busy processor decides begin, or end."""
 
 
@@ -50,13 +34,9 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Check]:
 
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        store = Store(folder / "home")
-        step = store.propose(store.new_run("checks"), "doctor", plan_hash="h", estimated_seconds=1)
-        (folder / "step").mkdir()
-        made = Check(home=store.home, dir=folder / "step", step=step, device="cpu", vllm=find_vllm(None), sizes=TINY)
+        made = check_in(folder, device="cpu", vllm=find_vllm(None), sizes=TINY)
         yield made
         throw_away(made)
-        store.close()
         torch.set_num_threads(threads)
 
 

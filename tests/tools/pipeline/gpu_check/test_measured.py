@@ -6,13 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
+import psutil
 import pytest
 
 from tests.fixtures import planted_checks
+from tests.fixtures.tables import table
+from tests.fixtures.waiting import wait_for
 from tests.gpu import runner
-from tests.gpu.runner import LEAST_S, MOST_TIMES, OUT_OF_TIME, Ended
+from tests.gpu.runner import LEAST_S, MOST_TIMES, ONE_CARD, OUT_OF_TIME, Ended
 from tests.gpu.table import TASKS, Check, Sizes, Task
+from tests.gpu.trainings import without_room_at_16
 from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.models.fitting import Training
 from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, stated
@@ -87,6 +92,15 @@ def test_a_task_that_takes_much_too_long_fails_and_the_next_one_begins(carried: 
     assert items[1].why == f"not done after 30 s, {MOST_TIMES:g} times what it usually takes"
 
 
+def test_what_takes_two_cards_is_left_out_where_one_is_here(carried: Carried) -> None:
+    def never(task: Task, most_s: float) -> Ended:
+        raise AssertionError("nothing is begun")
+
+    [task] = tasks(10)
+    items = carried([task._replace(several=True)], 100, never)
+    assert [(item.state, item.why) for item in items] == [("skipped", ONE_CARD)] * 2
+
+
 def test_an_error_of_one_task_is_its_own(carried: Carried) -> None:
     def carry(task: Task, most_s: float) -> Ended:
         if task.doing == "task 0":
@@ -137,14 +151,26 @@ def test_the_usual_sizes_are_for_a_card_of_8_gb() -> None:
         assert 0.5 * GIB < way.peak_bytes(config) < 7 * GIB, "worth measuring, and small enough"
 
 
+@table(("device",), [("cuda",), ("cpu",)])
+def test_where_16_bits_lack_one_byte_a_plan_chooses_4(tmp_path: Path, device: Literal["cuda", "cpu"]) -> None:
+    check = Check(home=tmp_path, dir=tmp_path, step="s1", device=device)
+    decided = without_room_at_16(check)
+    [bits] = [one for one in decided.decisions if one.setting == "load_in_4bit"]
+    assert decided.way.load_in_4bit and bits.needed_bytes <= bits.free_bytes and "are free; at 4 bits" in bits.why
+    assert decided.way.on_cpu == (device == "cpu") and not decided.refusals and not decided.fitting
+
+
 @pytest.mark.heavy
 def test_a_task_that_raises_dies_hangs_or_sees_no_card_ends_alone(tmp_path: Path) -> None:
-    check = Check(home=tmp_path / "home", dir=tmp_path, step="s1")
+    check = Check(home=tmp_path / "home", dir=tmp_path, step="s1", several="GPU-0f00,GPU-1f00")
     items = runner.measured(check, planted_checks.TASKS, deadline=time.monotonic() + 600)
     found = {item.name: (item.state, item.why) for item in items}
     assert list(found) == [name for task in planted_checks.TASKS for name in task.gives]
     assert found["bytes"] == ("ok", "") and found["before"][0] == "ok" and found["card"][0] == "ok"
+    assert found["cards"] == ("ok", "")
     assert found["after"] == ("failed", "RuntimeError: CUDA error: an illegal memory access was encountered")
     assert found["never"] == ("failed", "its process ended with signal 9 (Killed)")
     assert found["served"][0] == "skipped" and "no vLLM was found" in found["served"][1]
     assert found["late"][0] == "failed" and "not done after 4 s" in found["late"][1]
+    started = int((tmp_path / "started.pid").read_text())
+    wait_for(lambda: not psutil.pid_exists(started), told="what a killed task had started holds the card")
