@@ -19,6 +19,7 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.settled import settled_objects
 from tunesmith.tools.data.rows import read_rows
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device, this_rank
+from tunesmith.tools.models.memory_math import CUDA_BYTES
 from tunesmith.tools.serving.context_settings import context_settings_at_work
 from tunesmith.tools.training.apart_job import train_apart
 from tunesmith.tools.training.batch_loss import LossSettings, Measured, base_states
@@ -227,6 +228,7 @@ class _Session:
             trainable_parameters=sum(p.numel() for p in self.trainer.model.parameters() if p.requires_grad),
             trained_tokens=round(new_steps * self.settings.batch_size * self._tokens_per_row()),
             seconds=seconds,
+            peak_vram_bytes=_peak_vram_bytes(),
             bytes_per_parameter=self.bytes_per_parameter,
         )
 
@@ -318,6 +320,13 @@ def _of_each_kind(rows: list[TokenRow]) -> list[TokenRow]:
     """The first rows of either kind, those that are learned before those that are held: neither hides the other."""
     kinds = ([row for row in rows if row.rehearsal is rehearsal] for rehearsal in (False, True))
     return [row for kind in kinds for row in kind[:VALIDATION_ROWS]]
+
+
+def _peak_vram_bytes() -> int:
+    """What this process held of its card at most; 0 where it has none."""
+    import torch
+
+    return int(torch.cuda.max_memory_reserved()) + CUDA_BYTES if torch.cuda.is_available() else 0
 
 
 def _bytes(folder: Path) -> int:

@@ -49,4 +49,6 @@ class Trained:
     validation_kl: float | None = None
     best_step: int = 0
     choice: str = ""
+    peak_vram_bytes: int = 0
+    """Most that its process held of a card, with what CUDA itself takes; 0 on a processor."""
     bytes_per_parameter: dict[str, float] = field(default_factory=dict)
