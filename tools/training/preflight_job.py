@@ -34,6 +34,7 @@ from tunesmith.tools.training.apart_job import train_apart
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.preflight import (
     ANSWER_TOKENS,
+    STAGE,
     Check,
     PreflightRequest,
     PreflightResult,
@@ -65,7 +66,7 @@ def run(job: Job[PreflightRequest]) -> PreflightResult:
             job.log(f"{name}: {type(error).__name__}: {error}")
             checks.append(Check(name=name, passed=False, evidence=f"{error}"[:400]))  # a table shows it
     links.close()
-    kind = "smoke" if job.request.made_up else "preflight"
+    kind = STAGE.makes(job.request) or "preflight"
     artifact = job.publish(kind, job.write_json("checks.json", [check.model_dump() for check in checks]))
     if broken := [check for check in checks if not check.passed]:
         raise StepFailed(f"{len(broken)} of {len(checks)} links broke; {broken[0].name}: {broken[0].evidence}")

@@ -22,6 +22,7 @@ from tunesmith.tools.data.behaviour import write_behaviour
 from tunesmith.tools.pipeline import progress
 from tunesmith.tools.pipeline.base_choice import plan_here, with_arm_of_base
 from tunesmith.tools.pipeline.behaviour_plan import smoked
+from tunesmith.tools.pipeline.catalog import BY_NAME
 from tunesmith.tools.pipeline.fits import with_card
 from tunesmith.tools.pipeline.forecast import looked_ahead
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec, check_pipeline
@@ -154,8 +155,12 @@ def test_the_two_preflights_of_a_run_are_not_taken_for_each_other(tmp_path: Path
     assert "preflight" in tools_of_the_moment(store, run, None, ""), "a conversation may try the base"
     assert not lacking_before(store, run, "preflight", {"made_up": True})[0]
     assert lacking_before(store, run, "preflight", {})[0] == ["the dataset"]
+    too_early = build.step("preflight")
+    build.end(too_early, 1.0, 1)
+    assert [*progress.done_positions(store, run.id)] == [0], "nobody tried the base on made-up rows"
     smoke = build.step("preflight", request={"made_up": True})
-    build.artifact(smoke, "smoke")
+    preflight = BY_NAME["preflight"].load()
+    build.artifact(smoke, preflight.makes(preflight.request.model_validate({"made_up": True})) or "preflight")
     build.end(smoke, 1.0, 1)
     assert {at: step.id for at, step in progress.done_positions(store, run.id).items()} == {0: base, 1: smoke}
     critique = build.step("critique")
