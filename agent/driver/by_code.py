@@ -227,7 +227,7 @@ def _after_what_runs(deps: TurnDeps, order: Order) -> TurnAnswer | None:
     run = find(deps.store, order.run) if order.run else deps.current_run()
     if deps.end is None or run is None or order.unread or order.denied or order.fields.get("rollback"):
         return None
-    lacking, before = lacking_before(deps.store, run, order.stage, str(order.fields.get("arm", "")))
+    lacking, before = lacking_before(deps.store, run, order.stage, order.fields)
     makes = {stage.split()[0] for stage in before}
     running = next((step for step in deps.store.steps(run.id, status=RUNNING) if step.stage in makes), None)
     if not lacking or running is None or len(makes) > 1:

@@ -105,7 +105,7 @@ def _too_early(deps: TurnDeps, order: Order) -> TurnAnswer | None:
     run = find(deps.store, order.run) if order.run else deps.current_run()
     if run is None or order.fields.get("rollback"):  # what is gone back to is the deployment before
         return None
-    lacking, before = lacking_before(deps.store, run, order.stage, str(order.fields.get("arm", "")))
+    lacking, before = lacking_before(deps.store, run, order.stage, order.fields)
     if not (lacking and before):
         return None
     stages = [one.split()[0] for one in before]

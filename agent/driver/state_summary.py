@@ -83,7 +83,9 @@ def tools_of_the_moment(store: Store, run: Run | None, draft: PipelinePlan | Non
     names = {*TOOLS, "query_records", "plan_fine_tune", *FREE_STAGES, *(("edit_plan", "start_plan") if draft else ())}
     if draft:  # what is said about a step is about the plan's
         return names
-    names |= {entry.name for entry in catalog.STAGES if kinds.issuperset(entry.needs)}
+    for entry in catalog.STAGES:
+        if kinds.issuperset({*entry.needs}.difference(entry.load().spares.values())):
+            names.add(entry.name)
     return names | few_tools(store, run, draft, prompt)
 
 

@@ -62,11 +62,17 @@ def chain_ahead(store: Store, run: Run) -> list[tuple[str, str]]:
     return ahead
 
 
-def lacking_before(store: Store, run: Run, stage: str, arm: str) -> tuple[list[str], list[str]]:
-    """What a run lacks for a step, and the usual steps that it has ahead before that one; no steps where the usual way
-    does not lead to it."""
+def lacking_before(
+    store: Store,
+    run: Run,
+    stage: str,
+    fields: Mapping[str, object],
+) -> tuple[list[str], list[str]]:
+    """What a run lacks for a step with such fields, and the usual steps that it has ahead before that one; no steps
+    where the usual way does not lead to it."""
     have = {artifact.kind for artifact in store.artifacts(run.id)}
-    needs = [*catalog.BY_NAME[stage].needs, *([arm] if arm in ARMS and arm != "prompted" else [])]
+    arm = str(fields.get("arm", ""))
+    needs = [*catalog.BY_NAME[stage].needed(fields), *([arm] if arm in ARMS and arm != "prompted" else [])]
     lacking = [f"the {kind} model" if kind in _MODELS else f"the {kind}" for kind in dict.fromkeys(needs)
                if kind not in have]  # fmt: skip
     before: list[str] = []

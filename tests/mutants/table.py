@@ -62,6 +62,7 @@ class Mutant(NamedTuple):
 _PINS = "tests/trust/test_pins.py::"
 _DECISIONS = "tests/tools/models/test_decisions.py::"
 _DEPLOYING = "tests/tools/export/test_deploying.py::"
+_SMOKE = "tests/tools/pipeline/test_smoke.py::"
 _CHANGED = f"{_PINS}test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"
 _FACTS = "tests/agent/queries/test_with_every_fact.py::"
 _FIRST_CARD = "tests/tools/pipeline/gpu_check/test_first_card.py::"
@@ -1166,10 +1167,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ("return shape.heads % cards == 0 and shared_heads and", "return shared_heads and",
          "tests/tools/serving/test_several_cards.py::test_vllm_splits_whole_heads_whole_groups_and_copies_of_key_value_heads"),
     )),
-    *rows(PRICES, "tools/pipeline/run_step.py", (
-        ("    if held := held_now(plan.estimate, machine):\n", "    if False:\n",
+    *rows(PRICES, "tools/pipeline/driver_eviction.py", (
+        ("    if held := held_now(", "    if False and held_now(",
          f"{_HELD}test_a_step_whose_memory_others_hold_is_priced_with_a_note_and_says_so_before_it_starts"),
-        ("*held_notes(plan.estimate, machine if plan.on else _as_found(ws, declared, machine)),\n", "",
+    )),
+    *rows(PRICES, "tools/pipeline/run_step.py", (
+        ("*driver_eviction.notes_of_held(ws.store.home, plan, machine),\n", "",
          f"{_HELD}test_a_step_whose_memory_others_hold_is_priced_with_a_note_and_says_so_before_it_starts"),
     )),
     *rows(PRICES, "tools/serving/budget.py", (
@@ -1180,7 +1183,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("key=lambda one: -one[0])", "key=lambda one: one[0])",
          "tests/tools/training/test_preflight_job.py::"
          "test_the_longest_rows_of_each_origin_are_tried_in_parts_as_large_as_trainings"),
-        ('self.job.inputs["dataset"].count("tokens_per_row", 0)', "0",
+        ('self.dataset.count("tokens_per_row", 0)', "0",
          "tests/tools/training/test_preflight_job.py::"
          "test_the_longest_rows_of_each_origin_are_tried_in_parts_as_large_as_trainings"),
     )),
@@ -1642,6 +1645,22 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/pipeline/test_base_choice.py::test_another_base_or_card_decides_again_what_is_deployed_and_nothing_else"),
         ("arm=arm if open_ else", "arm=arm if True else",
          "tests/tools/pipeline/test_base_choice.py::test_what_is_deployed_is_decided_by_base_and_card_unless_somebody_says_it"),
+        ("return facts.trains_on_gpu or ", "return ",
+         f"{_SMOKE}test_a_plan_tries_the_base_first_on_a_card_or_where_its_family_is_untried"),
+        ('config.get("model_type") not in FAMILIES', "False",
+         f"{_SMOKE}test_a_plan_tries_the_base_first_on_a_card_or_where_its_family_is_untried"),
+        ("smoked(deploying(plan.steps, arm), ", "smoked(deploying(plan.steps, arm), False and ",
+         f"{_SMOKE}test_another_card_or_none_decides_again_whether_the_base_is_tried"),
+    )),
+    *rows(BASE, "tools/pipeline/behaviour_plan.py", (
+        ("kept.insert(at.index(True) + 1, ", "kept.insert(len(kept), ",
+         f"{_SMOKE}test_what_is_trained_alone_is_tried_and_only_once"),
+        (' if not one.fields.get("made_up")]', "]", f"{_SMOKE}test_what_is_trained_alone_is_tried_and_only_once"),
+        ('{name: train[name] for name in train if name == "on"}', "{}",
+         f"{_SMOKE}test_it_is_tried_where_it_will_be_trained"),
+    )),
+    *rows(BASE, "tools/pipeline/plan_file.py", (
+        ("entry.needed(spec.fields)", "entry.needs", f"{_SMOKE}test_made_up_rows_need_a_base_alone"),
     )),
     *rows(BASE, "tools/pipeline/plan_file.py", (
         ("self.arm_by_base and same", "self.arm_by_base",
@@ -1670,6 +1689,13 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_DECISIONS}test_the_rank_is_that_of_the_bits_that_were_decided"),
     )),
     *rows(PRICES, "tools/training/preflight.py", (
+        ("tokens_per_row=tokens)", "tokens_per_row=95)",
+         f"{_SMOKE}test_made_up_rows_are_full_length_at_the_bits_and_on_the_rows_of_the_training"),
+        ('    identified_by=("made_up",),\n', "",
+         f"{_SMOKE}test_the_two_preflights_of_a_run_are_not_taken_for_each_other"),
+        ('spares={"made_up": "dataset"}', "spares={}", f"{_SMOKE}test_made_up_rows_need_a_base_alone"),
+        ('    makes=lambda request: "smoke" if request.made_up else "",\n', "",
+         f"{_SMOKE}test_the_two_preflights_of_a_run_are_not_taken_for_each_other"),
         ('"micro_batch": at_once, "rows"', '"rows"',
          f"{_DECISIONS}test_preflight_tries_the_way_that_training_will_take"),
         ("max(2, self.rows // 2, self.rows_at_once)", "max(2, self.rows // 2)",

@@ -26,8 +26,7 @@ from tunesmith.tools.core.rates import Rates, usual_card, usual_cpu
 GIB = 1 << 30
 CPU = "CPU"  # the processor, beside the names of GPUs
 UNMEASURED = 1.1  # the margin of a card on which no training was measured yet
-SERVING, TRAINING = "serving", "training"
-"""The two environments: vLLM's own, and the lab's."""
+SERVING, TRAINING = "serving", "training"  # vLLM's environment, and the lab's
 
 
 class Frozen(BaseModel):
@@ -144,8 +143,7 @@ class PlanQuestion(Frozen):
     """What is better asked than refused. Where nobody is asked the plan stands as it is."""
 
     text: str  # ends with a question mark; the answer is yes or no
-    yes: dict[str, object]
-    """Field → its value after a yes."""
+    yes: dict[str, object]  # field → its value after a yes
     cautious: bool = False
     """Whether a yes can spoil nothing, so that `--yes` gives it too."""
     needs_person: bool = False
@@ -369,6 +367,8 @@ class Stage(Generic[R, C]):
     """The kind of artifact that this request leaves, where the stage makes several; empty: the catalogue's."""
     works_on: Callable[[R], str] = lambda request: ""
     """The kind of artifact that this request works on beside what the stage always needs; empty: none."""
+    spares: Mapping[str, str] = field(default_factory=dict)
+    """Field → the kind of artifact that the stage always needs, and does without where this is set."""
     works_on_newest: Callable[[R], bool] = lambda request: True
     """Whether its inputs are the run's newest, so that it is out of date once one of them is made anew."""
     without: Callable[[Mapping[str, object], str], Mapping[str, object] | None] = lambda fields, kind: fields

@@ -13,11 +13,12 @@ from tunesmith.tools.evaluation.judge import judge_to_fetch
 from tunesmith.tools.export.deploying import DEPLOYS, arm_for
 from tunesmith.tools.models.base import settle
 from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.models.families import FAMILIES
 from tunesmith.tools.models.find import find_model
 from tunesmith.tools.models.hub import inspect_hub
 from tunesmith.tools.models.known_bases import KnownBase, known_base, known_bases, own_model
 from tunesmith.tools.pipeline import there
-from tunesmith.tools.pipeline.behaviour_plan import OwnRows, Pace, Quantizing, deploying, plan_for
+from tunesmith.tools.pipeline.behaviour_plan import OwnRows, Pace, Quantizing, deploying, plan_for, smoked
 from tunesmith.tools.pipeline.forecast import facts_now, forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, placed, settled
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -78,6 +79,7 @@ class _Prices:
         plan = plan_for(
             self.folder, self.pace, model=base.model, teacher=teacher, judged=self.judged, judge=judge, own=self.own,
             arm=arm if open_ else "quantized" if self.quantize == "yes" else "adapter",
+            smoke=_to_smoke(base.config, there.facts_for(self.ws, {"on": self.on}, self.facts)),
         )  # fmt: skip
         plan = plan.model_copy(update={"arm_by_base": open_, "reasons": (why,) * open_})
         commits = {one.model: {"revision": one.revision} for one in (base, writer) if one.revision}
@@ -155,9 +157,18 @@ def with_arm_of_base(ws: Workspace, plan: PipelinePlan, *, facts: Facts | None =
     if not plan.arm_by_base or base is None:
         return plan
     config = _named(str(base["model"]), lambda text: None, str(base.get("revision", ""))).config
-    arm, why = arm_for(config, facts or facts_now(ws))
+    facts = facts or facts_now(ws)
+    arm, why = arm_for(config, facts)
     others = (one for one in plan.reasons if not one.startswith(DEPLOYS))
-    return plan.model_copy(update={"steps": deploying(plan.steps, arm), "reasons": (*others, why)})
+    train = next((spec.fields for spec in plan.steps if spec.stage == "train"), {})
+    smoke = _to_smoke(config, there.facts_for(ws, train, facts))
+    steps = smoked(deploying(plan.steps, arm), smoke)
+    return plan.model_copy(update={"steps": steps, "reasons": (*others, why)})
+
+
+def _to_smoke(config: Mapping[str, object], facts: Facts) -> bool:
+    """Whether a base is tried before its rows are paid for: on a card, or one of a family that nobody tried."""
+    return facts.trains_on_gpu or config.get("model_type") not in FAMILIES
 
 
 @dataclass(frozen=True, slots=True)

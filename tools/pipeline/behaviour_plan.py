@@ -62,12 +62,14 @@ def plan_for(
     judge: str = "",
     own: OwnRows | None = None,
     arm: Arm = "quantized",
+    smoke: bool = False,
 ) -> PipelinePlan:
     """The whole pipeline for the behaviour in `folder`, held to its suites and the bundled general and tool cases.
 
     `teacher` writes the rows; empty: the model itself does. `judged`: a judge reads the held-out cases where code
     cannot tell; `judge` is fetched for that; empty: one is there. With `own` rows none is written. The `arm` is
-    deployed, and nothing is made for another. Raises BadInput for a folder that is no such behaviour.
+    deployed, and nothing is made for another; `smoke` as in `smoked`. Raises BadInput for a folder that is no such
+    behaviour.
     """
     behaviour = load_behaviour(str(folder))
     check_answer_lengths(behaviour)
@@ -104,9 +106,20 @@ def plan_for(
     steps[2:2] = [("base", {"model": model, "role": role}) for role, model in more if model]
     specs = tuple(StepSpec(stage=stage, fields=parse_fields(stage, fields)) for stage, fields in steps)
     goal = f"{behaviour.when}: {behaviour.what}"
-    plan = PipelinePlan(name=behaviour.name, goal=goal, steps=deploying(specs, arm))
+    plan = PipelinePlan(name=behaviour.name, goal=goal, steps=smoked(deploying(specs, arm), smoke))
     check_pipeline(plan, have=())
     return plan
+
+
+def smoked(steps: tuple[StepSpec, ...], wanted: bool) -> tuple[StepSpec, ...]:
+    """The steps with the base tried on made-up rows as soon as it is there, where one is to be trained, or without."""
+    kept = [one for one in steps if not one.fields.get("made_up")]
+    train = next((one.fields for one in kept if one.stage == "train"), None)
+    at = [one.stage == "base" and "role" not in one.fields for one in kept]
+    if wanted and train is not None and any(at):
+        fields = {"made_up": True, **{name: train[name] for name in train if name == "on"}}
+        kept.insert(at.index(True) + 1, StepSpec(stage="preflight", fields=fields))
+    return tuple(kept)
 
 
 def deploying(steps: tuple[StepSpec, ...], arm: Arm) -> tuple[StepSpec, ...]:

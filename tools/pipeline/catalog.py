@@ -51,6 +51,11 @@ class Entry(NamedTuple):
         """Whether a step with these fields of its request is carried out by a worker, after a yes."""
         return self.expensive or self.load().asks_hub(fields)
 
+    def needed(self, fields: Mapping[str, object]) -> tuple[str, ...]:
+        """Kinds of artifact that a step with these fields needs."""
+        spared = {kind for name, kind in self.load().spares.items() if fields.get(name)}
+        return tuple(kind for kind in self.needs if kind not in spared)
+
     @property
     def only_looks(self) -> bool:
         """Whether it needs, makes and costs nothing: asked for by itself it opens no run and leaves no step."""

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.json_values import as_int, as_object
 from tunesmith.memory.records import RUNNING, Step
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.estimate import held_notes, held_now
 from tunesmith.tools.core.machine import Machine
-from tunesmith.tools.core.stage import Estimate
-from tunesmith.tools.pipeline import launcher
+from tunesmith.tools.core.stage import Estimate, Plan
+from tunesmith.tools.pipeline import catalog, launcher
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.eviction import machine_beside_the_driver
+from tunesmith.tools.serving.eviction import as_found, machine_beside_the_driver, machine_for_a_step
 
 EVICTED = "the driver gives its memory back for this step, and returns with the words after it"
 
@@ -34,6 +36,26 @@ def evict_driver(home: Path, price: Estimate) -> bool:
     for server in running:
         servers.stop(server)
     return bool(running)
+
+
+def notes_of_held(home: Path, plan: Plan, machine: Machine) -> tuple[str, ...]:
+    """What a price says of memory that it counts on and that other programs hold now, here or where it is carried out.
+
+    `machine` is as it is for a step.
+    """
+    return held_notes(plan.estimate, machine if plan.on else _found_by(plan, home, machine))
+
+
+def need_memory_now(home: Path, plan: Plan) -> None:
+    """Raises StepFailed where other programs hold memory at this moment that a step of this price needs."""
+    if plan.on:
+        return
+    if held := held_now(plan.estimate, _found_by(plan, home, machine_for_a_step(home))):
+        raise StepFailed(f"{plan.stage} {'; '.join(held)}, then `tunesmith run --resume`")
+
+
+def _found_by(plan: Plan, home: Path, machine: Machine) -> Machine:
+    return as_found(home, machine, replaces_deployed=catalog.ENTRIES[plan.stage].load().replaces_deployed)
 
 
 def blocked_by(machine: Machine, store: Store, *, ram_bytes: int, vram_bytes: int) -> Step | None:

@@ -191,7 +191,7 @@ def check_pipeline(plan: PipelinePlan, *, have: tuple[str, ...]) -> None:
         request, entry = parse_request(spec.stage, spec.fields), catalog.BY_NAME[spec.stage]
         declared = entry.load()
         subject = declared.works_on(request)
-        for kind in (*entry.needs, *([subject] if subject else [])):
+        for kind in (*entry.needed(spec.fields), *([subject] if subject else [])):
             if kind not in kinds:
                 raise BadInput(
                     f"step {number} ({spec.stage}) has no {kind} to work on; put `{catalog.maker_of(kind)}` before it"

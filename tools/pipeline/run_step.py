@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tunesmith.memory.errors import ApprovalPending, BadInput, Declined, StepFailed, TunesmithError
 from tunesmith.memory.locks import adding_to
 from tunesmith.memory.records import ABANDONED, APPROVED, DECLINED, DONE, FAILED, RUNNING, WAITING, Step
 from tunesmith.tools.core.auto import readable_value
-from tunesmith.tools.core.estimate import held_notes, held_now
 from tunesmith.tools.core.field_names import our_names
-from tunesmith.tools.core.machine import Machine
-from tunesmith.tools.core.stage import Plan, Stage
+from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.evaluation.advice import before_spending
 from tunesmith.tools.machine.vllm_program import no_vllm
 from tunesmith.tools.pipeline import catalog, driver_eviction, launcher, planning_facts, there
@@ -28,7 +25,7 @@ from tunesmith.tools.pipeline.plan_file import parse_request
 from tunesmith.tools.pipeline.progress import older_line, same_inputs
 from tunesmith.tools.pipeline.runs import place, set_run_status
 from tunesmith.tools.pipeline.workspace import Approver, Decision, Edited, StepRequest, Workspace
-from tunesmith.tools.serving.eviction import as_found, machine_for_a_step
+from tunesmith.tools.serving.eviction import machine_for_a_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +203,6 @@ def _from_decision(ws: Workspace, step: str, approver: Approver, *, follow: bool
     return Outcome(start_agreed(ws, decided.id, follow=follow) if decision.yes else decided, decision)
 
 
-# Priced
-
-
 def _settled(ws: Workspace, request: StepRequest) -> Plan:
     """The priced plan of a step once the person has answered what it asks; a no starts nothing.
 
@@ -259,26 +253,13 @@ def quote(ws: Workspace, request: StepRequest) -> Plan:
                 *(before_spending(ws.store.steps(run, status=DONE)) if declared.spends else ()),
                 *older_line(ws.store, plan),
                 *((driver_eviction.EVICTED,) if evicted else ()),
-                *held_notes(plan.estimate, machine if plan.on else _as_found(ws, declared, machine)),
+                *driver_eviction.notes_of_held(ws.store.home, plan, machine),
             ),
             "free_ram_bytes": machine.ram_free_bytes + machine.swap_free_bytes,
             "free_vram_bytes": machine.vram_free_on(plan.estimate.cards),
             "free_disk_bytes": machine.disk_free_bytes,
         }
     )
-
-
-def _as_found(ws: Workspace, stage: Stage[Any, Any], machine: Machine) -> Machine:
-    return as_found(ws.store.home, machine, replaces_deployed=stage.replaces_deployed)
-
-
-def _need_memory_now(ws: Workspace, plan: Plan) -> None:
-    """Raises StepFailed where other programs hold memory at this moment that a step of this price needs."""
-    if plan.on:
-        return
-    machine = _as_found(ws, catalog.ENTRIES[plan.stage].load(), machine_for_a_step(ws.store.home))
-    if held := held_now(plan.estimate, machine):
-        raise StepFailed(f"{plan.stage} {'; '.join(held)}, then `tunesmith run --resume`")
 
 
 # Proposed and decided
@@ -362,7 +343,7 @@ def start(ws: Workspace, step: str) -> Step:
     """Launch the worker of an approved step and return at once; a driver that it does not fit beside is evicted."""
     plan = Plan.model_validate(ws.store.step(step).plan)
     try:
-        _need_memory_now(ws, plan)
+        driver_eviction.need_memory_now(ws.store.home, plan)
         if not plan.on and driver_eviction.evict_driver(ws.store.home, plan.estimate):
             ws.emit("driver.gave_way", step=step, text=driver_eviction.EVICTED)
         started = launcher.launch(ws.store, step, vllm=ws.vllm, ray=ws.ray if plan.on else None)
@@ -408,7 +389,7 @@ def _run_here(ws: Workspace, step: str) -> Step:
         _go_past(ws, job.step)
         ws.emit("step.started", run=job.run, step=step, stage=job.step.stage)
         try:
-            _need_memory_now(ws, job.plan)
+            driver_eviction.need_memory_now(ws.store.home, job.plan)
             worker.record(job, worker.work(job, ws.ray))
         except BaseException as error:  # a Ctrl-C too: it must not stay running
             ws.store.fail(step, why := worker.reason(ws.store, step, error))

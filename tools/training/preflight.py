@@ -1,4 +1,7 @@
-"""preflight: every link of the chain on a few rows, before a night is spent on a chain that breaks at its last one."""
+"""preflight: every link of the chain on a few rows, before a night is spent on a chain that breaks at its last one.
+
+On made-up rows it needs a base alone, and comes before anything is written or measured.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pydantic import Field
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.rates import Seconds
-from tunesmith.tools.core.stage import Facts, Fitting, Plan, Result, Stage, pinned
+from tunesmith.tools.core.stage import Facts, Fitting, Plan, Result, Stage, expected, pinned
 from tunesmith.tools.models.decisions import Decided
 from tunesmith.tools.models.fitting import ANOTHER_BASE, largest_that_fits
 from tunesmith.tools.models.measuring import (
@@ -31,12 +34,14 @@ from tunesmith.tools.serving.budget import (
     server_of,
 )
 from tunesmith.tools.serving.context_settings import context_settings_of
-from tunesmith.tools.training.choices import TrainingMemory, too_long
+from tunesmith.tools.training.choices import USUAL_TOKENS, TrainingMemory, too_long
 from tunesmith.tools.training.train import settled, tried_by
 
 ANSWER_TOKENS = 24
 """Enough for two paths through vLLM to part company, few enough for a CPU."""
 _ROWS_MOST = 64
+_USUAL_ROWS = 600
+"""Of a data set: a training's batch and rank go by their number."""
 # On two cores, with the bundled model.
 _LINKED_S = 3.0
 """To render every row, make an adapter of zeros and have a server load it, beside what is computed."""
@@ -48,6 +53,8 @@ class PreflightRequest(TrainingMemory):
     # Eight: rows of every origin, two or three of each.
     rows: int = Field(default=8, ge=2, le=_ROWS_MOST)
     """Training rows to try the chain on; as many as are in memory at once, if that is more."""
+    made_up: bool = False
+    """Make the rows up, each as long as training takes: before there are any it tries the base."""
 
     @property
     def rows_at_once(self) -> int:
@@ -78,9 +85,16 @@ class PreflightResult(Result):
     expected_vram_bytes: int = 0
 
 
+def made_up_rows(request: PreflightRequest) -> Artifact:
+    """What stands for a data set where rows are made up: as many as usual, each as long as training takes."""
+    tokens = request.max_seq_len_tokens or USUAL_TOKENS
+    return expected("dataset", train_rows=_USUAL_ROWS, tokens_per_row=tokens)
+
+
 def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     """Price a server start, a model load and two optimiser steps."""
-    base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
+    base = facts.need("base", "base")
+    dataset = made_up_rows(request) if request.made_up else facts.need("dataset", "critique")
     measured, context_settings = measured_base(facts), context_settings_of(facts.artifacts)
     need_vllm(facts)
     training, decided, why = settled(tried_by(request), facts, base, dataset)
@@ -96,13 +110,18 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     )  # fmt: skip
     fitting = _fitting_settings(request, facts, decided)
     bits = "4-bit NF4" if request.load_in_4bit else request.precision
+    tried = f"{request.rows} rows"
+    if request.made_up:
+        tried = f"{request.rows} made-up rows of {request.max_seq_len_tokens} tokens"
+        own = {one.setting: one.why for one in decided.decisions if one.why}
+        why = dict.fromkeys(why, "as for a usual data set: no row is there yet") | own
     return Plan(
         stage="preflight",
         run=facts.run,
-        summary=f"try every link of the chain on {request.rows} rows",
+        summary=f"try every link of the chain on {tried}",
         steps=(
-            f"every row of the dataset keeps trainable tokens within {request.max_seq_len_tokens}, "
-            "and its stop token is inside the loss mask",
+            f"every row keeps trainable tokens within {request.max_seq_len_tokens}, and its stop token is inside the "
+            "loss mask",
             f"two optimiser steps over the frozen {bits} base on rows of every origin: the behaviour must cost "
             "something, and the adapter must move",
             "vLLM accepts an adapter of zeros, answers with it as the base does, and renders the trainer's tokens",
@@ -110,7 +129,7 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
             *context_settings.steps,
         ),
         request=request.model_dump(mode="json"),
-        inputs=pinned(base=base, dataset=dataset, **beside_base(base, measured)),
+        inputs=pinned(base=base, dataset=None if request.made_up else dataset, **beside_base(base, measured)),
         pins=context_settings.pins,
         estimate=price,
         writes=("an adapter that is thrown away",),
@@ -180,5 +199,8 @@ STAGE = Stage(
     "preflight", PreflightRequest, PreflightResult, plan,
     tries_settings_of=("train", tuple(TrainingMemory.__annotations__)),
     spends=True,
+    identified_by=("made_up",),
+    spares={"made_up": "dataset"},
+    makes=lambda request: "smoke" if request.made_up else "",
     lasting=("lora_rank", "precision", "load_in_4bit", "max_seq_len_tokens"),
 )  # fmt: skip

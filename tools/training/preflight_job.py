@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import sys
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.rates import START
 from tunesmith.tools.data.rows import read_rows, write_rows
@@ -30,8 +32,15 @@ from tunesmith.tools.serving.model_server import measuring_server
 from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.training.apart_job import train_apart
 from tunesmith.tools.training.lora_settings import LoraSettings
-from tunesmith.tools.training.preflight import ANSWER_TOKENS, Check, PreflightRequest, PreflightResult
-from tunesmith.tools.training.rows import REHEARSAL_ORIGINS, tokenize_rows
+from tunesmith.tools.training.preflight import (
+    ANSWER_TOKENS,
+    STAGE,
+    Check,
+    PreflightRequest,
+    PreflightResult,
+    made_up_rows,
+)
+from tunesmith.tools.training.rows import REHEARSAL_ORIGINS, tokenize_row, tokenize_rows
 from tunesmith.tools.training.train import training_bytes
 from tunesmith.tools.training.trained import ToTrain
 
@@ -43,7 +52,8 @@ _ZERO = "preflight-zero"
 
 def run(job: Job[PreflightRequest]) -> PreflightResult:
     """Try every link; all of them are tried, then the first broken one fails the step."""
-    base, dataset = job.verified("base"), job.verified("dataset")
+    base = job.verified("base")
+    dataset = made_up_rows(job.request) if job.request.made_up else job.verified("dataset")
     if QUANTIZED_BASE in job.inputs:
         job.verified(QUANTIZED_BASE)
     links = _Links(job, base.path, dataset.path)
@@ -56,7 +66,8 @@ def run(job: Job[PreflightRequest]) -> PreflightResult:
             job.log(f"{name}: {type(error).__name__}: {error}")
             checks.append(Check(name=name, passed=False, evidence=f"{error}"[:400]))  # a table shows it
     links.close()
-    artifact = job.publish("preflight", job.write_json("checks.json", [check.model_dump() for check in checks]))
+    kind = STAGE.makes(job.request) or "preflight"
+    artifact = job.publish(kind, job.write_json("checks.json", [check.model_dump() for check in checks]))
     if broken := [check for check in checks if not check.passed]:
         raise StepFailed(f"{len(broken)} of {len(checks)} links broke; {broken[0].name}: {broken[0].evidence}")
     expected = training_bytes(job.request, base, dataset, on_cpu=False) if links.peak_vram_bytes else 0
@@ -70,7 +81,8 @@ class _Links:
 
     def __init__(self, job: Job[PreflightRequest], base: Path, dataset: Path) -> None:
         self.job, self.base = job, base
-        self.rows = [row for name in ("train.jsonl", "valid.jsonl") for row in _rows(dataset / name)]
+        files = () if job.request.made_up else ("train.jsonl", "valid.jsonl")
+        self.rows = [row for name in files for row in _rows(dataset / name)]
         self.at_once = context_settings_at_work(job).thinking == "off"
         """Whether the run's models are told to answer without a thought."""
         self.peak_vram_bytes = 0
@@ -91,6 +103,8 @@ class _Links:
 
         self.tokenizer: Tokenizer = AutoTokenizer.from_pretrained(self.base)
         longest = self.job.request.max_seq_len_tokens
+        if self.job.request.made_up:
+            self.rows = [self._made_up(number, longest) for number in range(self.job.request.rows)]
         tokens = tokenize_rows(self.tokenizer, self.rows, longest, at_once=self.at_once)
         fewest = min(row.trainable for row in tokens)
         # The stop token alone teaches nothing but to say nothing.
@@ -102,6 +116,20 @@ class _Links:
         self.rows = longest_first(self.rows, [len(row.input_ids) for row in tokens])
         stop = self.tokenizer.convert_ids_to_tokens(turn_end(self.tokenizer))
         return f"{len(tokens)} rows, {fewest} trainable tokens and more in each, {stop} inside every loss mask"
+
+    def _made_up(self, number: int, longest: int) -> TrainingRow:
+        """A row as long as training takes: numbers to learn, and in every second row to be held to."""
+        origin = REHEARSAL_ORIGINS[0] if number % 2 else "made up"
+        asked = [{"role": "user", "content": f"Count from {number}."}]
+
+        def row(words: int) -> TrainingRow:
+            text = " ".join(map(str, range(number, number + words)))
+            return TrainingRow("", origin, asked, [{"role": "assistant", "content": text}])
+
+        def tokens(words: int) -> int:
+            return len(tokenize_row(self.tokenizer, row(words), sys.maxsize, at_once=self.at_once).input_ids)
+
+        return row(bisect_right(range(longest), longest, key=tokens) - 1)
 
     def two_steps(self) -> str:
         """Two optimiser steps on rows of every origin: numbers throughout, which `train_lora` sees to, a behaviour that
@@ -160,17 +188,22 @@ class _Links:
             batch_size=asked.step_rows,
             micro_batch=asked.rows_at_once,
             max_seq_len_tokens=asked.max_seq_len_tokens,
-            usual_row_tokens=self.job.inputs["dataset"].count("tokens_per_row", 0),
+            usual_row_tokens=self.dataset.count("tokens_per_row", 0),
             precision=asked.precision,
             load_in_4bit=bool(asked.load_in_4bit),
             activation_checkpointing=asked.activation_checkpointing,
             at_once=self.at_once,
         )
 
+    @property
+    def dataset(self) -> Artifact:
+        """What the rows are of; where they are made up, what stands for it."""
+        return made_up_rows(self.job.request) if self.job.request.made_up else self.job.inputs["dataset"]
+
     def _room_to_train(self) -> None:
-        base, dataset, asked = self.job.inputs["base"], self.job.inputs["dataset"], self.job.request
+        base, asked = self.job.inputs["base"], self.job.request
         on_cpu = trains_on_cpu() or not measure_gpus()
-        needed_bytes = training_bytes(asked, base, dataset, on_cpu=on_cpu)
+        needed_bytes = training_bytes(asked, base, self.dataset, on_cpu=on_cpu)
         make_room(self.job.home, ram_bytes=needed_bytes, log=self.job.log)
 
     def adapter_served(self) -> str:

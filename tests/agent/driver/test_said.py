@@ -566,6 +566,17 @@ def test_a_part_that_nothing_answers_is_named_and_the_other_is_not_done_twice(pl
     assert said.count("The plan is changed") <= 1 and "no driver" not in said
 
 
+def test_a_base_without_rows_is_tried_on_made_up_ones_where_that_is_said(tmp_path: Path) -> None:
+    home, _ = make_state(tmp_path / "home", "rows")
+    home.close()
+    one = Alone(tmp_path / "home", [Decision(False, "terminal", "not in a test")] * 2)
+    assert "preflight needs the dataset, which r1 does not have yet" in one.hears("preflight") and not one.asked
+    for said in ("preflight on made-up rows", "run preflight made_up=true"):
+        assert "the user said no" in one.hears(said)
+    assert [plan.request["made_up"] for plan in one.asked] == [True, True]
+    one.chat.close()
+
+
 def test_an_order_that_comes_too_early_names_what_comes_before_it_and_begins_nothing(tmp_path: Path) -> None:
     home, _ = make_state(tmp_path / "home", "dataset")
     home.close()

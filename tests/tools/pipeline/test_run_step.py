@@ -119,14 +119,15 @@ def test_a_step_whose_memory_others_hold_is_priced_with_a_note_and_says_so_befor
     need = price(ws, base).estimate.peak_ram_bytes
     assert need and not any("other programs" in note for note in price(ws, base).notes)
     held = replace(here, ram_total_bytes=need + (64 << 30), ram_free_bytes=need - 1, swap_free_bytes=0)
-    monkeypatch.setattr(way, "machine_for_a_step", lambda home: held)
+    for module in (way, way.driver_eviction):
+        monkeypatch.setattr(module, "machine_for_a_step", lambda home: held)
     launched = counted(monkeypatch, way.launcher, "launch")
     [note] = (note for note in price(ws, base).notes if "other programs" in note)
     assert "of RAM and swap" in note and "free; try stopping another program before it starts" in note
     with pytest.raises(StepFailed, match="free; try stopping another program, then `tunesmith run --resume`"):
         run_step(ws, base, answers(YES))
     assert not launched and ws.store.run("r1").status == FAILED
-    monkeypatch.setattr(way, "machine_for_a_step", lambda home: replace(held, ram_free_bytes=need))
+    monkeypatch.setattr(way.driver_eviction, "machine_for_a_step", lambda home: replace(held, ram_free_bytes=need))
     [step] = ws.store.steps("r1")
     assert way.resume_step(ws, step.id, answers(YES)).done().id == step.id and len(launched) == 1
 

@@ -35,7 +35,8 @@ from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import serving_memory
 from tunesmith.tools.serving.spec import ServerSpec
 from tunesmith.tools.training import preflight_job, train_job
-from tunesmith.tools.training.preflight import PreflightRequest, plan
+from tunesmith.tools.training.preflight import PreflightRequest, made_up_rows, plan
+from tunesmith.tools.training.rows import tokenize_rows
 from tunesmith.tools.training.train import TrainRequest, training_bytes
 from tunesmith.tools.training.train_job import LoraSettings, ToTrain, Trained
 
@@ -143,6 +144,48 @@ def test_the_two_steps_are_taken_by_a_child_that_is_gone_when_the_server_starts(
     assert "4 generated" in told and "4 rehearsal" in told and "lora_B moved by" in told
     assert found and all(TORCH_ENV.items() <= environment.items() for environment in found.values())
     assert set(psutil.Process().children(recursive=True)) <= before
+
+
+def test_made_up_rows_take_a_base_without_a_data_set_through_every_link(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the child of a training and in a server."""
+    monkeypatch.setattr(preflight_job._Links, "_same_tokens", lambda self, server: len(self.few))  # the stand-in's are
+    job = make_job(made_up=True)
+    job = replace(job, inputs={"base": job.inputs["base"]})
+    result = preflight_job.run(job)
+    rows, steps, served = (check.evidence for check in result.checks)
+    longest = job.request.max_seq_len_tokens
+    assert longest == 512 and rows.startswith("8 rows, 4"), "as long as the tiny model takes, but for the prompt"
+    assert "4 made up, 4 rehearsal" in steps and "lora_B moved by" in steps and served.startswith("8 prompts")
+    assert [one.kind for one in job.store.artifacts(job.run)] == ["base", "dataset", "smoke"]
+
+
+@pytest.mark.parametrize("longest", [64, 500, 512])
+def test_a_made_up_row_is_as_long_as_training_takes_and_no_longer(make_job: MakeJob, longest: int) -> None:
+    tried = links(make_job(made_up=True, max_seq_len_tokens=longest))
+    tried.rows_train()
+    lengths = [len(one.input_ids) for one in tokenize_rows(tried.tokenizer, tried.rows, longest)]
+    assert longest - 4 < min(lengths) <= max(lengths) <= longest, "a number and its space are three tokens"
+
+
+def test_what_a_card_held_is_recorded_beside_what_was_expected(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_lora(asked: ToTrain) -> Trained:
+        return replace(pretended(asked.metric, asked.out_dir), peak_vram_bytes=3 * GIB)
+
+    monkeypatch.setattr(preflight_job, "train_apart", train_lora)
+    monkeypatch.setattr(preflight_job._Links, "adapter_served", lambda self: "")
+    job = make_job(made_up=True)
+    result = preflight_job.run(job)
+    needed = training_bytes(job.request, job.inputs["base"], made_up_rows(job.request), on_cpu=False)
+    assert (result.peak_vram_bytes, result.expected_vram_bytes) == (3 * GIB, needed)
+
+
+def test_rows_too_short_for_an_answer_are_not_made_up(make_job: MakeJob) -> None:
+    with pytest.raises(StepFailed, match=r"8 of 8 rows end before their stop token at max_seq_len_tokens=16.*raise it"):
+        links(make_job(made_up=True, max_seq_len_tokens=16)).rows_train()
 
 
 def test_what_breaks_in_the_child_is_said_in_its_own_words(make_job: MakeJob) -> None:
