@@ -45,8 +45,7 @@ INSIDE_VLLM = {
 }  # fmt: skip
 # Heavy as well, beside the `_job` modules: what these share.
 AT_WORK = {
-    "agent/words/tuning.py", "tools/machine/device.py", "tools/models/gguf.py", "tools/models/tensor_file.py",
-    "tools/training/model.py",
+    "tools/machine/device.py", "tools/models/gguf.py", "tools/models/tensor_file.py", "tools/training/model.py",
     "tools/training/trainer.py", "tools/training/rows.py", "tools/training/fused_lora.py", "tools/cpu/gptq_blocks.py",
     "tools/training/packing.py", "tools/training/four_bit.py", "tools/training/head_loss.py",
     "tools/training/batch_loss.py", "tools/training/attention.py",

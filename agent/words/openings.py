@@ -1,20 +1,16 @@
 """What each sentence of a wish tells of a behaviour: which messages it is for, what the answer is, what it never is.
 
 A small layer over the reader's embedding of a sentence and of its neighbours says it; openings.npz holds it, learned
-from the descriptions in described/, which people of many trades might have typed: `make words`. What is kept of a
+from descriptions that people of many trades might have typed (tests/words/described): `make words`. What is kept of a
 sentence is its own letters.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-import sys
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tunesmith.agent.words.reading import reader
@@ -138,7 +134,7 @@ def _likely(said: Sequence[str]) -> Floats:
     if not said:
         return np.zeros((0, len(ROLES)), np.float32)
     weights = _weights()
-    scores = _features(said) @ weights[:, :-1].T + weights[:, -1]
+    scores = features(said) @ weights[:, :-1].T + weights[:, -1]
     likely: Floats = np.exp(scores - scores.max(axis=1, keepdims=True))
     likely /= likely.sum(axis=1, keepdims=True)
     return likely
@@ -148,12 +144,13 @@ def _likely(said: Sequence[str]) -> Floats:
 def _weights() -> Floats:
     import numpy as np
 
-    with (_source("openings.npz")).open("rb") as file, np.load(file) as stored:
+    with (files("tunesmith.agent.words") / "openings.npz").open("rb") as file, np.load(file) as stored:
         weights: Floats = stored["weights"].astype(np.float32)
         return weights
 
 
-def _features(said: Sequence[str]) -> Floats:
+def features(said: Sequence[str]) -> Floats:
+    """What the layer sees of each sentence. Raises NoEncoder."""
     import numpy as np
 
     own = reader().embed(said)
@@ -165,90 +162,3 @@ def _features(said: Sequence[str]) -> Floats:
     ]
     before, behind = np.concatenate([none, own[:-1]]), np.concatenate([own[1:], none])
     return np.concatenate([own, _BESIDE * before, _BESIDE * behind, _FLAG * np.array(seen, np.float32)], axis=1)
-
-
-# Learned
-
-
-_LONG = 15
-"""Words of a sentence that may be a description without a mark."""
-_PENALTY = 3e-5
-"""Of the squared weights; of 1e-3 to 1e-5 the best on descriptions of other writers."""
-
-
-def descriptions() -> list[list[tuple[str, str]]]:
-    """The described behaviours of described/: each a list of roles and sentences."""
-    from tunesmith.tools.core.yaml_file import read_own
-
-    return [[(str(role), str(one)) for role, one in said["say"]] for file in _examples() for said in read_own(file)]
-
-
-def fingerprint() -> str:
-    """Of what was learned from: the examples, and what the encoder was taught."""
-    digest = hashlib.sha256()
-    for file in _examples():
-        digest.update(file.read_bytes())
-    for name, array in sorted(reader().head.added.items()):
-        digest.update(name.encode() + array.tobytes())
-    return digest.hexdigest()
-
-
-def learned_from() -> str:
-    """The fingerprint of what the layer in the package learned from."""
-    import numpy as np
-
-    with (_source("openings.npz")).open("rb") as file, np.load(file) as stored:
-        return str(stored["fingerprint"])
-
-
-def main() -> int:
-    """Learn from described/ and write openings.npz: some seconds."""
-    import numpy as np
-    from scipy.optimize import minimize
-
-    said = descriptions()
-    taught = [*said, *([("both", _without_marks(each))] for each in said), *([("else", one)] for one in _asked_for())]
-    x = np.concatenate([_features([one for _, one in each]) for each in taught])
-    y = np.array([ROLES.index(role) for each in taught for role, _ in each])
-    wanted, shape = np.eye(len(ROLES))[y], (len(ROLES), x.shape[1] + 1)
-
-    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        weights = flat.reshape(shape)
-        scores = x @ weights[:, :-1].T + weights[:, -1]
-        likely = np.exp(scores - scores.max(axis=1, keepdims=True))
-        likely /= likely.sum(axis=1, keepdims=True)
-        wrong = (likely - wanted) / len(y)
-        slope = np.concatenate([wrong.T @ x + 2 * _PENALTY * weights[:, :-1], wrong.sum(axis=0)[:, None]], axis=1)
-        of_right = likely[np.arange(len(y)), y]
-        return float(_PENALTY * (weights[:, :-1] ** 2).sum() - np.log(of_right + 1e-12).mean()), slope.ravel()
-
-    weights = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B").x.reshape(shape)
-    out = Path(str(_source("openings.npz")))
-    np.savez_compressed(out, weights=weights.astype(np.float16), fingerprint=np.array(fingerprint()))
-    print(f"{sum(map(len, said))} sentences of {len(said)} descriptions; {out}: {out.stat().st_size / 1024:.0f} KiB")
-    return 0
-
-
-def _without_marks(described: Sequence[tuple[str, str]]) -> str:
-    """A whole description as some type it: no capitals, and nothing between its sentences."""
-    return " ".join(one.rstrip(".!?。").lower() for _, one in described)
-
-
-def _asked_for() -> list[str]:
-    """Long sentences of people who want an answer or a step, and describe nothing."""
-    from tunesmith.agent.words.training import intents
-
-    asked = (one for label, said in intents().items() if not label.startswith(("want", "describe")) for one in said)
-    return [one for one in asked if len(one.split()) >= _LONG]
-
-
-def _examples() -> list[Traversable]:
-    return sorted((file for file in _source("described").iterdir() if file.name.endswith(".yaml")), key=str)
-
-
-def _source(name: str) -> Traversable:
-    return files("tunesmith.agent.words") / name
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,8 @@
 """A sentence read: what it asks or orders, how sure that is, and what of it nothing took. No model is asked here.
 
 What it asks for is a label with its probability, from a sentence embedding and a small trained head: one softmax layer
-over the embedding and over which slots are named. The layer, and the matrices of low rank that make the encoder one of
-such sentences, are trained from those in intents/ by `make words` and lie in head.npz, with their fingerprint.
+over the embedding and over which slots are named. `make words` trains the layer, and the matrices of low rank that make
+the encoder one of such sentences, from those in tests/words/intents; head.npz holds both, with their fingerprint.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Reading:
     """What a sentence comes to."""
 
     label: str
-    """Kind, or kind.choice, as intents/ names it; empty: nothing can be told."""
+    """Kind, or kind.choice, as tests/words/intents names it; empty: nothing can be told."""
     probability: float
     sure: bool
     """Whether it may be acted on without asking a model."""

@@ -7,14 +7,12 @@ from typing import Any
 
 from tests.fixtures import yaml_of
 from tests.fixtures.tables import table
+from tests.words.openings import descriptions, fingerprint, learned_from
 from tunesmith.agent.driver.opening import describes, may_describe
 from tunesmith.agent.words.openings import (
     ROLES,
     clauses,
     clauses_in,
-    descriptions,
-    fingerprint,
-    learned_from,
     sentences_of,
     statements,
 )  # fmt: skip
@@ -28,7 +26,7 @@ def held_out() -> list[list[tuple[str, str]]]:
 
 
 def test_the_layer_in_the_package_learned_from_the_descriptions_in_it() -> None:
-    assert learned_from() == fingerprint(), "run `python -m tunesmith.agent.words.openings`"
+    assert learned_from() == fingerprint(), "run `python -m tests.words.openings`"
     learned = [one for each in descriptions() for one in each]
     assert {role for role, _ in learned} == set(ROLES)
     assert not {text for _, text in learned} & {text for each in held_out() for _, text in each}

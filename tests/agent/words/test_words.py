@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from tests.bench.reading import context_of, verdict
 from tests.fixtures import yaml_of
 from tests.fixtures.tables import table
+from tests.words.train import fingerprint, intents, own_words
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.artifacts import ArtifactQuery
 from tunesmith.agent.queries.files import FileQuery
@@ -27,12 +28,12 @@ from tunesmith.agent.words.reading import Context, content_of, read, reader
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.agent.words.spelling import begins_at, canonical
-from tunesmith.agent.words.training import fingerprint, intents, own_words, source
 from tunesmith.agent.words.values import numbers_in
 from tunesmith.tools.core.auto import is_switch
 from tunesmith.tools.pipeline import catalog
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
 PLANNED = ("base", "baseline", "generate", "critique", "preflight", "train", "evaluate", "merge", "quantize", "deploy")
 
 
@@ -240,7 +241,7 @@ def test_letters_the_wrong_way_round_are_put_right(said: str, plain: str) -> Non
 
 
 def test_the_words_name_what_there_is() -> None:
-    page = yaml_of(source("lexicon.yaml").read_text(encoding="utf-8"))
+    page = yaml_of((ROOT / "agent" / "words" / "lexicon.yaml").read_text(encoding="utf-8"))
     assert set(page["stages"]) == set(catalog.BY_NAME)
     assert set(page["fields"]) <= set(known_fields()) and set(page["choices"]) <= set(known_fields())
     for field, options in page["choices"].items():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.words import tuning
+from tests.words.train import likelihood, prepared
 from tunesmith.agent.words.encoder import Encoder
-from tunesmith.agent.words.training import likelihood, prepared
 
 SAID = ["what is the weather", "will it rain", "is it cold outside", "how warm will it be"]
 ORDERED = ["close the door", "shut the window please", "open the gate", "lock the back door"]
@@ -34,8 +35,6 @@ def test_a_low_rank_matrix_is_added_to_the_one_that_it_names() -> None:
 
 @pytest.mark.lab
 def test_the_reader_computes_what_was_learned_and_tells_the_labels_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tunesmith.agent.words import tuning
-
     monkeypatch.setattr(tuning, "_WARM_UP", 1)
     encoder, labels = Encoder(), np.array([0] * len(SAID) + [1] * len(ORDERED))
     sentences = prepared([*SAID, *ORDERED], labels, [], encoder)
@@ -54,8 +53,6 @@ def test_the_reader_computes_what_was_learned_and_tells_the_labels_apart(monkeyp
 def test_the_layer_alone_tells_the_labels_apart_and_leaves_the_matrices_as_they_were(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from tunesmith.agent.words import tuning
-
     monkeypatch.setattr(tuning, "_WARM_UP", 1)
     rounded = {name: array.astype(np.float16) for name, array in LOW.items()}
     encoder, labels = Encoder(added=rounded), np.array([0] * len(SAID) + [1] * len(ORDERED))

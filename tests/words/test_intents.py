@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import combinations
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -14,14 +13,13 @@ from pydantic import BaseModel, TypeAdapter
 from rapidfuzz import fuzz
 
 from tests.fixtures import yaml_of
+from tests.words.train import HERE, all_examples, moment_factors, moments
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.words.head import NOTHING, Moment
-from tunesmith.agent.words.training import all_examples, moment_factors, moments
 from tunesmith.tools.pipeline import catalog
 
-HERE = Path(__file__).parent
-WORDS = HERE.parents[2] / "agent" / "words"
-FILES = sorted((WORDS / "intents").glob("*.yaml"))
+FILES = sorted((HERE / "intents").glob("*.yaml"))
+READINGS = HERE.parent / "agent" / "words"
 ALIKE_MOST = 80
 
 CONVERSATION = {"page", "again", "follow", "why", "accept", "go_on", "yes", "no", "remark", "code"}
@@ -52,7 +50,7 @@ SAID = sentences()
 
 
 def readings(name: str) -> list[Any]:
-    loaded: list[Any] = yaml_of((HERE / name).read_text(encoding="utf-8"))
+    loaded: list[Any] = yaml_of((READINGS / name).read_text(encoding="utf-8"))
     return loaded
 
 

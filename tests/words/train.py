@@ -19,11 +19,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 from zipfile import ZIP_DEFLATED, ZipFile
 
+from tests.words.tuning import Sentences, Tuned, Tuning, layer_alone
 from tunesmith.agent.words.encoder import Encoder
 from tunesmith.agent.words.head import NOTHING, Head, Moment, flags_of, kind_of, possible
 from tunesmith.agent.words.lexicon import lexicon, words_of
@@ -36,10 +36,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tunesmith.agent.words.tuning import Sentences, Tuned
-
     Floats = NDArray[np.float32]
 
+HERE = Path(__file__).parent
 WANTED = 0.95
 """Share of what the head answers by itself that must name the right kind, in cross-validation."""
 _FOLDS = 5
@@ -64,21 +63,15 @@ def intents() -> dict[str, list[str]]:
 
 def moments() -> dict[str, dict[str, list[str]]]:
     """Moment → label → the sentences that were said at it, from moments/."""
-    return {file.name.removesuffix(".yaml"): _sentences_of(file) for file in _files("moments")}
+    return {file.stem: _sentences_of(file) for file in _files("moments")}
 
 
-def _sentences_of(file: Traversable) -> dict[str, list[str]]:
+def _sentences_of(file: Path) -> dict[str, list[str]]:
     return {str(label): [str(one) for one in sentences] for label, sentences in read_own(file).items()}
 
 
-def source(name: str) -> Traversable:
-    """A file of this package."""
-    return files("tunesmith.agent.words") / name
-
-
-def _files(*folders: str) -> list[Traversable]:
-    there = [file for folder in folders for file in source(folder).iterdir()]
-    return sorted((file for file in there if file.name.endswith(".yaml")), key=str)
+def _files(*folders: str) -> list[Path]:
+    return sorted(file for folder in folders for file in (HERE / folder).glob("*.yaml"))
 
 
 def fingerprint() -> str:
@@ -105,8 +98,6 @@ def prepared(
 ) -> Sentences:
     """The sentences as the encoder and the head take them."""
     import numpy as np
-
-    from tunesmith.agent.words.tuning import Sentences
 
     slots = [slots_of(one) for one in texts]
     places = {word: place for place, word in enumerate(vocabulary)}
@@ -146,7 +137,7 @@ def all_examples() -> list[Example]:
         Example(label, one, at) for at, labels in moments().items() for label in labels for one in labels[label]
     ]
     at_one = {(one.label, one.text): one.moment for one in of_moments}
-    also, examples = read_own(source("also.yaml")), intents()
+    also, examples = read_own(HERE / "also.yaml"), intents()
     return [
         Example(label, one, at_one.get((label, one), ""), str(also.get(one, "")))
         for label in sorted(examples)
@@ -174,10 +165,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, print what sentences that were left out say, write the head."""
     import numpy as np
 
-    from tunesmith.agent.words.tuning import Tuning, layer_alone
-
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(str(source("head.npz"))))
+    parser.add_argument("--out", type=Path, default=Path(str(files("tunesmith.agent.words") / "head.npz")))
     parser.add_argument("--layer", action="store_true", help="leave the encoder and the threshold as they are")
     parser.add_argument("--more", action="store_true", help="have the encoder go on from what it learned")
     args = parser.parse_args(argv)
