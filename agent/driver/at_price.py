@@ -20,7 +20,6 @@ from tunesmith.agent.commands.approvals import (
 )
 from tunesmith.agent.commands.price import in_a_sentence
 from tunesmith.agent.driver.look_ups import GUESSED, answer_to, looked_up, meaning, turn_context
-from tunesmith.agent.driver.restated import in_form
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.answer import GOES_ON, clip
 from tunesmith.agent.queries.prices import PriceQuery
@@ -77,8 +76,6 @@ class Waits:
 
     def told(self, label: str) -> str:
         """What is said to words about the price, by their label; empty for words about something else."""
-        if label.partition(".")[0] == "again" and label != "again.shorter":  # a price is a line
-            return in_form(self.price, label.partition(".")[2])
         if label in ("price", "plan.cost", "plan.show", "plan.why", "why", "talk.slow", "talk.trust"):
             return " ".join([self.price, self.work, _MONEY, "“why” shows all of it."])
         waits = f"{self.stage} waits: nothing starts without a yes, or by the clock; “{self.stage}” shows it again."

@@ -17,7 +17,6 @@ from tunesmith.agent.driver.interview import ASIDE, interviewed
 from tunesmith.agent.driver.look_ups import answer_to, looked_up, remember_call, remember_setting, turn_context, why
 from tunesmith.agent.driver.parts import Part, is_part
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, takes_now
-from tunesmith.agent.driver.restated import restated
 from tunesmith.agent.driver.standing import standing
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.unsure import NUMBERS, did_you_mean, guessed_part, naming, there_for, unsure_of
@@ -173,8 +172,6 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
     match kind:
         case "page":
             return TurnAnswer(look_ups.page(deps), for_model="(the page is on the screen)")
-        case "again":
-            return TurnAnswer(restated(deps, name), for_model="(the last answer, once more, is on the screen)")
         case "why":
             return why(deps)
         case "accept":
@@ -189,7 +186,7 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
             return _wanted(deps, reading)
         case "out_of_scope" | "code":
             return TurnAnswer(look_ups.talk_text(deps, kind))
-        case "remark":
+        case "remark" | "again":
             return TurnAnswer(did_you_mean(deps))
     return None
 

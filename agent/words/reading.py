@@ -184,7 +184,7 @@ class Reader:
             by_kind = kinds(guesses)
             reading = replace(self._as(by_kind[0], True, slots, context), sure=False)
         reading = _of_its_test(reading, guesses)
-        offered = [one.label for one in by_kind if one.label not in _NOT_OFFERED]
+        offered = [one.label for one in by_kind if kind_of(one.label) not in _NOT_OFFERED]
         nearest = tuple(self.head.offer(label) for label in offered[:_NEAREST])
         return replace(
             reading,

@@ -1510,9 +1510,9 @@ MUTANTS: tuple[Mutant, ...] = (
         ("return (answer is not None and answer.yes and not answer.reason) or", "return answer is not None or",
          "tests/agent/driver/test_at_price.py::test_no_other_words_ask_about_a_price_that_was_only_told"),
     )),
-    *rows(PEOPLE, "agent/driver/by_code.py", (
-        ("restated(deps, name), for_model=", "restated(deps, name), tool=",
-         "tests/agent/driver/test_said.py::test_what_is_said_again_goes_to_the_screen_and_not_to_a_model"),
+    *rows(PEOPLE, "agent/words/reading.py", (
+        ("if kind_of(one.label) not in _NOT_OFFERED]", "if one.label not in _NOT_OFFERED]",
+         "tests/agent/driver/test_offers.py::test_no_question_is_offered_that_code_has_no_answer_to"),
     )),
     *rows(APPROVALS, "agent/words/spelling.py", (
         ("        one[0] == word[0] and abs(", "        True or abs(",

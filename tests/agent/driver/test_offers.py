@@ -39,6 +39,12 @@ def test_no_step_is_offered_whose_run_lacks_what_it_needs(merged: Alone, monkeyp
     assert "deploy the quantized model" not in said and "1 “quantize it”" in said and "3 “merge it”" in said
 
 
+def test_no_question_is_offered_that_code_has_no_answer_to() -> None:
+    read_as = read("in percent please", Context())
+    assert read_as.likely[0] == "again.percent" and read_as.nearest, "it is read as one, and others are offered"
+    assert not {label for label in map(reader().head.label_of, read_as.nearest) if label.startswith("again")}
+
+
 @pytest.mark.heavy
 def test_what_is_hardly_read_is_answered_beside_where_things_stand(merged: Alone) -> None:
     asked = replace(read("how long did the training take?"), sure=False)

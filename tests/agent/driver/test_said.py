@@ -36,7 +36,7 @@ from tunesmith.agent.driver import by_code, parts, plan_questions, planning
 from tunesmith.agent.driver.at_price import Waits, as_answer, aside
 from tunesmith.agent.driver.by_code import answered, decide
 from tunesmith.agent.driver.look_ups import not_measured, turn_context
-from tunesmith.agent.driver.turn_deps import Call, TurnAnswer
+from tunesmith.agent.driver.turn_deps import Call
 from tunesmith.agent.driver.unsure import did_you_mean, guessed
 from tunesmith.agent.driver.worries import _is_about_privacy, worry
 from tunesmith.agent.queries.answer import Proposed
@@ -45,7 +45,7 @@ from tunesmith.agent.queries.prices import ApprovalsQuery
 from tunesmith.agent.queries.scores import ResultQuery
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.words.acts import Order
-from tunesmith.agent.words.reading import Context, Reading, read, reader
+from tunesmith.agent.words.reading import Context, Reading, read
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import StepFailed, TunesmithError
 from tunesmith.memory.records import Step
@@ -652,18 +652,6 @@ def test_a_number_of_the_plan_names_the_setting_that_another_one_is_for(planned:
 def test_who_asks_what_is_going_on_where_nothing_is_hears_what_is_next(alone: Alone) -> None:
     found = alone.hears("is anything running right now?")
     assert "Nothing is running" in found and "of all target cases pass" in found
-
-
-@pytest.mark.parametrize("form", ["say that again", "shorter please"])
-def test_what_is_said_again_goes_to_the_screen_and_not_to_a_model(alone: Alone, form: str) -> None:
-    alone.hears("show me the cases that the adapter fails")
-    text = alone.deps.last_answer.splitlines()[0]
-    answer = by_code.answered(alone.deps, reader().read(form, turn_context(alone.deps)))
-    assert (
-        isinstance(answer, TurnAnswer)
-        and text[:40] in answer.text
-        and text[:40] not in (answer.for_model or answer.text)
-    )
 
 
 def test_a_number_that_something_is_not_to_have_is_no_value_of_it(planned: Alone) -> None:
