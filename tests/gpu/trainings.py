@@ -14,6 +14,7 @@ from typing import Any
 from tests.gpu.measures import let_go, make_model, make_rows, peak, rates_of
 from tests.gpu.table import MODELS, SECONDS, Check
 from tunesmith.memory.errors import StepFailed
+from tunesmith.tools.core.machine import whole_bytes
 from tunesmith.tools.core.rates import Rates
 from tunesmith.tools.core.stage import GIB, Facts, expected
 from tunesmith.tools.machine.measure import measure_machine
@@ -107,7 +108,7 @@ def chosen(check: Check) -> Iterator[Finding]:
 
 
 def without_room_at_16(check: Check) -> Decided:
-    """What a plan decides for the large model on a machine that lacks one byte for it at 16 bits."""
+    """What a plan decides for the large model on a machine that lacks a kilobyte for it at 16 bits."""
     rows, tokens = check.sizes.large_rows, check.sizes.large_tokens
     work = Work(rows, tokens, tokens, lambda config, four: RANK, fused=True, on_cpu=not check.on_card)
     meta = {"config": check.sizes.large, "parameters": ModelShape.of(check.sizes.large).parameters}
@@ -115,11 +116,11 @@ def without_room_at_16(check: Check) -> Decided:
     machine = replace(measure_machine(check.home), gpus=(), swap_free_bytes=0)
 
     def on(free_bytes: int, bits: bool | None) -> Decided:
-        on_cpu = Facts(check.home, replace(machine, ram_free_bytes=free_bytes), "", None)
+        on_cpu = Facts(check.home, replace(machine, ram_total_bytes=whole_bytes(free_bytes)), "", None)
         facts = with_card(machine, free_bytes / GIB, home=check.home) if check.on_card else on_cpu
         return decide(base, facts, work, Typed(precision="bf16", load_in_4bit=bits))
 
-    return on(on(1 << 40, False).least_bytes - 1, None)
+    return on(on(1 << 40, False).least_bytes - 1024, None)
 
 
 def _within_its_price(

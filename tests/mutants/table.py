@@ -1358,7 +1358,7 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(PRICES, "tests/gpu/trainings.py", (
         ("return on(on(1 << 40, False).least_bytes - 1, None)", "return on(on(1 << 40, False).least_bytes, None)",
-         "tests/tools/pipeline/gpu_check/test_measured.py::test_where_16_bits_lack_one_byte_a_plan_chooses_4"),
+         "tests/tools/pipeline/gpu_check/test_measured.py::test_where_16_bits_lack_a_kilobyte_a_plan_chooses_4"),
     )),
     *rows(PRICES, "tools/serving/client.py", (
         ("for _ in range(concurrency):", "for _ in range(concurrency + 1):",

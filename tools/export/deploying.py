@@ -125,7 +125,14 @@ def _token_seconds(config: Mapping[str, object], weight_bytes: int, facts: Facts
     ).total  # fmt: skip
 
 
-def _server_bytes(weight_bytes: int, config: Mapping[str, object], facts: Facts, *, rank: int = 0, cards: int) -> int:
+def _server_bytes(
+    weight_bytes: int,
+    config: Mapping[str, object],
+    facts: Facts,
+    *,
+    rank: int = 0,
+    cards: int,
+) -> int:
     """Peak of a server of so many bytes of weights, of each card or of RAM; a quantized model's allows no adapters."""
     suite, longest = facts.artifacts.get("suite"), positions_of(config) or sys.maxsize
     context = context_settings_of(facts.artifacts).context_tokens if suite else min(PLANNED_CONTEXT_TOKENS, longest)

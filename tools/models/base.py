@@ -196,7 +196,13 @@ def foreseen(request: BaseRequest, context: BaseContext) -> Artifact | None:
     return _expected(request, request.model.rpartition("/")[2], context.bytes, parameters, context.config)
 
 
-def _expected(request: BaseRequest, name: str, bytes_: int, parameters: int, config: Mapping[str, object]) -> Artifact:
+def _expected(
+    request: BaseRequest,
+    name: str,
+    bytes_: int,
+    parameters: int,
+    config: Mapping[str, object],
+) -> Artifact:
     known = {"name": name, "parameters": parameters, "config": dict(config), MEASURED_AT: request.measuring}
     return expected(request.role, bytes_, **known)
 

@@ -123,7 +123,14 @@ def turns_of(tokenizer: Tokenizer, row: TrainingRow, *, at_once: bool = True) ->
     return [_turn(row, number, said, end, last=end == ends[-1]) for number, end in enumerate(ends, 1)]
 
 
-def _turn(row: TrainingRow, number: int, said: Sequence[Mapping[str, object]], end: int, *, last: bool) -> TrainingRow:
+def _turn(
+    row: TrainingRow,
+    number: int,
+    said: Sequence[Mapping[str, object]],
+    end: int,
+    *,
+    last: bool,
+) -> TrainingRow:
     """One turn; its number tells it from the others, and a variant's turn belongs to the same turn of its row."""
     known, form = row.attributes, row.attributes.variant_of
     known = replace(known, values_at=known.values_at if last else (), variant_of=f"{form}#{number}" if form else "")

@@ -178,7 +178,12 @@ class _Choice:
     reasons: tuple[str, ...]
 
 
-def _choose(prices: _Prices, listed: Sequence[KnownBase], model: KnownBase | None, writer: KnownBase | None) -> _Choice:
+def _choose(
+    prices: _Prices,
+    listed: Sequence[KnownBase],
+    model: KnownBase | None,
+    writer: KnownBase | None,
+) -> _Choice:
     limit = PACE_LIMIT_S[prices.pace]
     bases = [model] if model else list(reversed(listed))  # the largest that fits the time goes first
     skipped: list[tuple[KnownBase, _Price]] = []

@@ -152,11 +152,11 @@ def test_the_usual_sizes_are_for_a_card_of_8_gb() -> None:
 
 
 @table(("device",), [("cuda",), ("cpu",)])
-def test_where_16_bits_lack_one_byte_a_plan_chooses_4(tmp_path: Path, device: Literal["cuda", "cpu"]) -> None:
+def test_where_16_bits_lack_a_kilobyte_a_plan_chooses_4(tmp_path: Path, device: Literal["cuda", "cpu"]) -> None:
     check = Check(home=tmp_path, dir=tmp_path, step="s1", device=device)
     decided = without_room_at_16(check)
     [bits] = [one for one in decided.decisions if one.setting == "load_in_4bit"]
-    assert decided.way.load_in_4bit and bits.needed_bytes <= bits.free_bytes and "are free; at 4 bits" in bits.why
+    assert decided.way.load_in_4bit and bits.needed_bytes <= bits.free_bytes and "; at 4 bits" in bits.why
     assert decided.way.on_cpu == (device == "cpu") and not decided.refusals and not decided.fitting
 
 
