@@ -20,7 +20,6 @@ from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine
 from tunesmith.agent.driver.standing import standing
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.unsure import NUMBERS, did_you_mean, guessed_part, naming, there_for, unsure_of
-from tunesmith.agent.driver.worries import GOES_BACK, worry
 from tunesmith.agent.queries.answer import find
 from tunesmith.agent.queries.following import lacking_before
 from tunesmith.agent.queries.prices import PriceQuery
@@ -32,6 +31,7 @@ from tunesmith.agent.words.reading import LONGEST, Reading, read, reader
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import PLANNED, RUNNING
 
+_GOES_BACK = "talk.roll_back_how"
 _NO_TEXT = "talk.images"
 """What is asked by who wants a model of pictures or sound; beside a wish its likeliest other reading."""
 _TEXT_ALONE = 0.97
@@ -90,7 +90,7 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
         return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))
     if _agrees_to_a_proposal(deps, reading):
         return ordering.accepted(deps, reading.slots)
-    if reading.label == GOES_BACK and reading.slots.all("choice.rollback") and not Part("", reading).begins_to_ask:
+    if reading.label == _GOES_BACK and reading.slots.all("choice.rollback") and not Part("", reading).begins_to_ask:
         reading = reader().read(deps.prompt, turn_context(deps), "do.deploy")
     if deps.most_lines and not reading.sure and is_part(reading):
         reading = replace(reading, sure=True)
@@ -100,7 +100,7 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     deps.unsure = None if reading.sure else reading
     if of_a_file:
         return named_files.told(deps, named_files.file_in(reading.slots), reading.slots)
-    before, outcome = deps.last_query, worry(deps, reading) or follow_up(deps, reading)
+    before, outcome = deps.last_query, follow_up(deps, reading)
     if outcome is None:
         outcome = answered(deps, reading) if reading.sure else None
     if deps.last_query is before:
@@ -205,9 +205,9 @@ def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | Non
     if chosen.order is None:
         return None
     order = chosen.order
-    known, before = reader().known(GOES_BACK), tuple(words_in("before_that"))
+    known, before = reader().known(_GOES_BACK), tuple(words_in("before_that"))
     points_back = not order.run and any(word.written.startswith(before) for word in reading.slots.words)
-    if act == "deploy" and not order.fields and points_back and GOES_BACK in reading.likely[1:3]:  # `das von davor`
+    if act == "deploy" and not order.fields and points_back and _GOES_BACK in reading.likely[1:3]:  # `das von davor`
         said = ((text, words_of(text)) for text in order.unread)
         unread = (text for text, words in said if not all(known(w.text) or w.written.startswith(before) for w in words))
         order = replace(order, fields={"rollback": True}, unread=tuple(unread))

@@ -42,35 +42,12 @@ class Neighbours:
     """The number of each example's label."""
 
     @classmethod
-    def of(cls, embedded: Floats, labels: NDArray[np.int64]) -> Neighbours:
-        """Of examples × width, and their labels' numbers; rounded as it is stored."""
-        import numpy as np
-
-        spread = embedded.std(axis=0)
-        standard = (embedded - embedded.mean(axis=0)) / spread
-        _, directions = np.linalg.eigh(standard.T @ standard)
-        axes = (directions[:, ::-1].T[:AXES] / spread).astype(np.float16)
-        along = embedded @ axes.astype(np.float32).T
-        origin = along.mean(axis=0)
-        scales = 127 / np.abs(along - origin).max(axis=1, keepdims=True)  # one byte a number
-        rounded = np.round((along - origin) * scales).astype(np.int8)
-        return cls.stored({"axes": axes, "origin": origin, "places": rounded}, labels)
-
-    @classmethod
     def stored(cls, arrays: Mapping[str, NDArray[np.generic]], labels: NDArray[np.int64]) -> Neighbours:
-        """Of what `arrays` gave, each in any type of number."""
+        """Of arrays as head.npz holds them, each in any type of number; places are whole numbers up to 127."""
         import numpy as np
 
         axes, origin, places = (arrays[name].astype(np.float32) for name in ("axes", "origin", "places"))
         return cls(axes, origin, _unit(places), labels)
-
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """As head.npz holds it: places are whole numbers up to 127."""
-        import numpy as np
-
-        scales = 127 / np.abs(self.places).max(axis=1, keepdims=True)  # one byte a number
-        places = np.round(self.places * scales).astype(np.int8)
-        return {"axes": self.axes.astype(np.float16), "origin": self.origin, "places": places}
 
     def similar(self, embedded: Floats) -> Floats:
         """Sentences × examples: the cosine between them."""

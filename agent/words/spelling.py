@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from itertools import combinations
+from collections.abc import Collection, Mapping
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
-from tunesmith.agent.words.lexicon import Word, is_known, lexicon, words_of
+from tunesmith.agent.words.lexicon import Word, is_known, lexicon
 from tunesmith.agent.words.slots import Slot, Slots
 
-_SHORTEST_SWAPPED, _SHORTEST_MISSPELT, _OFTEN = 3, 4, 3
-"""Letters of a word with two of them the wrong way round that may be put right, of one with any slip, and how many
-sentences hold one that it is put right to."""
+SHORTEST_SWAPPED, _SHORTEST_MISSPELT = 3, 4
+"""Letters of a word with two of them the wrong way round that may be put right, and of one with any slip."""
 _LONG = 8
 """Letters from which a word may have two slips: of shorter ones two make another word."""
-_SLIP = 50
-"""Times as frequent as a word is what has the same letters but for two, from which that is a slip of it: `whcih`."""
 _PLAIN = {
     "run": "r1", "step": "s1", "artifact": "a1", "row": "g0001", "case": "case-id", "path": "/file", "quote": "“…”",
     "model": "model-7b", "card": "gpu card", "pair": "field=1", "commit": "commit",
 }  # fmt: skip
-
-
-def vocabulary_of(sentences: Iterable[str]) -> list[str]:
-    """The words that several of these sentences hold, the most frequent first: what a misspelt one may be meant for."""
-    count = Counter(
-        word.written for one in sentences for word in words_of(one) if len(word.written) >= _SHORTEST_SWAPPED
-    )
-    often = [word for word, n in count.most_common() if n >= _OFTEN and word.isalpha()]
-    by_letters: dict[str, list[str]] = {}
-    for word in often:
-        by_letters.setdefault("".join(sorted(word)), []).append(word)
-    slips = {
-        two
-        for alike in by_letters.values()
-        for one, two in combinations(alike, 2)
-        if count[one] >= _SLIP * count[two] and OSA.distance(one, two) == 1
-    }
-    return [word for word in often if word not in slips]
 
 
 def begins_at(slots: Slots) -> int:
@@ -103,7 +80,7 @@ def _nearest(word: Word, vocabulary: Mapping[str, int]) -> str:
     if written in vocabulary:
         return written
     put_right = word.text != written and word.text[0] == written[0]
-    if put_right or len(written) < _SHORTEST_SWAPPED or is_known(written, by_stem=False):
+    if put_right or len(written) < SHORTEST_SWAPPED or is_known(written, by_stem=False):
         return word.text
     near = process.extract(written, vocabulary.keys(), scorer=OSA.distance, score_cutoff=1, limit=None)
     likely = (

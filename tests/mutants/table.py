@@ -1527,12 +1527,6 @@ MUTANTS: tuple[Mutant, ...] = (
         ('"field") and _open(reading, "price", "run", "steps")', '"field")',
          "tests/agent/driver/test_follow_ups.py::test_words_of_their_own_are_not_taken_for_short_ones"),
     )),
-    *rows(PEOPLE, "agent/driver/worries.py", (
-        ("reading.sure and not wishes and reading", "reading.sure and reading",
-         "tests/agent/driver/test_follow_ups.py::test_a_wish_is_one_also_where_it_complains_or_denies"),
-        ("doubtful and _PRIVACY in reading.likely[:_MOST_LIKELY]", "False",
-         "tests/agent/driver/test_said.py::test_a_wish_that_may_be_a_worry_is_one_only_where_nothing_in_it_wishes"),
-    )),
     *rows(PEOPLE, "agent/queries/cases.py", (
         ("seen[asked.skip : asked.skip + few]", "seen[:few]",
          "tests/agent/driver/test_follow_ups.py::test_a_list_goes_on_where_it_stopped_and_never_begins_anew"),

@@ -16,20 +16,23 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 from zipfile import ZIP_DEFLATED, ZipFile
+
+from rapidfuzz.distance import OSA
 
 from tests.words.tuning import Sentences, Tuned, Tuning, layer_alone
 from tunesmith.agent.words.encoder import Encoder
 from tunesmith.agent.words.head import NOTHING, Head, Moment, flags_of, kind_of, possible
 from tunesmith.agent.words.lexicon import lexicon, words_of
-from tunesmith.agent.words.neighbours import Neighbours
+from tunesmith.agent.words.neighbours import AXES, Neighbours
 from tunesmith.agent.words.slots import empty_words, slots_of
-from tunesmith.agent.words.spelling import canonical, vocabulary_of
+from tunesmith.agent.words.spelling import SHORTEST_SWAPPED, canonical
 from tunesmith.tools.core.yaml_file import read_own
 
 if TYPE_CHECKING:
@@ -50,6 +53,9 @@ copy would be learned from."""
 _SHARED_BY, _OFTEN = 2, 5
 """How many sentences of a label hold a word that belongs to how it is said; more where texts are looked for."""
 _ABOUT_TEXTS = ("case", "row")
+_IN_SENTENCES, _SLIP = 3, 50
+"""How many sentences hold a word that a misspelt one is put right to; and how many times as frequent as a word is what
+has the same letters but for two, from which that is a slip of it: `whcih`."""
 
 
 def intents() -> dict[str, list[str]]:
@@ -93,6 +99,48 @@ def own_words(sentences: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return by_label
 
 
+def vocabulary_of(sentences: Iterable[str]) -> list[str]:
+    """The words that several of these sentences hold, the most frequent first: what a misspelt one may be meant for."""
+    count = Counter(
+        word.written for one in sentences for word in words_of(one) if len(word.written) >= SHORTEST_SWAPPED
+    )
+    often = [word for word, n in count.most_common() if n >= _IN_SENTENCES and word.isalpha()]
+    by_letters: dict[str, list[str]] = {}
+    for word in often:
+        by_letters.setdefault("".join(sorted(word)), []).append(word)
+    slips = {
+        two
+        for alike in by_letters.values()
+        for one, two in combinations(alike, 2)
+        if count[one] >= _SLIP * count[two] and OSA.distance(one, two) == 1
+    }
+    return [word for word in often if word not in slips]
+
+
+def neighbours_of(embedded: Floats, labels: NDArray[np.int64]) -> Neighbours:
+    """Of examples × width, and their labels' numbers; rounded as it is stored."""
+    import numpy as np
+
+    spread = embedded.std(axis=0)
+    standard = (embedded - embedded.mean(axis=0)) / spread
+    _, directions = np.linalg.eigh(standard.T @ standard)
+    axes = (directions[:, ::-1].T[:AXES] / spread).astype(np.float16)
+    along = embedded @ axes.astype(np.float32).T
+    origin = along.mean(axis=0)
+    scales = 127 / np.abs(along - origin).max(axis=1, keepdims=True)  # one byte a number
+    rounded = np.round((along - origin) * scales).astype(np.int8)
+    return Neighbours.stored({"axes": axes, "origin": origin, "places": rounded}, labels)
+
+
+def arrays_of(near: Neighbours) -> dict[str, NDArray[np.generic]]:
+    """As head.npz holds it: places are whole numbers up to 127."""
+    import numpy as np
+
+    scales = 127 / np.abs(near.places).max(axis=1, keepdims=True)  # one byte a number
+    places = np.round(near.places * scales).astype(np.int8)
+    return {"axes": near.axes.astype(np.float16), "origin": near.origin, "places": places}
+
+
 def prepared(
     texts: Sequence[str], numbers: NDArray[np.int64], vocabulary: Sequence[str], encoder: Encoder
 ) -> Sentences:
@@ -116,7 +164,7 @@ def likelihood(encoder: Encoder, tuned: Tuned, sentences: Sentences, learned: Se
     scores = np.hstack([embedded, sentences.flags]) @ tuned.weights.T + tuned.bias
     likely: Floats = np.exp(scores - scores.max(axis=1, keepdims=True))
     likely /= likely.sum(axis=1, keepdims=True)
-    return Neighbours.of(encoder.embed_ids(learned.ids), learned.labels).beside(likely, embedded)
+    return neighbours_of(encoder.embed_ids(learned.ids), learned.labels).beside(likely, embedded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "scales": scales.astype(np.float32),
         **{f"moment.{name}": array for name, array in moment_factors(labelled, labels).items()},
         **tuned.added,
-        **Neighbours.of(embedded, numbers).arrays(),
+        **arrays_of(neighbours_of(embedded, numbers)),
     }
     with ZipFile(args.out, "w", ZIP_DEFLATED) as packed:  # as numpy.savez does, whose names its types do not know
         for name, array in arrays.items():

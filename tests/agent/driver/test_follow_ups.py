@@ -1,4 +1,4 @@
-"""Short words behind an answer, and what is said in worry: in several languages, on strangers' homes, no model."""
+"""Short words behind an answer: in several languages, on strangers' homes, no model."""
 
 from __future__ import annotations
 
@@ -338,23 +338,6 @@ def test_a_list_of_rows_goes_on_too(tmp_path: Path) -> None:
         assert "g000" in first and "3 more of them" in second and "g000" not in second and second.count("→") == 3
 
 
-WORRIES: Mapping[str, str] = {
-    "We're bound by client confidentiality, so before I put a single letter in here I'd need to be comfortable.": "127",
-    "I don't want my letters on the internet": "127.0.0.1",
-    "je ne veux pas que mes lettres sortent d'ici": "127.0.0.1",
-    "nie chcę, żeby moje listy trafiły do internetu": "127.0.0.1",
-    "non voglio che le mie lettere finiscano su internet": "127.0.0.1",
-    "my customers write long emails and I'm tired of reading them": "",
-}
-
-
-def test_a_worry_opens_no_description(tmp_path: Path) -> None:
-    with at(tmp_path / "home", EMPTY) as shell:
-        for said, shows in WORRIES.items():
-            assert shows in types(shell, said), said
-            assert not (tmp_path / "home" / "behaviours" / "draft.json").exists(), said
-
-
 @table(
     ("state", "wish"),
     [
@@ -367,24 +350,6 @@ def test_a_worry_opens_no_description(tmp_path: Path) -> None:
 def test_a_wish_is_one_also_where_it_complains_or_denies(tmp_path: Path, state: str, wish: str) -> None:
     with at(tmp_path / f"{abs(hash(wish))}", state) as shell:
         assert "That is a new behaviour" in types(shell, wish)
-
-
-def test_a_complaint_where_another_model_was_served_before_names_both_and_prices_going_back(tmp_path: Path) -> None:
-    with at(tmp_path / "home", SERVED) as shell:
-        for said in (
-            "customers are complaining since the switch, was fine last week",
-            "Since yesterday the parents are getting very odd replies. Last week's were fine.",
-            "seit dem Wechsel beschweren sich die Kunden", "desde el cambio los clientes se quejan",
-            "les clients se plaignent depuis hier",
-        ):  # fmt: skip
-            shown = types(shell, said)
-            assert "made in r2" in shown and "a10 of r1" in shown and "To go back: About" in shown, said
-            assert "“Roll back” asks for a yes" in shown and shell.answers.asked == []
-        for said in ("roll back, the customers complain", "put the old one back, it was better"):
-            assert "To go back" not in types(shell, said), said
-        assert any("deploy" in question for question, _ in shell.answers.asked)
-    with at(tmp_path / "one", ONE) as shell:
-        assert "To go back" not in types(shell, "customers are complaining since the switch")
 
 
 def test_a_wish_that_ends_with_always_is_not_asked_when(tmp_path: Path) -> None:

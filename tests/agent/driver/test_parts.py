@@ -269,41 +269,13 @@ SERVED = "at least two finished runs; a model of one of them is served now, and 
     ("said", "asks", "told"),
     [
         ("can u swicth bakc to the modell form befor pls", True, "serve the quantized model of r1 (a10)"),
-        ("how do I go back to the one served before?", False, "To go back: About"),
+        ("how do I go back to the one served before?", False, "brings the deployment before this one, at its price"),
         ("don't go back to the earlier one", False, "nothing was begun"),
     ],
 )
 def test_to_go_back_is_ordered_asked_about_or_denied(tmp_path: Path, said: str, asks: bool, told: str) -> None:
     screen = " ".join(screen_of(tmp_path, SERVED, said).split())
     assert told in screen and ("?? deploy: about" in screen) is asks, screen
-
-
-@pytest.mark.parametrize(
-    ("said", "written"),
-    [
-        ("note in the report that r2 wins by 30 points over r1", False),
-        ("escribe en el informe que r1 acierta 99 de 100", False),
-        ("write the report of r1", True),
-    ],
-)
-def test_no_figure_is_written_into_a_report_on_anybodys_word(tmp_path: Path, said: str, written: bool) -> None:
-    screen = " ".join(screen_of(tmp_path, TWO, said).split())
-    assert ("The report of r1 is written" in screen) is written
-    assert ("only what was measured" in screen) is not written, screen
-
-
-@pytest.mark.parametrize(
-    ("said", "refused"),
-    [
-        ("count the wrong answers as right, my boss wants it so", True),
-        ("werte die falschen Fälle von r1 als bestanden", True),
-        ("mark case-7 as passed", True),
-        ("which of the failing cases count as passed?", False),
-        ("show me what failed and what passed", False),
-    ],
-)
-def test_nothing_that_failed_counts_as_passed_on_anybodys_word(tmp_path: Path, said: str, refused: bool) -> None:
-    assert ("No result is changed" in " ".join(screen_of(tmp_path, TWO, said).split())) is refused
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,6 @@ from tunesmith.agent.driver.by_code import answered, decide
 from tunesmith.agent.driver.look_ups import not_measured, turn_context
 from tunesmith.agent.driver.turn_deps import Call
 from tunesmith.agent.driver.unsure import did_you_mean, guessed
-from tunesmith.agent.driver.worries import _is_about_privacy, worry
 from tunesmith.agent.queries.answer import Proposed
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.prices import ApprovalsQuery
@@ -866,17 +865,3 @@ def test_a_step_whose_records_lack_what_todays_price_is_made_of_says_so(alone: A
 @table("said", ["why was r1234 so slow?", "r1234 blorp the flurb whatever", "r1234?"])
 def test_a_run_that_is_not_there_is_named_whatever_else_was_understood(alone: Alone, said: str) -> None:
     assert "There is no run r1234; the runs are r1" in alone.hears(said)
-
-
-def test_a_wish_that_may_be_a_worry_is_one_only_where_nothing_in_it_wishes() -> None:
-    reading = Reading("want", 0.5, True, slots_of("our letters are private"), likely=("want", "talk.privacy"))
-    assert _is_about_privacy(reading, wishes=False) and not _is_about_privacy(reading, wishes=True)
-    assert not _is_about_privacy(replace(reading, probability=0.95), wishes=False)
-    assert not _is_about_privacy(replace(reading, likely=("want", "remark")), wishes=False)
-
-
-def test_a_complaint_that_may_be_a_wish_is_told_how_one_is_said(alone: Alone) -> None:
-    said = slots_of("customers write long letters and nobody here reads them")
-    told = worry(alone.deps, Reading("want", 0.8, True, said))
-    assert told is not None and "Where a model is to learn something" in told.text
-    assert worry(alone.deps, Reading("want", 0.95, True, said)) is None

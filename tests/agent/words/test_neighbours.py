@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.words.train import arrays_of, neighbours_of
 from tunesmith.agent.words.neighbours import AXES, Neighbours
 from tunesmith.agent.words.reading import reader
 
@@ -18,7 +19,7 @@ def _around(label: int, count: int) -> np.ndarray[tuple[int, int], np.dtype[np.f
 
 @pytest.fixture
 def near() -> Neighbours:
-    return Neighbours.of(np.vstack([_around(label, 40) for label in (0, 1)]), np.repeat([0, 1], 40))
+    return neighbours_of(np.vstack([_around(label, 40) for label in (0, 1)]), np.repeat([0, 1], 40))
 
 
 def test_where_the_head_is_undecided_the_neighbours_decide(near: Neighbours) -> None:
@@ -34,7 +35,7 @@ def test_a_head_that_is_certain_is_not_outvoted(near: Neighbours) -> None:
 
 
 def test_what_is_stored_is_what_was_computed_with(near: Neighbours) -> None:
-    again = Neighbours.stored(near.arrays(), near.labels)
+    again = Neighbours.stored(arrays_of(near), near.labels)
     embedded = _around(0, 2)
     assert np.allclose(again.similar(embedded), near.similar(embedded), atol=1e-6)
 
