@@ -203,5 +203,5 @@ def test_the_precision_is_chosen_for_the_context_of_a_whole_plan() -> None:
     """Its longest case asks for more than the usual context, and nothing is refused after the download for that."""
     model, facts = find_model("gemma-2-9b")[0], on_card(23.4)
     usual = serving_memory(replace(made("base", "x"), bytes=2 * model.parameters, meta={"config": dict(model.config)}))
-    assert usual.vram_bytes + GPU_MARGIN_BYTES < facts.serving_free_bytes < measuring_bytes(model.config, facts, "16")
+    assert usual.vram_bytes + GPU_MARGIN_BYTES < facts.serving_room_bytes < measuring_bytes(model.config, facts, "16")
     assert choose("auto", model.config, facts).bits == "4"
