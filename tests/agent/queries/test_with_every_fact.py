@@ -204,14 +204,14 @@ def test_steps_ahead_are_said_to_ask(tmp_path: Path) -> None:
 @pytest.mark.heavy
 def test_a_model_that_is_named_for_a_card_can_be_trained_and_measured_and_served_there(tmp_path: Path) -> None:
     store = Store(tmp_path / "home")
-    lines = told(store, "fits", about="largest", card="8").lines
-    assert lines[1].strip() == "training, measuring and serving: up to Qwen3-4B"
+    lines = told(store, "fits", about="largest", card="10").lines
+    assert lines[1].strip() == "training, measuring and serving: up to Llama-3.1-8B"
     [training] = [line for line in lines if line.strip().startswith("training alone")]
-    assert re.search(r"up to Llama-3\.1-8B .*; it could not be measured and served$", training), training
-    assert lines[-1] == "These are sums; nothing of it was confirmed on a card of 8 GB."
-    assert "But it could not be measured and served there." in text(store, "fits", model="Llama-3.1-8B", card="8",
+    assert re.search(r"up to gemma-2-9b .*; it could not be measured$", training), training
+    assert lines[-1] == "These are sums; nothing of it was confirmed on a card of 10 GB."
+    assert "But it could not be measured and served there." in text(store, "fits", model="gemma-2-9b", card="10",
                                                                      work="train")  # fmt: skip
-    assert "But it could not" not in text(store, "fits", model="Qwen3-4B", card="8", work="train")
+    assert "But it could not" not in text(store, "fits", model="Qwen3-4B", card="10", work="train")
     here = text(store, "fits", about="largest")
     assert "of disk free." in here and "confirmed" not in here
     store.close()

@@ -227,8 +227,8 @@ def test_a_gguf_is_priced_with_its_logits_only_where_the_whole_model_fits() -> N
     meta = {"config": config, "parameters": 7_600_000_000}
     base, merged = (Artifact(k, "r1", "s1", k, Path(k), "0" * 64, 15 * GIB, (), meta) for k in ("base", "merged"))
 
-    def priced(free_gib: int) -> float:
-        machine = Machine("cpu", 2, 128 * GIB, free_gib * GIB, 0, 640 * GIB)
+    def priced(gib: int) -> float:
+        machine = Machine("cpu", 2, gib * GIB, gib * GIB, 0, 640 * GIB)
         facts = Facts(Path(), machine, "r1", artifacts={"base": base, "merged": merged})
         plan = release.plan(release.ReleaseRequest(), facts, release.ReleaseContext())
         assert plan.refusals == ()
