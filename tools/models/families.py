@@ -107,7 +107,6 @@ KNOWN_MODELS: tuple[NamedModel, ...] = (
     _model("allenai/Olmo-3-7B-Instruct", "olmo3", (4096, 11008, 32, 32, 32, 128, 100278)),
     _model("allenai/Olmo-3.1-32B-Instruct", "olmo3", (5120, 27648, 64, 40, 8, 128, 100278)),
     _model("allenai/OLMoE-1B-7B-0125-Instruct", "olmoe", (2048, 1024, 16, 16, 16, 128, 50304), experts=(64, 8, 1024)),
-    _model("microsoft/Phi-3.5-mini-instruct", "phi3", (3072, 8192, 32, 32, 32, 96, 32064)),
     _model(
         "ByteDance-Seed/Seed-OSS-36B-Instruct", "seed_oss", (5120, 27648, 64, 80, 8, 128, 155136),
         attention_bias=True, attention_out_bias=False,
