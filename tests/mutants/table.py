@@ -647,6 +647,16 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/models/test_shape.py::test_linear_attention_keeps_no_keys_and_values"),
         ("linear = self.hidden * (2 * self.linear_keys", "linear = self.hidden * (self.linear_keys",
          "tests/tools/models/test_shape.py::test_every_parameter_of_a_family_is_counted"),
+        ('hidden if c.get("attention_out_bias", True) else 0', "hidden",
+         "tests/tools/models/test_shape.py::test_a_listed_model_of_an_untried_kind_is_counted_exactly"),
+        ('hidden if c.get("attention_out_bias", True) else 0', "0",
+         "tests/tools/models/test_shape.py::test_a_bias_of_attention_counts_its_output_unless_the_config_says_no"),
+    )),
+    *rows(BASE, "tools/models/families.py", (
+        (" for model in KNOWN_MODELS) - _UNTRIED", " for model in KNOWN_MODELS)",
+         "tests/tools/models/test_shape.py::test_a_kind_counts_as_tried_where_the_lab_takes_it_through_the_chain_and_nowhere_else"),
+        ('_UNTRIED = {"olmo3", ', '_UNTRIED = {"olmo2", "olmo3", ',
+         "tests/tools/models/test_shape.py::test_a_kind_counts_as_tried_where_the_lab_takes_it_through_the_chain_and_nowhere_else"),
     )),
     *rows(PRICES, "tools/training/model.py", (
         (' and "linear_attn" not in name', "",

@@ -25,8 +25,10 @@ _ON_HUB = (
     ("Qwen/Qwen2.5-7B-Instruct", "Apache-2.0", "answers at once"),
     ("Qwen/Qwen3-8B", "Apache-2.0", "newer than the 7B; thinking can be switched off"),
     ("microsoft/phi-4", "MIT", "14B of another maker; no tools in its template"),
-    ("Qwen/Qwen2.5-14B-Instruct", "Apache-2.0", "answers at once"),
+    ("Qwen/Qwen3-14B", "Apache-2.0", "newer than Qwen2.5-14B; thinking can be switched off"),
+    ("mistralai/Mistral-Small-24B-Instruct-2501", "Apache-2.0", "24B of another maker; answers at once"),
     ("Qwen/Qwen3-30B-A3B", "Apache-2.0", "a mixture: 3B of it at work on a token"),
+    ("Qwen/Qwen3-30B-A3B-Instruct-2507", "Apache-2.0", "newer than Qwen3-30B-A3B; answers at once"),
 )
 """Hub id, licence as its card names it, and why it is on the list beside its neighbours."""
 

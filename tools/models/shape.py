@@ -81,7 +81,7 @@ class ModelShape:
         queries, keys = heads * head_dim, kv_heads * head_dim
         biases = queries + 2 * keys if family in _QKV_BIAS else 0
         if c.get("attention_bias"):
-            biases = queries + 2 * keys + hidden
+            biases = queries + 2 * keys + (hidden if c.get("attention_out_bias", True) else 0)
         norms = _NORMS.get(family, 2) * hidden
         norms += 2 * head_dim if family in _HEAD_NORMS else 0
         norms += queries + keys if family in _WIDE_NORMS else 0

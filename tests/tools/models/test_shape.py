@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures import families as lab
 from tests.fixtures.tables import table
-from tunesmith.tools.models.families import KNOWN_MODELS, find_known
+from tunesmith.tools.models.families import FAMILIES, KNOWN_MODELS, config_of, find_known
 from tunesmith.tools.models.memory_math import kv_bytes_per_token
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.training.model import projection_names
@@ -23,7 +24,7 @@ HYBRID: dict[str, Any] = {
 }  # fmt: skip
 KINDS: dict[str, dict[str, Any]] = {
     "llama": {}, "qwen2": {}, "qwen3": {}, "mistral": {}, "gemma2": {}, "gemma3_text": {}, "phi3": {"pad_token_id": 0},
-    "smollm3": {"pad_token_id": 0}, "olmo2": {}, "granite": {},
+    "smollm3": {"pad_token_id": 0}, "olmo2": {}, "olmo3": {}, "granite": {}, "seed_oss": {},
     "qwen3_moe": MIXTURE, "mixtral": {"num_local_experts": 8, "num_experts_per_tok": 2},
     "olmoe": {"num_experts": 8, "num_experts_per_tok": 2, "head_dim": 16},
     "qwen2_moe": MIXTURE | {"shared_expert_intermediate_size": 96},
@@ -36,6 +37,12 @@ STATED = {
     "Qwen/Qwen3-4B-Instruct-2507": 4.022, "Qwen/Qwen3-30B-A3B-Instruct-2507": 30.5,
     "allenai/OLMoE-1B-7B-0125-Instruct": 6.92, "Qwen/Qwen3-32B": 32.8, "google/gemma-3-1b-it": 1.0,
 }  # fmt: skip
+
+BUILT = {
+    "Qwen/Qwen3-Next-80B-A3B-Instruct": 79_674_391_296, "allenai/Olmo-3-7B-Instruct": 7_298_011_136,
+    "allenai/Olmo-3.1-32B-Instruct": 32_233_522_176, "ByteDance-Seed/Seed-OSS-36B-Instruct": 36_151_104_512,
+}  # fmt: skip
+"""Parameters that transformers builds of the listed models whose kinds no lab test takes through the chain."""
 
 
 @pytest.mark.lab
@@ -78,6 +85,27 @@ def test_a_hybrids_adapter_has_the_projections_that_vllm_is_known_to_serve() -> 
 def test_known_models_have_the_size_that_their_makers_state(name: str) -> None:
     [known] = [model for model in KNOWN_MODELS if model.name == name]
     assert ModelShape.of(known.config).parameters / 1e9 == pytest.approx(STATED[name], rel=0.005)
+
+
+@table("name", BUILT)
+def test_a_listed_model_of_an_untried_kind_is_counted_exactly(name: str) -> None:
+    assert ModelShape.of(config_of(name)).parameters == BUILT[name]
+
+
+def test_a_bias_of_attention_counts_its_output_unless_the_config_says_no() -> None:
+    plain = {**SMALL, "model_type": "llama"}
+    keys, hidden, layers = SMALL["num_key_value_heads"] * SMALL["head_dim"], SMALL["hidden_size"], 3
+    queries, bare = SMALL["num_attention_heads"] * SMALL["head_dim"], ModelShape.of(plain).parameters
+    biased = ModelShape.of(plain | {"attention_bias": True}).parameters
+    assert biased - bare == layers * (queries + 2 * keys + hidden)
+    without = ModelShape.of(plain | {"attention_bias": True, "attention_out_bias": False}).parameters
+    assert biased - without == layers * hidden
+
+
+def test_a_kind_counts_as_tried_where_the_lab_takes_it_through_the_chain_and_nowhere_else() -> None:
+    assert set(lab.FAMILIES) == FAMILIES
+    untried = {model.name for model in KNOWN_MODELS if model.config["model_type"] not in FAMILIES}
+    assert untried == set(BUILT)
 
 
 def test_a_token_of_a_mixture_meets_its_chosen_experts_alone() -> None:

@@ -21,7 +21,7 @@ from tunesmith.tools.core.stage import CPU, GIB, Facts, PlanQuestion
 from tunesmith.tools.data.behaviour import write_behaviour
 from tunesmith.tools.models import base
 from tunesmith.tools.models.bundled import QWEN_CODER
-from tunesmith.tools.models.families import KNOWN_MODELS
+from tunesmith.tools.models.families import FAMILIES, KNOWN_MODELS
 from tunesmith.tools.models.known_bases import KnownBase, known_base, known_bases
 from tunesmith.tools.pipeline.base_choice import PACE_LIMIT_S, _choose, _Price, plan_here, with_arm_of_base
 from tunesmith.tools.pipeline.behaviour_plan import Pace, Quantizing, deploying, plan_for
@@ -227,6 +227,7 @@ def test_the_list_is_short_open_and_counted_by_the_families() -> None:
     assert 5 <= len(hub) <= 12
     assert {one.license for one in hub} <= OPEN_LICENSES and all(one.why for one in hub)
     assert {one.model for one in hub} <= {model.name for model in KNOWN_MODELS}
+    assert {one.config["model_type"] for one in hub} <= FAMILIES, "nobody is led to a kind that was never tried"
     assert all(1e9 <= one.parameters <= 31e9 for one in hub)
     assert not any(one.on_hub for one in known_bases(on_card=False))
 
