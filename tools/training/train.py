@@ -106,8 +106,6 @@ class TrainResult(Result):
     trainable_parameters: int
     trained_tokens: int
     tokens_per_second: float
-    peak_vram_bytes: int = 0
-    """Most that a card held of it, with what CUDA takes; 0 on a processor."""
     bytes_per_parameter: dict[str, float] = Field(default_factory=dict)
     """As the base was loaded, by kind: dense, experts, router, embeddings, head."""
 

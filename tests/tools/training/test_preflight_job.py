@@ -157,7 +157,12 @@ def test_made_up_rows_take_a_base_without_a_data_set_through_every_link(
     rows, steps, served = (check.evidence for check in result.checks)
     longest = job.request.max_seq_len_tokens
     assert longest == 512 and rows.startswith("8 rows, 4"), "as long as the tiny model takes, but for the prompt"
-    assert "4 made up" in steps and "4 rehearsal" in steps and "lora_B moved by" in steps and served.startswith("8 prompts")
+    assert (
+        "4 made up" in steps
+        and "4 rehearsal" in steps
+        and "lora_B moved by" in steps
+        and served.startswith("8 prompts")
+    )
     assert [one.kind for one in job.store.artifacts(job.run)] == ["base", "dataset", "smoke"]
 
 
