@@ -1367,7 +1367,8 @@ MUTANTS: tuple[Mutant, ...] = (
          "test_what_takes_two_cards_is_left_out_where_one_is_here"),
     )),
     *rows(PRICES, "tests/gpu/trainings.py", (
-        ("return on(on(1 << 40, False).least_bytes - 1024, None)", "return on(on(1 << 40, False).least_bytes + 1024, None)",
+        ("return on(on(1 << 40, False).least_bytes - 1024, None)",
+         "return on(on(1 << 40, False).least_bytes + 1024, None)",
          "tests/tools/pipeline/gpu_check/test_measured.py::test_where_16_bits_lack_a_kilobyte_a_plan_chooses_4"),
     )),
     *rows(PRICES, "tools/serving/client.py", (
