@@ -209,7 +209,7 @@ def test_a_model_that_is_named_for_a_card_can_be_trained_and_measured_and_served
     [training] = [line for line in lines if line.strip().startswith("training alone")]
     assert re.search(r"up to gemma-2-9b .*; it could not be measured$", training), training
     assert lines[-1] == "These are sums; nothing of it was confirmed on a card of 10 GB."
-    assert "But it could not be measured and served there." in text(store, "fits", model="gemma-2-9b", card="10",
+    assert "But it could not be measured there." in text(store, "fits", model="gemma-2-9b", card="10",
                                                                      work="train")  # fmt: skip
     assert "But it could not" not in text(store, "fits", model="Qwen3-4B", card="10", work="train")
     here = text(store, "fits", about="largest")
