@@ -1,4 +1,5 @@
-"""The whole way on a mixture that knows something: taught, tuned at 4 bits, merged, quantized, asked after each hop."""
+"""The whole way on a mixture that knows something: taught, tuned at the 4 bits that a small memory chooses, merged,
+quantized, asked after each hop."""
 
 from __future__ import annotations
 
@@ -11,9 +12,14 @@ from typing import Any
 import pytest
 
 from tests.fixtures.lab_model import write_tiny_model
+from tunesmith.tools.core.machine import Machine, whole_bytes
+from tunesmith.tools.core.stage import Facts, expected
 from tunesmith.tools.export.merge_job import merge_adapter
 from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.export.quantize_job import quantize_model
+from tunesmith.tools.models.decisions import Decided, Typed, Work, decide
+from tunesmith.tools.models.fitting import Training
+from tunesmith.tools.models.measuring import MEASURED_AT, SIXTEEN
 from tunesmith.tools.training.four_bit import is_router
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.packing import hidden_states, packed_sequences, use_document_attention
@@ -104,6 +110,21 @@ def routers(folder: Path) -> dict[str, bytes]:
     }
 
 
+def chosen_in_little_memory(base: Path, rows: int) -> Training:
+    """What a plan decides where there is a kilobyte less than training at 16 bits needs at the least."""
+    config = json.loads((base / "config.json").read_text())
+    work = Work(rows, 64, 64, lambda config, four: 16, fused=True, on_cpu=True)
+
+    def on(room_bytes: int, bits: bool | None) -> Decided:
+        there = Machine("a processor", 2, whole_bytes(room_bytes), room_bytes, 0, 1 << 40)
+        known = expected("base", config=config, **{MEASURED_AT: SIXTEEN})
+        return decide(known, Facts(base.parent, there, "", None), work, Typed(load_in_4bit=bits))
+
+    way = on(on(1 << 40, False).least_bytes - 1024, None).way
+    assert way.load_in_4bit and way.checkpointing and not on(1 << 40, None).way.load_in_4bit
+    return way
+
+
 def test_a_mixture_learns_at_four_bits_and_keeps_it_to_the_quantized_model(tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -128,9 +149,10 @@ def test_a_mixture_learns_at_four_bits_and_keeps_it_to_the_quantized_model(tmp_p
     lines = [conversation(f"say {word}", f"[{word.upper()}]") for word in chosen[HELD_OUT:]]
     rows = tmp_path / "train.jsonl"
     rows.write_text("".join(json.dumps(line | {"origin": "generated"}) + "\n" for line in lines))
+    way = chosen_in_little_memory(base, rows=8)
     settings = LoraSettings(
-        lora_rank=16, lora_alpha=32, learning_rate=5e-3, epochs=6.0, batch_size=8, load_in_4bit=True,
-        activation_checkpointing="on", save_steps=1000,
+        lora_rank=16, lora_alpha=32, learning_rate=5e-3, epochs=6.0, batch_size=8, micro_batch=way.rows_at_once,
+        load_in_4bit=way.load_in_4bit, activation_checkpointing="on" if way.checkpointing else "off", save_steps=1000,
     )  # fmt: skip
     trained = train_lora(ToTrain(base, rows, tmp_path / "adapter", settings, checkpoints_dir=tmp_path / "checkpoints"))
     assert trained.bytes_per_parameter["experts"] < 0.6 and trained.bytes_per_parameter["router"] == 2.0
