@@ -241,7 +241,7 @@ def _all_works(asked: _Asked) -> list[str]:
     else:
         first = f"{name} is too large here for {listed(bad)}" + (f" (only {listed(good_)} would go)" if good_ else "")
     return [
-        f"{first[0].upper()}{first[1:]}; {room.name} has {size(room.free_bytes)} free of {size(room.total_bytes)}.",
+        f"{first[0].upper()}{first[1:]}; {room}.",
         *lines,
     ]
 
@@ -343,8 +343,7 @@ def _how_long(asked: _Asked) -> str:
 
 def _largest(query: FitsQuery, facts: Facts, rooms: Mapping[str, Room]) -> Answer:
     room = rooms.get("VRAM", rooms["RAM"])
-    name = f"{room.name[0].upper()}{room.name[1:]}"
-    lines = [f"{name} has {size(room.free_bytes)} free of {size(room.total_bytes)}; the largest usual sizes that fit:"]
+    lines = [f"{str(room)[0].upper()}{str(room)[1:]}; the largest usual sizes that fit:"]
     models = [_Asked.of(query, model, facts, rooms) for model in usual_models()]
     whole = [asked.model.name for asked in models if not asked.lacking()]
     if not query.work:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tests.gpu.measures import let_go, make_model, make_rows, peak, rates_of
 from tests.gpu.table import MODELS, SECONDS, UPPER, Check, skipped
 from tests.gpu.trainings import trained_adapter
-from tunesmith.tools.export.calibration import Batch, calibration_batches
+from tunesmith.tools.export.calibration import Batch, calibration_batches, calibration_rows
 from tunesmith.tools.export.logit_proof_job import compare_logits
 from tunesmith.tools.export.merge_job import merge_adapter
 from tunesmith.tools.export.quantize import QuantizeRequest
@@ -87,7 +87,9 @@ def _batches(check: Check, model: Path) -> list[Batch]:
 
     rows = make_rows(check, model, check.sizes.calibration_rows, check.sizes.tokens)
     tokenizer: Tokenizer = AutoTokenizer.from_pretrained(model)
-    return calibration_batches(tokenizer, rows, check.sizes.calibration_rows, check.sizes.tokens, 17)
+    return calibration_batches(
+        tokenizer, calibration_rows(tokenizer, rows, check.sizes.calibration_rows, check.sizes.tokens, 17)
+    )
 
 
 def _timed(check: Check, name: str, out: Path) -> Finding:

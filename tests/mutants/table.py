@@ -1687,10 +1687,12 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_DEPLOYING}test_what_is_typed_wins_over_the_card"),
     )),
     *rows(PRICES, "tools/training/train.py", (
-        ("resolved(request.model_copy(update=values), base, dataset, on_card",
-         'resolved(request.model_copy(update={**values, "load_in_4bit": request.load_in_4bit}), base, dataset, on_card',
+        ("    request = request.model_copy(update=values)\n",
+         '    request = request.model_copy(update={**values, "load_in_4bit": request.load_in_4bit})\n',
          f"{_DECISIONS}test_what_auto_became_is_what_is_agreed_to"),
-        ("load_in_4bit=bool(request.load_in_4bit), on_card", "load_in_4bit=False, on_card",
+        ("cheap_views=_cheap_views(request, facts, base, dataset, work.batch_size * cards)", "cheap_views=9000",
+         f"{_DECISIONS}test_a_training_is_long_only_where_that_is_cheap_beside_the_rest"),
+        ("load_in_4bit=bool(request.load_in_4bit), cheap_views", "load_in_4bit=False, cheap_views",
          f"{_DECISIONS}test_the_rank_is_that_of_the_bits_that_were_decided"),
     )),
     *rows(PRICES, "tools/training/preflight.py", (

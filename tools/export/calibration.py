@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Batch = Mapping[str, "Tensor"]
 
 
-def calibration_batches(
+def calibration_rows(
     tokenizer: PreTrainedTokenizerBase,
     rows_path: Path,
     samples: int,
@@ -28,25 +28,23 @@ def calibration_batches(
     seed: int,
     *,
     tokens: int = 0,
-) -> list[Batch]:
-    """Padded batches of rendered rows, drawn by seed; rows of like length share a batch."""
-    rows = _rendered(tokenizer, rows_path, samples, max_seq_len_tokens, seed, tokens)
-    rows.sort(key=len)
+) -> list[list[int]]:
+    """The chosen rows as token ids; see `chosen_rows`."""
+    ids: dict[int, list[int]] = {}
 
+    def length(row: TrainingRow) -> int:
+        ids[id(row)] = tokenize_row(tokenizer, row, max_seq_len_tokens).input_ids
+        return len(ids[id(row)])
+
+    return [ids[id(row)] for row in chosen_rows(rows_path, samples, seed, tokens=tokens, length=length)]
+
+
+def calibration_batches(tokenizer: PreTrainedTokenizerBase, rows: Sequence[list[int]]) -> list[Batch]:
+    """Padded batches of rows of token ids; rows of like length share a batch."""
+    rows = sorted(rows, key=len)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     several = rows_in_a_batch(max(map(len, rows)))
     return [calibration_batch(rows[at : at + several], padding) for at in range(0, len(rows), several)]
-
-
-def _rendered(
-    tokenizer: PreTrainedTokenizerBase, rows_path: Path, samples: int, max_seq_len_tokens: int, seed: int, tokens: int
-) -> list[list[int]]:
-    """The chosen rows as token ids."""
-
-    def ids(row: TrainingRow) -> list[int]:
-        return tokenize_row(tokenizer, row, max_seq_len_tokens).input_ids
-
-    return [*map(ids, chosen_rows(rows_path, samples, seed, tokens=tokens, length=lambda row: len(ids(row))))]
 
 
 def chosen_rows(
@@ -80,21 +78,13 @@ def calibration_batch(rows: Sequence[list[int]], padding: int) -> Batch:
     }
 
 
-def joined_batches(
-    tokenizer: PreTrainedTokenizerBase,
-    rows_path: Path,
-    samples: int,
-    max_seq_len_tokens: int,
-    seed: int,
-    *,
-    tokens: int = 0,
-) -> list[Batch]:
+def joined_batches(rows: Sequence[list[int]], max_seq_len_tokens: int, seed: int) -> list[Batch]:
     """The same rows one after the other, cut to pieces of one length, each a batch; but for a few last tokens all.
 
     For a search that compares outputs token by token: what pads a short row would count as much as the row, and
     AutoRound's own reader drops rows that are shorter than the others.
     """
-    rows = _rendered(tokenizer, rows_path, samples, max_seq_len_tokens, seed, tokens)
+    rows = [*rows]
     random.Random(seed).shuffle(rows)
     joined = [token for ids in rows for token in ids]
     # Of equal length, so that nothing is padded; what is over at the end is a few tokens.

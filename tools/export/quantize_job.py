@@ -24,7 +24,7 @@ from tunesmith.tools.core.format import size
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.audit import CARRIED, FALLEN_BACK
 from tunesmith.tools.export.audit_quantized import audit_quantized
-from tunesmith.tools.export.calibration import Batch, calibration_batches, joined_batches
+from tunesmith.tools.export.calibration import Batch, calibration_batches, calibration_rows, joined_batches
 from tunesmith.tools.export.dry_load_job import refuse_unservable
 from tunesmith.tools.export.layer_stream import describe_quantization, stream_layers
 from tunesmith.tools.export.quantize import USUAL_SAMPLES, QuantizeRequest, QuantizeResult, wrong_group_size
@@ -121,10 +121,13 @@ def quantize_model(
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    batched = joined_batches if request.rounding == AUTOROUND else calibration_batches
     tokens, longest = request.calibration_tokens, request.max_seq_len_tokens
     samples = request.calibration_samples or (0 if tokens else USUAL_SAMPLES)
-    batches = batched(tokenizer, rows_path, samples, longest, request.seed, tokens=tokens)
+    rows = calibration_rows(tokenizer, rows_path, samples, longest, request.seed, tokens=tokens)
+    if request.rounding == AUTOROUND:
+        batches = joined_batches(rows, longest, request.seed)
+    else:
+        batches = calibration_batches(tokenizer, rows)
     with out_of_memory_named(request.max_seq_len_tokens):
         return quantize_with(batches, model_dir, out_dir, request, progress)
 

@@ -81,6 +81,31 @@ def turn_end(tokenizer: Tokenizer) -> int:
     return next((token for token in answered[same:] if token in stops), tokenizer.eos_token_id)
 
 
+def rendered(
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, object]],
+    row: TrainingRow,
+    options: Mapping[str, object],
+    *,
+    add_generation_prompt: bool = False,
+) -> list[int]:
+    """Tokens of a conversation, with the tools that it was held with where there are some."""
+    tokens = tokenizer.apply_chat_template(
+        messages,
+        tokenize=True,
+        return_dict=True,
+        add_generation_prompt=add_generation_prompt,
+        **with_tools(row),
+        **options,
+    )
+    return list(tokens["input_ids"])
+
+
+def with_tools(row: TrainingRow) -> dict[str, object]:
+    """The option of a template that names them."""
+    return {"tools": list(row.attributes.tools)} if row.attributes.tools else {}
+
+
 def turns_of(tokenizer: Tokenizer, row: TrainingRow, *, at_once: bool = True) -> list[TrainingRow]:
     """A row as what is learned at once: itself, or each turn of the assistant with the prompt that it is asked with.
 
@@ -92,31 +117,19 @@ def turns_of(tokenizer: Tokenizer, row: TrainingRow, *, at_once: bool = True) ->
     if len(ends) < 2:
         return [row]
     template, stop = tokenizer.chat_template, turn_end(tokenizer)
-    options: dict[str, object] = {}
-    if at_once:
-        options |= answering_at_once(template)
-    if row.attributes.tools:
-        options["tools"] = list(row.attributes.tools)
+    options = answering_at_once(template) if at_once else {}
 
-    def rendered(end: int, *, asks: bool) -> list[int]:
-        chat = template_messages(template, said[:end])
-        tokens = tokenizer.apply_chat_template(
-            chat,
-            tokenize=True,
-            return_dict=True,
-            add_generation_prompt=asks,
-            **options,
-        )
-        return list(tokens["input_ids"])
+    def until(end: int, *, asks: bool) -> list[int]:
+        return rendered(tokenizer, template_messages(template, said[:end]), row, options, add_generation_prompt=asks)
 
     def learned(end: int) -> list[int]:
-        tokens = rendered(end + 1, asks=False)
+        tokens = until(end + 1, asks=False)
         while stop in tokens and tokens[-1] != stop:
             tokens.pop()
         return tokens
 
-    whole = rendered(ends[-1] + 1, asks=False)
-    parts = [rendered(end, asks=True) for end in ends]
+    whole = until(ends[-1] + 1, asks=False)
+    parts = [until(end, asks=True) for end in ends]
     parts += map(learned, ends[:-1])
     if all(whole[: len(part)] == part for part in parts):
         return [row]

@@ -11,7 +11,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.rows import VARIANTS, read_rows
 from tunesmith.tools.models.chat_template import answering_at_once, template_messages, thoughts_in
-from tunesmith.tools.models.turn_end import Tokenizer, turn_end, turns_of
+from tunesmith.tools.models.turn_end import Tokenizer, rendered, turn_end, turns_of, with_tools
 
 IGNORED = -100
 """The label that cross-entropy leaves out: torch's own default."""
@@ -54,9 +54,9 @@ def tokenize_row(tokenizer: Tokenizer, row: TrainingRow, max_seq_len_tokens: int
     for place in range(prompt_length, len(messages)):
         if messages[place]["role"] != "assistant":
             continue
-        start = _shared(_render(tokenizer, messages[:place], row, options, add_generation_prompt=True), whole)
+        start = _shared(rendered(tokenizer, messages[:place], row, options, add_generation_prompt=True), whole)
         last = place + 1 == len(messages)
-        end_of_turn = len(whole) if last else _shared(_render(tokenizer, messages[: place + 1], row, options), whole)
+        end_of_turn = len(whole) if last else _shared(rendered(tokenizer, messages[: place + 1], row, options), whole)
         stops = [i for i in range(start, end_of_turn) if whole[i] == stop]
         end = stops[-1] + 1 if stops else end_of_turn
         labels[start:end] = whole[start:end]
@@ -78,7 +78,7 @@ def _of_values(
     Nothing where the tokenizer does not say where tokens stand, or the template writes the answer in another way.
     """
     answer = str(messages[-1]["content"] or "")
-    more: dict[str, object] = {**_with_tools(row), **options}
+    more: dict[str, object] = {**with_tools(row), **options}
     placing = {"return_offsets_mapping": True}
     try:
         placed = tokenizer.apply_chat_template(
@@ -87,7 +87,7 @@ def _of_values(
     except (NotImplementedError, ValueError):  # of a tokenizer in Python
         return ()
     offsets = placed["offset_mapping"]
-    asked = _shared(_render(tokenizer, messages[:-1], row, options, add_generation_prompt=True), whole)
+    asked = _shared(rendered(tokenizer, messages[:-1], row, options, add_generation_prompt=True), whole)
     if list(placed["input_ids"]) != list(whole) or not answer.strip() or asked == len(whole):
         return ()
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False, **more)
@@ -144,8 +144,8 @@ def read_variants(
         return {}
     rows = [turn for row in read_rows(path) for turn in turns_of(tokenizer, row, at_once=at_once)]
     variants: dict[str, list[TokenRow]] = {}
-    rendered = tokenize_rows(tokenizer, rows, max_seq_len_tokens, at_once=at_once)
-    for row, tokens in zip(rows, rendered, strict=True):
+    of_turns = tokenize_rows(tokenizer, rows, max_seq_len_tokens, at_once=at_once)
+    for row, tokens in zip(rows, of_turns, strict=True):
         variants.setdefault(row.attributes.variant_of, []).append(tokens)
     return variants
 
@@ -177,10 +177,10 @@ def _whole(
 
     The template leaves it out of what was said, and a model that is asked with an open thought has to learn to end it.
     """
-    whole = _render(tokenizer, messages, row, options)
+    whole = rendered(tokenizer, messages, row, options)
     if messages[-1]["role"] != "assistant" or thoughts_in(str(tokenizer.chat_template or "")) != "opens":
         return whole
-    asked = _render(tokenizer, messages[:-1], row, options, add_generation_prompt=True)
+    asked = rendered(tokenizer, messages[:-1], row, options, add_generation_prompt=True)
     if (start := _shared(asked, whole)) == len(asked):
         return whole
     answer, end = whole[start:], tokenizer.encode("</think>", add_special_tokens=False)
@@ -188,27 +188,3 @@ def _whole(
         if answer[at : at + len(end)] == end:  # the template writes an empty thought of its own
             return [*asked, *tokenizer.encode("\n", add_special_tokens=False), *answer[at:]]
     return [*asked, *tokenizer.encode("\n</think>\n\n", add_special_tokens=False), *answer]
-
-
-def _render(
-    tokenizer: Tokenizer,
-    messages: Sequence[Mapping[str, object]],
-    row: TrainingRow,
-    options: Mapping[str, object],
-    *,
-    add_generation_prompt: bool = False,
-) -> list[int]:
-    """Tokens of a conversation, with the tools that it was held with where there are some."""
-    rendered = tokenizer.apply_chat_template(
-        messages,
-        tokenize=True,
-        return_dict=True,
-        add_generation_prompt=add_generation_prompt,
-        **_with_tools(row),
-        **options,
-    )
-    return list(rendered["input_ids"])
-
-
-def _with_tools(row: TrainingRow) -> dict[str, object]:
-    return {"tools": list(row.attributes.tools)} if row.attributes.tools else {}

@@ -38,6 +38,11 @@ from tunesmith.tools.training.choices import (
 from tunesmith.tools.training.defaults import Defaults, training_defaults
 from tunesmith.tools.training.selection import Selection
 
+CHEAP_S = 1800.0
+"""Of training on a card, beside a plan's rows, cases and export, which take about as long."""
+_MANY_STEPS = 1000
+"""So that a start weighs nothing."""
+
 
 class TrainRequest(TrainingMemory):
     """How to train. What is `auto` (0) is chosen by the model and the rows when the plan is made, with the reason."""
@@ -182,6 +187,15 @@ def _seconds(request: TrainRequest, facts: Facts, base: Artifact, dataset: Artif
     return trained + Seconds(LAB_START_S if request.cards > 1 or facts.trains_on_gpu else 0.0)
 
 
+def _cheap_views(request: TrainRequest, facts: Facts, base: Artifact, dataset: Artifact, batch_size: int) -> int:
+    """Rows that a card trains on in `CHEAP_S`, repeats counted, as it was decided; 0 on a processor."""
+    if not facts.trains_on_gpu:
+        return 0
+    way = request.model_copy(update={"batch_size": batch_size, "save_steps": _MANY_STEPS})
+    some, more = (_seconds(way, facts, base, dataset, times * _MANY_STEPS).total for times in (1, 2))
+    return int(CHEAP_S * batch_size * _MANY_STEPS / (more - some))
+
+
 def _smaller_parts(
     request: TrainRequest, facts: Facts, base: Artifact, dataset: Artifact, steps: int
 ) -> tuple[str, ...]:
@@ -216,7 +230,10 @@ def settled(
     for one in decided.decisions:
         if one.value != work.batch_size or one.setting != "micro_batch":  # all of them need no number
             values[one.setting], why[one.setting] = one.value, one.why
-    request, reasons = resolved(request.model_copy(update=values), base, dataset, on_card=facts.trains_on_gpu)
+    request = request.model_copy(update=values)
+    request, reasons = resolved(
+        request, base, dataset, cheap_views=_cheap_views(request, facts, base, dataset, work.batch_size * cards)
+    )
     return request, decided, {name: reason for name, reason in {**reasons, **why}.items() if reason}
 
 
@@ -229,10 +246,12 @@ def _cards(asked: int, facts: Facts, work: Work, alone: Decided) -> tuple[int, s
 
 
 def resolved(
-    request: TrainRequest, base: Artifact, dataset: Artifact, *, on_card: bool = False
+    request: TrainRequest, base: Artifact, dataset: Artifact, *, cheap_views: int = 0
 ) -> tuple[TrainRequest, Mapping[str, str]]:
     """The request with every open field decided, and why each of these has its value."""
-    defaults = _defaults(request, base.config, dataset, load_in_4bit=bool(request.load_in_4bit), on_card=on_card)
+    defaults = _defaults(
+        request, base.config, dataset, load_in_4bit=bool(request.load_in_4bit), cheap_views=cheap_views
+    )
     fields = TrainRequest.model_fields
     chosen = {name: value for name, value in defaults.values.items() if is_open(fields[name], getattr(request, name))}
     if not dataset.meta.get("varied_rows"):
@@ -263,7 +282,7 @@ def _defaults(
     dataset: Artifact,
     *,
     load_in_4bit: bool = False,
-    on_card: bool = False,
+    cheap_views: int = 0,
 ) -> Defaults:
     return training_defaults(
         config,
@@ -274,7 +293,7 @@ def _defaults(
         max_steps=request.max_steps,
         load_in_4bit=load_in_4bit,
         valued_rows=dataset.count("valued_rows", 0),
-        on_card=on_card,
+        cheap_views=cheap_views,
     )
 
 

@@ -19,7 +19,7 @@ from tests.fixtures.lab_model import write_tiny_model
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.export import quantize_job
 from tunesmith.tools.export.audit_quantized import audit_quantized
-from tunesmith.tools.export.calibration import calibration_batches
+from tunesmith.tools.export.calibration import calibration_batches, calibration_rows
 from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.export.quantize_job import quantize_model, work_folder
 from tunesmith.tools.export.rounding_recipes import recipes
@@ -74,7 +74,9 @@ def in_one_piece(model_dir: Path, rows: Path, out: Path, scheme: str) -> Path:
 
     config = json.loads((model_dir / "config.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    batches = DataLoader(calibration_batches(tokenizer, rows, SAMPLES, TOKENS, SEED), batch_size=None)
+    batches = DataLoader(
+        calibration_batches(tokenizer, calibration_rows(tokenizer, rows, SAMPLES, TOKENS, SEED)), batch_size=None
+    )
     kind = config["model_type"]
     before = get_checkpoint_conversion_mapping(kind)
     try:

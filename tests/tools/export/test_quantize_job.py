@@ -11,7 +11,7 @@ import pytest
 from tests.fixtures.lab_model import write_rows, write_tiny_model
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.export.audit import Audit
-from tunesmith.tools.export.calibration import calibration_batches
+from tunesmith.tools.export.calibration import calibration_batches, calibration_rows
 from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.export.quantize_job import (
     FALLBACKS,
@@ -143,7 +143,9 @@ def test_smoothing_changes_the_norms_and_not_what_the_model_computes(
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     doing, smoothing = next(recipes("W8A8", 0, json.loads((folder / "config.json").read_text())))
     assert doing == "smoothing"
-    batches = DataLoader(calibration_batches(tokenizer, rows_file, 8, 64, 1), batch_size=None)
+    batches = DataLoader(
+        calibration_batches(tokenizer, calibration_rows(tokenizer, rows_file, 8, 64, 1)), batch_size=None
+    )
     norms = [name for name, _ in model.named_parameters() if "layernorm" in name]
     before = {name: model.get_parameter(name).clone() for name in norms}
     oneshot(model=model, tokenizer=tokenizer, dataset=batches, recipe=smoothing, pipeline="sequential")
@@ -219,8 +221,8 @@ def test_calibration_uses_whole_training_rows_and_the_same_ones_for_a_seed(tiny_
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    batches = list(calibration_batches(tokenizer, rows_file, 10, 512, seed=4))
-    again = list(calibration_batches(tokenizer, rows_file, 10, 512, seed=4))
+    batches = list(calibration_batches(tokenizer, calibration_rows(tokenizer, rows_file, 10, 512, seed=4)))
+    again = list(calibration_batches(tokenizer, calibration_rows(tokenizer, rows_file, 10, 512, seed=4)))
     assert sum(len(batch["input_ids"]) for batch in batches) == 10
     assert all(bool((a["input_ids"] == b["input_ids"]).all()) for a, b in zip(batches, again, strict=True))
     for batch in batches:

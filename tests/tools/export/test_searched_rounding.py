@@ -15,7 +15,7 @@ from tests.fixtures.lab_model import write_rows, write_tiny_model
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.export import rounding_recipes
 from tunesmith.tools.export.audit_quantized import audit_quantized
-from tunesmith.tools.export.calibration import calibration_batches, chosen_rows, joined_batches
+from tunesmith.tools.export.calibration import calibration_batches, calibration_rows, chosen_rows, joined_batches
 from tunesmith.tools.export.quantize import QuantizeRequest, contradictions, resolved
 from tunesmith.tools.export.quantize_job import quantize_model
 from tunesmith.tools.models.tensor_file import read_places, weight_files
@@ -89,7 +89,7 @@ def divergence(folder: Path, model: Path, rows: Path) -> float:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
-    batches = calibration_batches(tokenizer, rows, 24, TOKENS, seed=9)
+    batches = calibration_batches(tokenizer, calibration_rows(tokenizer, rows, 24, TOKENS, seed=9))
     whole, rounded = (AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32) for path in (model, folder))
     total = tokens = 0.0
     with torch.no_grad():
@@ -169,14 +169,14 @@ def test_rows_are_joined_to_pieces_of_one_length_and_hardly_a_token_is_lost(mode
     from tunesmith.tools.training.rows import tokenize_row
 
     tokenizer = AutoTokenizer.from_pretrained(model)
-    batches = joined_batches(tokenizer, rows, 10, TOKENS, SEED)
+    batches = joined_batches(calibration_rows(tokenizer, rows, 10, TOKENS, SEED), TOKENS, SEED)
     lengths = {tuple(batch["input_ids"].shape) for batch in batches}
     assert len(lengths) == 1 and all(bool(batch["attention_mask"].all()) for batch in batches)
     [(one, length)] = lengths
     assert one == 1 and TOKENS // 2 < length <= TOKENS
     counts = [len(tokenize_row(tokenizer, row, TOKENS).input_ids) for row in chosen_rows(rows, 10, SEED)]
     assert 0 <= sum(counts) - len(batches) * length < len(batches)
-    again = joined_batches(tokenizer, rows, 10, TOKENS, SEED)
+    again = joined_batches(calibration_rows(tokenizer, rows, 10, TOKENS, SEED), TOKENS, SEED)
     assert all(bool((a["input_ids"] == b["input_ids"]).all()) for a, b in zip(batches, again, strict=True))
 
 

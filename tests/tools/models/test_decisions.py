@@ -67,6 +67,22 @@ def peak(plan: Plan) -> int:
     return plan.estimate.peak_vram_bytes or plan.estimate.peak_ram_bytes
 
 
+@table(
+    ("name", "card", "rows", "tokens", "epochs"),
+    [
+        ("qwen3-8b", "24", 846, 100, 3.0),
+        ("qwen2.5-14b", "24", 3000, 100, 3.0),
+        ("qwen2.5-32b", "24", 3000, 500, 1.0),
+        ("qwen3-8b", -32, 846, 100, 1.13),
+    ],
+)
+def test_a_training_is_long_only_where_that_is_cheap_beside_the_rest(
+    name: str, card: str | float, rows: int, tokens: int, epochs: float
+) -> None:
+    plan = planned("train", known(name, card, rows=rows, tokens=tokens))
+    assert plan.request["epochs"] == epochs, (plan.request["epochs"], plan.estimate.seconds, plan.reasons["epochs"])
+
+
 def thrift(plan: Plan) -> tuple[bool, bool, int]:
     """How much a way saves: 4 bits before checkpointing, that before fewer rows at once."""
     request = plan.request

@@ -70,13 +70,23 @@ def test_epochs_make_as_many_steps_as_a_behaviour_needs(config: dict[str, Any], 
     assert chosen(config, rows)["epochs"] == epochs
 
 
-@table(("rows", "epochs"), [(100, 3.0), (846, 3.0), (3000, 3.0), (6000, 1.5), (20_000, 1.0)])
-def test_a_card_sees_rows_three_times_where_a_processor_would_not(rows: int, epochs: float) -> None:
-    on_card = chosen(LLAMA_8B, rows, on_card=True)
-    assert on_card["epochs"] == epochs >= chosen(LLAMA_8B, rows)["epochs"]
-    request, reasons = resolved(TrainRequest(), *artifacts(QWEN), on_card=True)
-    assert request.epochs == 3 and reasons["epochs"].startswith("on a card")
-    assert resolved(TrainRequest(epochs=1), *artifacts(QWEN), on_card=True)[0].epochs == 1, "what is typed stands"
+@table(
+    ("rows", "cheap", "epochs"),
+    [
+        (100, 10**6, 3.0),
+        (846, 10**6, 3.0),
+        (3000, 10**6, 3.0),
+        (6000, 10**6, 1.5),
+        (20_000, 10**6, 1.0),
+        (1000, 2500, 2.5),
+        (1000, 0, 1.0),
+    ],
+)
+def test_rows_are_seen_three_times_where_that_costs_little(rows: int, cheap: int, epochs: float) -> None:
+    assert chosen(LLAMA_8B, rows, cheap_views=cheap)["epochs"] == epochs >= chosen(LLAMA_8B, rows)["epochs"]
+    request, reasons = resolved(TrainRequest(), *artifacts(QWEN), cheap_views=10**6)
+    assert request.epochs == 3 and "cost this card little" in reasons["epochs"]
+    assert resolved(TrainRequest(epochs=1), *artifacts(QWEN), cheap_views=10**6)[0].epochs == 1, "what is typed stands"
 
 
 @table(
