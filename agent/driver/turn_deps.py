@@ -15,8 +15,9 @@ from rich.console import RenderableType
 
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.history import Window
-from tunesmith.agent.queries.answer import Context, Proposed
+from tunesmith.agent.queries.answer import Context
 from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.facts import Proposed
 from tunesmith.agent.queries.registry import TOOLS
 from tunesmith.agent.words.reading import LONGEST, Reading
 from tunesmith.agent.words.slots import slots_of
