@@ -79,7 +79,7 @@ class _Watched:
         self._request, self._used = request, used
 
     @property
-    def __class__(self) -> Any:  # so that it passes for the request
+    def __class__(self) -> Any:  # type: ignore[misc]  # it passes for the request
         return type(self._request)
 
     def __getattr__(self, name: str) -> Any:
