@@ -78,8 +78,8 @@ class _Watched:
     def __init__(self, request: Query, used: set[str]) -> None:
         self._request, self._used = request, used
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]  # it passes for the request
+    @property  # type: ignore[misc]  # it passes for the request
+    def __class__(self) -> Any:
         return type(self._request)
 
     def __getattr__(self, name: str) -> Any:
