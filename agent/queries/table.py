@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.layout import prose
-from tunesmith.agent.queries.facts import Fact, Result
+from tunesmith.agent.queries.facts import Fact, Result, moment
 from tunesmith.tools.core.format import count, duration, listed, one_line, p_value, percent, size
 
 MOST_ROWS = 12
@@ -21,13 +21,16 @@ _IDS = ("case", "row")
 _LONGEST = 300
 """Characters of a text in a fact: two lines of a terminal or three."""
 _NAMES = {"seconds": "took", "bytes": "size", "p_value": "p"}
-_WORDS = {"rss": "RAM", "ram": "RAM", "vram": "VRAM", "gpu": "GPU"}
+_WORDS = {"rss": "RAM", "ram": "RAM", "vram": "VRAM", "gpu": "GPU", "gpus": "GPUs", "cpu": "CPU"}
+_UNKNOWN: tuple[object, ...] = (None, "", (), [], {})
+"""Values that say nothing; 0 and False say something."""
 _NO_COUNT = ("seed", "port", "pid", "place", "at_step")
 """Ends of names whose whole numbers are names or places."""
 
 
 def shown(name: str, value: object) -> str:
     """A value as people read it, by the unit in its name."""
+    value = moment(name, value)
     if value is None or value == "":
         return "–"
     if isinstance(value, bool):
@@ -35,7 +38,8 @@ def shown(name: str, value: object) -> str:
     if isinstance(value, int | float):
         return _number(name, value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{one_line(key)}: {shown(str(key), inner)}" for key, inner in value.items()) or "none"
+        known = {str(key): inner for key, inner in value.items() if inner not in _UNKNOWN}
+        return ", ".join(f"{_key(one_line(key))}: {shown(key, inner)}" for key, inner in known.items()) or "none"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return listed([shown(name, one) for one in value], MOST_ROWS) or "none"
     text = one_line(value).replace("T", " ", 1) if name.endswith("_at") else one_line(value)
@@ -56,6 +60,11 @@ def _number(name: str, value: float) -> str:
     return str(value) if name.endswith(_NO_COUNT) else f"{value:,}" if value else "none"
 
 
+def _key(name: str) -> str:
+    """A name within a value: only one with a unit is ours, another may be a label."""
+    return title(name) if name.endswith(("_seconds", "_bytes", "_share", "_at")) else name
+
+
 def title(name: str) -> str:
     """A fact's name in words, without its unit."""
     bare = name
@@ -67,15 +76,20 @@ def title(name: str) -> str:
 
 def line(fact: Fact) -> str:
     """A fact in one line: its names and values, without those that are not known."""
-    known = {name: value for name, value in fact.items() if value not in (None, "", (), [], {})}
+    known = {name: value for name, value in fact.items() if value not in _UNKNOWN}
     return " · ".join(f"{title(name)} {shown(name, value)}" for name, value in known.items())
 
 
 def table(facts: Sequence[Fact]) -> RenderableType:
-    """Facts as a table, a row each. A column that no fact fills is left out."""
-    names = dict.fromkeys(name for fact in facts for name, value in fact.items() if value not in (None, "", (), []))
-    rows = [[shown(name, fact.get(name)) for name in names] for fact in facts]
+    """Facts as a table, a row each. What a fact does not have is blank; a column that none fills is left out."""
+    filled = {name for fact in facts for name, value in fact.items() if value not in _UNKNOWN}
+    names = [name for name in dict.fromkeys(name for fact in facts for name in fact) if name in filled]
+    rows = [[_cell(name, fact.get(name)) for name in names] for fact in facts]
     return render.rows_table([title(name) for name in names], rows, exact=True)
+
+
+def _cell(name: str, value: object) -> str:
+    return "" if value in _UNKNOWN else shown(name, value)
 
 
 def view(result: Result, *, whole: bool = False) -> RenderableType:
@@ -117,7 +131,7 @@ def _of_texts(texts: Fact) -> list[RenderableType]:
     short = {name: value for name, value in texts.items() if len(shown(name, value)) <= 40}
     long = {name: value for name, value in texts.items() if name not in short}
     return [
-        prose(line(short)),
+        *[prose(one) for one in (line(short),) if one],
         *(prose(f"  {title(name)}: {shown(name, value)}", hang=4) for name, value in long.items()),
     ]
 
