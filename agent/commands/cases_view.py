@@ -14,8 +14,7 @@ from rich.text import Text
 
 from tunesmith.agent.commands import theme
 from tunesmith.agent.commands.layout import Prose
-from tunesmith.agent.queries.case import given_by, reason_of
-from tunesmith.agent.queries.described import asked_by, wanted_of
+from tunesmith.agent.queries.texts import asked_by, given_by, reason_of, wanted_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import EvalResult
 from tunesmith.memory.store import Store

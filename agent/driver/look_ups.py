@@ -15,7 +15,6 @@ from tunesmith.agent.queries.arguments import Query, TabledQuery
 from tunesmith.agent.queries.artifacts import release_in_short
 from tunesmith.agent.queries.case import CaseQuery
 from tunesmith.agent.queries.comparisons import CompareQuery, CompareRunsQuery
-from tunesmith.agent.queries.described import labels_of
 from tunesmith.agent.queries.files import FileQuery
 from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.fits import FitsQuery
@@ -28,6 +27,7 @@ from tunesmith.agent.queries.runs import RunQuery, RunsQuery, StepsQuery
 from tunesmith.agent.queries.scores import TUNED, ResultQuery, arms_measured, how_far, passed_by
 from tunesmith.agent.queries.settings import SettingQuery, SettingsQuery
 from tunesmith.agent.queries.steps import StepQuery
+from tunesmith.agent.queries.texts import labels_of
 from tunesmith.agent.version import VERSION
 from tunesmith.agent.words import reading
 from tunesmith.agent.words.head import Moment

@@ -15,10 +15,11 @@ from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, fin
 from tunesmith.agent.queries.arguments import AnyArm, Query, Recorded, RunName
 from tunesmith.agent.queries.cases import PAIRS, CasesQuery
 from tunesmith.agent.queries.cases import answer as answer_cases
-from tunesmith.agent.queries.described import asked_by, cases_of
+from tunesmith.agent.queries.facts import Result
 from tunesmith.agent.queries.machine import deployed_now
 from tunesmith.agent.queries.prices import quantized_sizes
 from tunesmith.agent.queries.steps import plain
+from tunesmith.agent.queries.texts import asked_by, cases_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.json_values import picked
 from tunesmith.memory.questions import provenance_of
@@ -196,7 +197,7 @@ class TrialQuery(Query):
     arm: AnyArm = ""
 
 
-def trial(query: TrialQuery, context: Context) -> Answer:
+def trial(query: TrialQuery, context: Context) -> Answer | Result:
     """Raises NotFound where no model was made, or none was measured."""
     store = context.store
     if query.about == "before_and_after":
@@ -205,7 +206,7 @@ def trial(query: TrialQuery, context: Context) -> Answer:
     return _where(store, run) if query.about == "where" else _how(store, run)
 
 
-def _before_and_after(query: TrialQuery, context: Context) -> Answer:
+def _before_and_after(query: TrialQuery, context: Context) -> Result:
     """Three cases as the base and the tuned model answered them, of those that changed, where any did; no blind one
     that was not opened.
 
@@ -214,7 +215,7 @@ def _before_and_after(query: TrialQuery, context: Context) -> Answer:
     run = context.run(query.run, with_stage="evaluate").id
     both = CasesQuery.model_validate({"run": run, "arm": query.arm, "other_arm": "base", "most": PAIRS})
     changed = answer_cases(both.model_copy(update={"outcome": "flipped"}), context)
-    return changed if changed.until else answer_cases(both.model_copy(update={"outcome": "any"}), context)
+    return changed if changed.facts else answer_cases(both.model_copy(update={"outcome": "any"}), context)
 
 
 def _how(store: Store, run: Run) -> Answer:

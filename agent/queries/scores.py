@@ -1,27 +1,31 @@
-"""What passed: every arm's score on every block by its newest finished evaluation, and the whole chain of a run."""
+"""What passed: every arm's score on every block, the verdict on it, and how fast it answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from tunesmith.agent.queries.answer import Answer, Context, clip, find, named, shortened
-from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, RunName, TabledQuery
+from tunesmith.agent.queries.answer import Context, find, named
+from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, RunName
+from tunesmith.agent.queries.facts import Fact, Result
+from tunesmith.agent.queries.table import line
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound, TunesmithError
 from tunesmith.memory.records import DONE, EvalResult, Run
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import count, listed, size
-from tunesmith.tools.evaluation.comparison import BlockComparison
+from tunesmith.tools.core.format import listed
+from tunesmith.tools.evaluation.comparison import WORSE, Comparison
 from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.evaluation.retained import gain_retained
-from tunesmith.tools.evaluation.verdict import LEARNED, LEARNED_RATE, Verdict, least_right
+from tunesmith.tools.evaluation.verdict import LEARNED, least_right
 from tunesmith.tools.suites.case import BLOCKS, PRIMARY_BLOCK
 
 TUNED = ("adapter", "merged", "quantized")
+CUT_OFF = "length"
+"""How an answer ended that may have no more tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,11 @@ class Score:
     passed: int
     judged: int
     errors: int
+    cut_off: int = 0
+    """Answers that ended at the most tokens that they may have."""
+    answer_seconds: float | None = None
+    """Median, where many are asked for at once."""
+    answer_tokens: int | None = None
 
     @property
     def rate(self) -> float:
@@ -42,9 +51,7 @@ class Score:
         return self.passed / self.judged if self.judged else 0.0
 
     def __str__(self) -> str:
-        share = f" ({self.rate:.0%})" if self.judged else ""
-        erred = f", {self.errors} error{'s' if self.errors > 1 else ''}" if self.errors else ""
-        return f"{self.passed} of {self.judged}{share}{erred}"
+        return f"{self.passed} of {self.judged}{f', {self.errors} errors' if self.errors else ''}"
 
 
 def evaluated_run(context: Context, name: str, *, arm: str = "") -> Run:
@@ -65,9 +72,11 @@ def arms_measured(store: Store, run: str) -> list[str]:
 
 
 def unmeasured(store: Store, run: Run, arm: str, block: str = "") -> NotFound:
-    """The error of an arm without answers, with the arms that have some."""
-    arms, of = listed(arms_measured(store, run.id), 8) or "none", f" on the {block} block" if block else ""
-    return NotFound(f"{run.id} has no answers of the {arm} arm{of}; measured arms: {arms}.")
+    """The error of an arm or a block without answers, with those that have some."""
+    arms = listed(arms_measured(store, run.id)) or "none"
+    blocks = listed([*dict.fromkeys(score.block for score in of_run(store, run.id))]) or "none"
+    of, on = f" of the {arm} arm" if arm else "", f" on the {block} block" if block else ""
+    return NotFound(f"{run.id} has no answers{of}{on}; measured arms: {arms}; measured blocks: {blocks}.")
 
 
 def last_arm(store: Store, run: str) -> str:
@@ -130,202 +139,162 @@ def of_run(store: Store, run: str) -> list[Score]:
     newest = next((suite_of(store, step) for step in _steps(store, run)), "")
     suites = {arm: newest if step_of(store, run, arm, newest) else "" for arm in ARMS}
     answered = {arm: results(store, run, arm, suites[arm]) for arm in ARMS}
-    scores = []
-    for block in BLOCKS:
-        for arm, given in answered.items():
-            of_block = [one for one in given if one.block == block]
-            judged = [one for one in of_block if one.passed is not None]
-            passed, errors = sum(bool(one.passed) for one in judged), len(of_block) - len(judged)
-            step = step_of(store, run, arm, suites[arm]) if of_block else ""
-            scores += [Score(run, arm, block, step, passed, len(judged), errors)] if of_block else []
-    return scores
+    chosen = {
+        (block, arm): of_block
+        for block in BLOCKS
+        for arm, given in answered.items()
+        if (of_block := [one for one in given if one.block == block])
+    }
+    return [
+        _score(run, arm, block, step_of(store, run, arm, suites[arm]), given) for (block, arm), given in chosen.items()
+    ]
 
 
-def retained_sentence(store: Store, run: str, arm: str) -> str:
-    """What a merged or quantized model kept of what the adapter won, in passed cases; else empty."""
-    if arm not in ("merged", "quantized"):
-        return ""
-    retained = next((one for one in gain_retained(store, run) if one.arm == arm), None)
-    return f"{arm} keeps {retained.passed} of the {retained.won} target cases that the adapter won." if retained else ""
+def _score(run: str, arm: str, block: str, step: str, given: Sequence[EvalResult]) -> Score:
+    judged = [one for one in given if one.passed is not None]
+    timed = [one for one in given if one.completion_tokens]
+    return Score(
+        run, arm, block, step, sum(bool(one.passed) for one in judged), len(judged), len(given) - len(judged),
+        sum(one.finish_reason == CUT_OFF for one in given),
+        median(one.latency_ms for one in timed) / 1000 if timed else None,
+        round(median(one.completion_tokens for one in timed)) if timed else None,
+    )  # fmt: skip
 
 
-def verdict_of(counts: BlockComparison) -> str:
-    """The verdict on a block, with what was gained and lost, and how likely chance does that."""
-    p = counts.p_value
-    chance = "" if p is None else ", p < 0.001" if p < 0.001 else f", p = {p:.2g}"
-    return f"{counts.verdict} ({counts.fail_to_pass} gained, {counts.pass_to_fail} lost{chance})"
+# The verdict, in the words of the one rule
+
+
+def verdict_fact(store: Store, run: str, arm: str = "") -> Fact:
+    """The verdict on a tuned arm, else on the last that was measured, with people's cases; empty where none was."""
+    arm = arm if arm in TUNED else last_arm(store, run)
+    if not step_of(store, run, arm) or arm not in TUNED:
+        return {}
+    verdict = evidence_of(store, run, arm).verdict
+    people = verdict.people
+    return {
+        "verdict_on": arm,
+        "verdict": verdict.word,
+        "cases_of_people": people.cases if people else None,
+        "right": people.arm if people else None,
+        "right_of_base": people.base if people else None,
+        "learned_takes": least_right(people.cases, verdict.opening) if people else None,
+    }
+
+
+def verdict_says(store: Store, run: str, arm: str) -> str:
+    """The sentence of the verdict on an arm."""
+    return f"{evidence_of(store, run, arm).verdict.sentence}."
+
+
+def block_facts(compared: Comparison, worse: Sequence[str] = ()) -> Mapping[str, Fact]:
+    """Block → what was gained and lost between two arms, by the exact test; worse too where the verdict says so."""
+    fallen = {line.partition(" ")[0] for line in worse}
+    return {
+        name: {
+            "gained": counts.fail_to_pass,
+            "lost": counts.pass_to_fail,
+            "p_value": counts.p_value,
+            "verdict": WORSE if name in fallen else counts.verdict,
+        }
+        for name, counts in compared.blocks.items()
+        if compared.comparable
+    }
+
+
+def against_base(store: Store, run: str, arm: str) -> Mapping[str, Fact]:
+    """Block → what an arm gained and lost against the base; empty where one of them was not measured alike."""
+    try:
+        compared = compare_run(store, run, "base", arm)
+    except TunesmithError:  # one was never evaluated, or its suite is gone
+        return {}
+    return block_facts(compared, evidence_of(store, run, arm).verdict.worse if arm in TUNED else ())
 
 
 # What is asked of them
 
 
-class ResultQuery(TabledQuery):
-    """What a run's models pass of the test cases, whether it got better, how sure that is; how fast they answer."""
+class ResultQuery(Query):
+    """What a run's models pass of the test cases, the verdict, what was gained and lost, and how fast they answer."""
 
     kind: Literal["result"] = "result"
-    about: Literal["passed", "speed", "enough"] = "passed"
     run: RunName = ""
     arm: AnyArm = ""
     block: AnyBlock = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """The median answer of an arm in its newest evaluation, where many are asked for at once."""
-
-    arm: str
-    seconds: float
-    tokens: float
-
-
-def answer(query: ResultQuery, context: Context) -> Answer:
-    """What passed, as far as arm and block were named. Raises NotFound where nothing was measured."""
-    from tunesmith.agent.commands.summary import summarise, summary_view
-
-    store = context.store
-    run = evaluated_run(context, query.run, arm=query.arm)
-    if query.about == "speed":
-        return _speeds(store, run)
-    if query.about == "enough":
-        return _enough(store, run, query.arm)
-    measured = of_run(store, run.id)
-    chosen = [s for s in measured if query.arm in ("", s.arm) and query.block in ("", s.block)]
-    if not chosen:
-        return not_measured(run, measured, query.arm, query.block)
-    if query.arm:
-        each = "; ".join(f"{s} {s.block} cases" for s in chosen)
-        others = "; ".join(f"{s.arm} {s}" for s in measured if s.block == query.block and s.arm != query.arm)
-        lines = [f"{query.arm} passes {each} in {named(run)} ({chosen[0].step})."]
-        lines += [f"The other arms: {others}."] if others else []
-        lines += [_against_base(store, run.id, query.arm, query.block)] if query.arm != "base" else []
-    else:
-        lines = [] if query.block else verdict_lines(store, run)[:2]
-        for block in dict.fromkeys(s.block for s in chosen if not lines or s.block != "target"):  # the verdict has it
-            lines.append(f"{block} in {run.id}: " + "; ".join(f"{s.arm} {s}" for s in chosen if s.block == block))
-        tuned = [s.arm for s in chosen if s.arm != "base"]
-        lines += [_against_base(store, run.id, tuned[-1], query.block)] if query.block and tuned else []
-        lines += verdict_lines(store, run)[1:2] if query.block == PRIMARY_BLOCK else []  # what *learned* takes of it
-    return Answer(tuple(line for line in lines if line), tuple(chosen), lambda: summary_view(summarise(store, run.id)))
+def answer(query: ResultQuery, context: Context) -> Result:
+    """Every score, or those of an arm or a block. Raises NotFound where there is none."""
+    store, run = context.store, evaluated_run(context, query.run, arm=query.arm)
+    scores = [one for one in of_run(store, run.id) if query.arm in ("", one.arm) and query.block in ("", one.block)]
+    if not scores:
+        raise unmeasured(store, run, query.arm, query.block)
+    beside = {
+        arm: against_base(store, run.id, arm) for arm in dict.fromkeys(one.arm for one in scores) if arm != "base"
+    }
+    verdict = verdict_fact(store, run.id, query.arm)
+    says = [verdict_says(store, run.id, str(verdict["verdict_on"]))] if verdict else []
+    says += [f"{one.sentence}." for one in gain_retained(store, run.id) if query.arm in ("", one.arm)]
+    return Result(
+        tuple(_fact(one, beside.get(one.arm, {}).get(one.block, _NOTHING)) for one in scores),
+        {
+            "run": run.id,
+            "name": run.name,
+            "arm": query.arm,
+            "block": query.block,
+            "suite": suite_of(store, scores[-1].step),
+            **verdict,
+        },
+        says=tuple(says),
+    )
 
 
-def _enough(store: Store, run: Run, arm: str) -> Answer:
-    """The verdict on an arm, what *learned* takes, and how many cases are lacking."""
-    of_base = "That is the base, as it is before any training; what counts is what the tuned model has right beside it."
-    if not (lines := how_far(store, run, arm)):
-        return Answer((f"{named(run)}: nothing tuned was measured on cases of people yet, so that cannot be told.",))
-    return Answer((*[of_base] * (arm == "base"), *lines))
+_NOTHING: Fact = dict.fromkeys(("gained", "lost", "p_value", "verdict"))
+
+
+def _fact(one: Score, beside_base: Fact) -> Fact:
+    return {
+        "block": one.block,
+        "arm": one.arm,
+        "passed": one.passed,
+        "judged": one.judged,
+        "share": one.rate if one.judged else None,
+        "errors": one.errors or None,
+        "answers_cut_off": one.cut_off or None,
+        **beside_base,
+        "answer_seconds": one.answer_seconds,
+        "answer_tokens": one.answer_tokens,
+        "step": one.step,
+    }
+
+
+# As lines, for callers that still tell a run in one
+
+
+def verdict_lines(store: Store, run: Run) -> list[str]:
+    """The verdict on the last tuned arm in a line, and its sentence; empty where none was measured."""
+    fact = verdict_fact(store, run.id)
+    return [f"{named(run)} · {line(fact)}", verdict_says(store, run.id, str(fact["verdict_on"]))] if fact else []
 
 
 def how_far(store: Store, run: Run, arm: str = "", *, learned: bool = True) -> list[str]:
     """How far an arm, else the last, is from *learned*; empty: unknown, or it is and `learned` is not asked."""
-    arm = arm if arm in TUNED else next((s.arm for s in reversed(of_run(store, run.id)) if s.arm in TUNED), "")
-    verdict = evidence_of(store, run.id, arm).verdict if arm else None
-    if verdict is None or not (verdict.people and verdict.people.cases and (learned or verdict.word != LEARNED)):
-        return []
-    people, least = verdict.people, least_right(verdict.people.cases, verdict.opening)
-    takes = f"learned takes {least} of {people.cases}" if least is not None else f"{people.cases} cases are too few"
-    lacks = max(0, (least or 0) - people.arm)
-    enough = "more cases of people would be needed" if least is None else "that is enough of them"
-    short = f"{count(lacks, 'case')} more would be needed" if lacks else enough
-    return [
-        f"{named(run)}, {arm}: {verdict.word}. It has {people.arm} of {people.cases} target cases right, the base "
-        f"{people.base}; {takes} ({LEARNED_RATE:.0%} of them), so {short}.",
-        *[f"{clip(verdict.sentence, 400)}."] * (verdict.word != LEARNED),
-    ]
-
-
-def _speeds(store: Store, run: Run) -> Answer:
-    speeds = []
-    for arm in ARMS:
-        answers = [one for one in results(store, run.id, arm) if one.completion_tokens]
-        if answers:
-            seconds = median(one.latency_ms for one in answers) / 1000
-            speeds.append(Speed(arm, seconds, median(one.completion_tokens for one in answers)))
-    if not speeds:
-        return Answer((f"{run.id} has no measured answers whose time is known.",))
-    each = "; ".join(f"{one.arm} {one.seconds:.1f} s for {one.tokens:.0f} tokens" for one in speeds)
-    note = "Measured with many questions at once, so one alone is answered sooner."
-    return Answer((f"An answer took in the middle, in {run.id}: {each}.", note), tuple(speeds))
-
-
-def verdict_lines(store: Store, run: Run) -> list[str]:
-    """The verdict on the last arm, what passed of the target arm by arm, and what became of the general block."""
-    measured = of_run(store, run.id)
-    target = [s for s in measured if s.block == "target"]
-    tuned = [s for s in target if s.arm in TUNED]
-    base = next((s for s in target if s.arm == "base"), None)
-    if not target:
-        return []
-    if not tuned:
-        return [f"{named(run)}: nothing tuned was measured yet; the base passes {target[0]} target cases."]
-    arm = tuned[-1].arm
-    verdict = evidence_of(store, run.id, arm).verdict
-    passed = ", ".join(f"{s.arm} {s}" for s in tuned)
-    general = [f"{s.arm} {s.passed} of {s.judged}" for s in measured if s.block == "general"]
-    return [
-        f"{named(run)}, {arm}: {verdict.word}; of all target cases pass: base {base or '–'}, {passed}.",
-        f"The claim for its {arm} model: {shortened(verdict.sentence, 500)}.{_takes(verdict)}",
-        *([f"General block: {', '.join(general)}."] if general else []),
-    ]
-
-
-def _takes(verdict: Verdict) -> str:
-    """What *learned* takes, with a space before it, where the verdict does not say so itself."""
-    threshold = verdict.threshold
-    return "" if not threshold or threshold in verdict.sentence else f" {threshold[0].upper()}{threshold[1:]}."
+    fact = verdict_fact(store, run.id, arm)
+    return [f"{named(run)} · {line(fact)}"] if fact and (learned or fact["verdict"] != LEARNED) else []
 
 
 def passed_by(store: Store, run: str, arm: str) -> str:
-    """What an arm passes of every block, in a clause; empty where it was not tested."""
-    return "; ".join(f"{s.block} {s}" for s in of_run(store, run) if s.arm == arm)
+    """What an arm passes of every block; empty where it was not tested."""
+    return line({s.block: str(s) for s in of_run(store, run) if s.arm == arm})
 
 
 def in_short(store: Store, run: Run, arm: str = "") -> str:
-    """What came of a run in a clause, by an arm, else its last that was tested: the verdict, what passes, and how large
-    that model is; empty where no tuned arm was tested."""
-    measured = [s for s in of_run(store, run.id) if arm in ("", s.arm) or s.arm == "base"]
-    arms = [s.arm for s in measured if s.arm in TUNED and s.block == PRIMARY_BLOCK]
-    if not arms:
-        return ""
-    verdict = evidence_of(store, run.id, arms[-1]).verdict
-    base = {s.block: s.passed for s in measured if s.arm == "base"}
-    each = ", ".join(
-        f"{s.block} {s.passed} of {s.judged}{f' (base {base[s.block]})' if s.block in base else ''}"
-        for s in measured if s.arm == arms[-1] and s.block in (PRIMARY_BLOCK, "general")
-    )  # fmt: skip
-    model = store.artifacts(run.id, arms[-1])[-1:]
-    weighs = f", {size(model[0].bytes)}" if model else ""
-    takes = f"; {verdict.threshold}" if verdict.word != LEARNED and verdict.threshold else ""
-    return f"{arms[-1]}{weighs}, {verdict.word}: {each}{takes}"
+    """The verdict on an arm, else on the last tuned one, and what it passes; empty where none was tested."""
+    fact = verdict_fact(store, run.id, arm)
+    return f"{line(fact)} · {passed_by(store, run.id, str(fact['verdict_on']))}" if fact else ""
 
 
 def failing(store: Store, run: Run, few: float = 0.0) -> str:
-    """What the last tuned arm fails of each block; empty where it fails nothing, or few of the target cases: at most
-    such a share."""
-    measured = of_run(store, run.id)
-    tuned = [s for s in measured if s.arm in TUNED and s.block == PRIMARY_BLOCK][-1:]
-    of_arm = [s for s in measured if tuned and s.arm == tuned[0].arm and s.passed < s.judged]
-    each = "; ".join(f"{s.judged - s.passed} of {s.judged} {s.block} cases" for s in of_arm)
-    told = each and tuned[0].rate < 1 - few
-    return f"Its {tuned[0].arm} model fails {each}; “which cases fail?” shows the open ones." if told else ""
-
-
-def not_measured(run: Run, measured: Sequence[Score], arm: str, block: str) -> Answer:
-    """That a run has no results of an arm on a block, and those that it has."""
-    arms = listed(list(dict.fromkeys(s.arm for s in measured)), 8) or "none"  # a line; all there are
-    blocks = listed(list(dict.fromkeys(s.block for s in measured)), 8) or "none"
-    of, on = f" of the {arm} arm" if arm else "", f" on the {block} block" if block else ""
-    return Answer((f"{run.id} has no results{of}{on}; measured are: arms {arms}; blocks {blocks}.",))
-
-
-def _against_base(store: Store, run: str, arm: str, block: str = "") -> str:
-    """An arm against the base in a line: what was gained and lost, whether chance explains it; empty where one of them
-    was not measured."""
-    try:
-        compared = compare_run(store, run, "base", arm)
-    except TunesmithError:
-        return ""
-    if not compared.comparable:
-        return f"base → {arm} are not comparable: {clip(compared.refused or ', '.join(compared.differs_in), 160)}"
-    verdicts = [f"{name} {verdict_of(counts)}" for name, counts in compared.blocks.items() if block in ("", name)]
-    return f"base → {arm}: {'; '.join(verdicts)}." if verdicts else ""
+    """What the last tuned arm fails of each block; empty where it fails at most such a share of the target."""
+    last = [one for one in of_run(store, run.id) if one.arm == last_arm(store, run.id)]
+    told = any(one.rate < 1 - few for one in last if one.block == PRIMARY_BLOCK)
+    return line({f"{one.block} failed": f"{one.judged - one.passed} of {one.judged}" for one in last}) if told else ""

@@ -35,7 +35,7 @@ NAMES_A_CASE = ("across", "approvals", "cases", "findings", "runs", "run")
 QUESTIONS: list[dict[str, Any]] = [
     {"kind": "runs"}, {"kind": "run", "run": "r1"}, {"kind": "step", "stage": "train", "about": "time"},
     {"kind": "steps", "about": "failures"}, {"kind": "result"}, {"kind": "cases", "outcome": "any"},
-    {"kind": "suite", "about": "cases"}, {"kind": "findings"}, {"kind": "setting", "fields": ["lora_rank"]},
+    {"kind": "suite"}, {"kind": "findings"}, {"kind": "setting", "fields": ["lora_rank"]},
     {"kind": "settings"}, {"kind": "rows", "about": "examples"}, {"kind": "curve"}, {"kind": "artifact"},
     {"kind": "approvals"}, {"kind": "jobs"}, {"kind": "confusion"}, {"kind": "across"}, {"kind": "machine"},
 ]  # fmt: skip

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from tests.fixtures import stored_runs
+from tests.fixtures.asking import asked
 from tests.fixtures.tables import table
 from tests.tools.evaluation.answer_sets import GENERAL, KINDS, NEAR, SETS, TARGET, general, plain
 from tunesmith.agent.commands import explain
 from tunesmith.agent.commands.comparison_view import verdict_sentence
 from tunesmith.agent.commands.summary import summarise, summary_view
-from tunesmith.agent.queries.scores import verdict_lines
 from tunesmith.agent.repl.greeting import _newest
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import EvalResult
@@ -75,7 +75,7 @@ def test_all_speakers_say_one_word(tmp_path: Path, kind: str, answers: str, word
         "explain": next(one["kind"] for one in explain.document(ws, run)["findings"] if one["kind"] in WORDS),
         "report": page.evaluation.evidence["adapter"].verdict.word,
         "summary": summarise(store, run).to_json()["claims"]["adapter"],  # type: ignore[index]
-        "conversation": verdict_lines(store, store.run(run))[0].partition("adapter: ")[2].partition(";")[0],
+        **{kind: asked(store, kind).of["verdict"] for kind in ("result", "findings")},
         "greeting": _newest(store, store.run(run)).rpartition(", ")[2],
     }
     assert set(said.values()) == {word}, said

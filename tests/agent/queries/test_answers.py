@@ -18,7 +18,6 @@ from tunesmith.agent.queries.runs import RunQuery
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline.workspace import Workspace
-from tunesmith.tools.suites.case import BLOCKS, Suite
 
 
 @pytest.fixture(scope="module")
@@ -72,31 +71,7 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
     ("steps", {**R1, "about": "failures"}, r"train \(s\d+ of r1\) failed"),
     ("steps", {**R1, "about": "out_of_memory", "stage": "train"}, "signal 9|want of memory"),
     ("figure", {"run": "r2", "figure": "trained_tokens"}, "58,113"),
-    ("result", {**R1, "arm": "quantized", "block": "target"}, "57 of 60"),
-    ("result", {**R1, "block": "general"}, "^general in r1"),
-    ("result", {**R1, "about": "speed"}, "s for"),
-    ("cases", {**R1, "arm": "adapter", "block": "target"}, "fails 1 of 60 target cases"),
-    ("findings", {"run": "r2", "about": "deploy"}, "The gate refuses none of its models"),
-    ("cases", {**R1, "outcome": "lost", "arm": "quantized", "block": "target"}, "^2 target cases of r1 were lost"),
-    ("cases", {**R1, "outcome": "gained", "arm": "adapter"}, "were gained from base to adapter"),
-    ("cases", {**R1, "outcome": "lost", "block": "general"}, "lost from base to quantized"),
-    ("cases", {**R1, "outcome": "flipped", "arm": "quantized", "other_arm": "prompted"}, "prompted model was not"),
-    ("cases", {**R1, "arm": "adapter", "other_arm": "base"}, "failed by both adapter and base"),
-    ("case", {**R1, "case": "target-017", "arm": "adapter"}, "target-017"),
-    ("case", {**R1, "case": "general-shop-1"}, "^r1 asked no case general-shop-1"),
-    ("suite", R1, "105 cases"),
-    (
-        "compare_runs",
-        {**R1, "other_run": "r2", "about": "suites"},
-        r"^Measured r1 on 105 .* and r2 on 105 .*: the same",
-    ),
     ("approvals", {"decision": "asked"}, "^Nothing was asked before a price"),
-    ("compare", {**R1, "arm": "adapter"}, "r1 .*base → adapter"),
-    ("compare", {**R1, "arm": "base", "other_arm": "quantized"}, "base → quantized"),
-    ("compare_runs", {"run": "r1", "other_run": "r2"}, "r1 .* and r2"),
-    ("compare_runs", {"about": "time", "stage": "train"}, "took .* longer: .* of train; .* together"),
-    ("compare_runs", {"about": "settings", **R1}, "settings"),
-    ("compare_runs", {"about": "cases", "run": "r1", "other_run": "r2"}, "cases that both were asked"),
     ("setting", {**R1, "fields": ["lora_rank"]}, "lora_rank was 16 in train"),
     ("setting", {**R1, "fields": ["lora_rank", "epochs"]}, "lora_rank was 16"),
     ("setting", {"fields": ["lora_rank"], "about": "default"}, "^Left alone, lora_rank is"),
@@ -121,15 +96,6 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
     ("served", {}, "[Ss]erved"),
     ("file_of_rows", {}, "^Name the file"),
     ("jobs", {}, "Nothing is running"),
-    ("findings", {"about": "next"}, "r2"),
-    (
-        "findings",
-        {"about": "overfitting", **R1},
-        "Not over-trained: .* 2.314 at its first .* 0.221 at its last, its lowest",
-    ),
-    ("described", {"part": "rules"}, "rules:"),
-    ("confusion", {**R1, "arm": "adapter"}, "r1"),
-    ("confusion", {**R1, "about": "reader"}, "r1"),
 ]
 
 
@@ -147,10 +113,7 @@ def test_the_fact_that_is_asked_for_stands_in_the_first_line(
 @table(
     ("kind", "given", "lines"),
     [
-        ("cases", {"outcome": "passed", "most": 3}, 8),  # two a case, a headline, how many more
-        ("cases", {"outcome": "passed", "most": 12}, 26),
         # with the answer before and what was wanted
-        ("cases", {"outcome": "lost", "arm": "quantized", "block": "target", "most": 1}, 8),
         ("rows", {"about": "longest", "most": 5}, 6),
         ("rows", {"about": "examples", "most": 2}, 5),
     ],
@@ -159,28 +122,6 @@ def test_as_many_cases_and_rows_are_shown_as_were_asked_for(
     store: Store, kind: str, given: dict[str, Any], lines: int
 ) -> None:
     assert len(told(store, kind, **R1, **given).lines) == lines
-
-
-@table("most", [2, 3, 6])
-def test_a_failed_case_is_shown_with_its_message_what_was_given_and_what_was_wanted(store: Store, most: int) -> None:
-    given = {**R1, "arm": "base", "block": "target"}
-    lines = "\n".join(told(store, "cases", **given, most=most).lines)
-    assert lines.count(": “") >= 2 * most and lines.count("answered: “") == lines.count("wanted: order 480") == most
-    of_two = {**given, "arm": "adapter", "other_arm": "base", "outcome": "any"}
-    both = "\n".join(told(store, "cases", **of_two, most=most).lines)
-    assert both.count("base fails: “") == both.count("adapter passes: “") == most
-
-
-@table(
-    ("arm", "block", "says"),
-    [("adapter", "general", "Of these the base passes 1: general-021."), ("quantized", "tools", "passes none."),
-     ("base", "target", "")],
-)  # fmt: skip
-def test_of_what_a_tuned_model_fails_it_is_told_what_the_base_passes(
-    store: Store, arm: str, block: str, says: str
-) -> None:
-    lines = told(store, "cases", **R1, arm=arm, block=block).lines
-    assert says in lines[-1] and ("Of these the base" in lines[-1]) == bool(says)
 
 
 @pytest.mark.heavy
@@ -219,10 +160,6 @@ def test_a_run_that_is_not_there_is_said_with_those_that_are(store: Store, kind:
 
 
 PRIVATE: list[tuple[str, dict[str, Any]]] = [
-    ("cases", {**R1, "arm": "adapter", "block": "target"}),
-    ("cases", {**R1, "outcome": "any"}),
-    ("case", {"case": "target-001"}),
-    ("suite", {**R1, "about": "cases"}),
     ("rows", {**R1, "about": "examples"}),
     ("rows", {**R1, "about": "longest"}),
     ("row", {**R1, "row": "g003"}),
@@ -286,23 +223,3 @@ def test_what_was_answered_before_a_price_is_told_and_only_of_the_run_that_is_me
     assert told(home, "approvals", decision="asked", stage="train").lines[0] == "1 question of train was answered:"
     assert told(home, "approvals", decision="asked", run="r1").lines[0] == "1 question in r1 was answered:"
     assert told(home, "approvals", decision="asked", stage="merge").lines[0] == both[0], "asked at another stage"
-
-
-def test_two_suites_whose_cases_have_the_same_names_are_not_the_same(tmp_path: Path) -> None:
-    home = Store(make_exam_home(tmp_path / "home"))
-    (made,) = home.artifacts("r2", "suite")
-    suite = stored_runs.suite()
-    other = suite.cases[0].model_copy(update={"messages": ({"role": "user", "content": "Another question"},)})
-    Path(made.path).write_text(Suite(cases=(other, *suite.cases[1:])).to_json())
-    assert ": 104 cases in common." in told(home, "compare_runs", run="r1", other_run="r2", about="suites").lines[0]
-    Path(made.path).unlink()
-    first = told(home, "compare_runs", run="r1", other_run="r2", about="suites").lines[0]
-    assert "105 names of cases in common, whose texts cannot be read any more" in first
-
-
-def test_a_block_that_nobody_was_asked_is_said_to_have_no_results_and_no_answer_is_a_mere_header(store: Store) -> None:
-    for block in BLOCKS:
-        for arm in ("adapter", "merged", "quantized"):
-            lines = told(store, "compare", run="r1", arm=arm, block=block).lines
-            measured = any(line.startswith(f"  {block}: ") for line in lines)
-            assert not lines[-1].endswith(":") and measured != ("no results" in lines[0]), lines

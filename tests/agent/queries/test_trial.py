@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from tests.fixtures import stored_runs
+from tests.fixtures.asking import asked as facts_of
 from tests.fixtures.stored_runs import server_record
 from tunesmith.agent.queries.answer import Answer, Context
 from tunesmith.agent.queries.artifacts import ArtifactQuery, TrialQuery, trial
-from tunesmith.agent.queries.comparisons import CompareQuery
+from tunesmith.agent.queries.cases import PAIRS
 from tunesmith.agent.queries.registry import answer
 from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.memory.errors import NotFound
@@ -30,7 +31,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def asked(store: Store, **query: Any) -> Answer:
     context = Context(Workspace(store, None, lambda event, **data: None), store.newest_run())
-    return trial(TrialQuery.model_validate(query), context)
+    told = trial(TrialQuery.model_validate(query), context)
+    assert isinstance(told, Answer)
+    return told
 
 
 def test_how_to_try_it_names_the_newest_model_and_a_message_of_its_kind(finished: Store) -> None:
@@ -59,12 +62,11 @@ def test_where_it_is_tells_the_files_and_where_it_answers_with_its_key(tmp_path:
 
 
 def test_before_and_after_shows_changed_cases_first_a_lost_one_among_them(finished: Store) -> None:
-    found = asked(finished, about="before_and_after")
-    text = "\n".join(found.lines[1:])
-    assert "flipped from base to quantized, 1 lost and 55 gained" in found.lines[0]
-    assert text.count("base fails") == 2 and text.count("quantized passes") == 2
-    assert text.count("base passes") == 1 and text.count("quantized fails") == 1
-    assert text.count("; wanted: order 480") == 2 and found.private and "parcel" not in found.for_model
+    found = facts_of(finished, "trial", about="before_and_after")
+    assert found.of["outcome"] == "flipped"
+    assert (found.of["lost"], found.of["gained"]) == (1, 55) and found.most == PAIRS
+    assert [one["quantized"] for one in found.facts[:PAIRS]] == ["fails", "passes", "passes"]
+    assert "parcel" in str(found.texts) and "parcel" not in found.for_model()
 
 
 def test_no_blind_case_is_shown(tmp_path: Path) -> None:
@@ -76,10 +78,9 @@ def test_no_blind_case_is_shown(tmp_path: Path) -> None:
     path.write_text(Suite(cases=tuple(cases)).to_json())
     with store.write() as conn:  # what its record does not say its file does
         conn.execute("UPDATE artifacts SET meta = json_remove(meta, ?) WHERE kind = 'suite'", (f"$.{META}",))
-    found = asked(store, about="before_and_after")
-    assert [line for line in found.lines if line.startswith("  target")] == [
-        line for line in found.lines if line.startswith("  target-003")
-    ]
+    found = facts_of(store, "trial", about="before_and_after")
+    assert [one["case"] for one in found.facts if one["block"] == "target"] == ["target-003"]
+    assert found.left_out["blind cases"] == 55
     assert asked(store).lines[1].startswith("  /ask cant log in")
 
 
@@ -113,11 +114,3 @@ def test_a_gguf_is_told_with_its_file_its_size_and_the_bits_that_it_was_written_
     assert "tensor_type was Q4_0 in release" in bits
     size = answer(ArtifactQuery(made="quantized", about="size"), context).lines[0]
     assert "42% of the merged and the base model's 269 MiB" in size
-
-
-def test_two_whole_models_that_are_compared_are_told_with_their_sizes(finished: Store) -> None:
-    context = Context(Workspace(finished, None, lambda event, **data: None), finished.newest_run())
-    pairs = [("quantized", "base", "On disk: base 269 MiB, quantized 112 MiB."), ("adapter", "base", "")]
-    for arm, other, sizes in pairs:  # an adapter is no whole model
-        lines = answer(CompareQuery.model_validate({"arm": arm, "other_arm": other}), context).lines
-        assert [line for line in lines if line.startswith("On disk")] == [sizes] * bool(sizes)
