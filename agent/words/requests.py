@@ -369,7 +369,7 @@ def followed(before: Query, asked: Asked, runs: Sequence[str]) -> Query | None:
     if not given:
         return None
     data = {**before.model_dump(exclude={"kind", "number", "as_table", *forgets(before, given)}), **given}
-    return type(before).model_validate(data)
+    return type(before).model_validate({name: data[name] for name in data if name in type(before).model_fields})
 
 
 def _of_its_kind(before: Query, asked: Asked) -> dict[str, object]:

@@ -1409,7 +1409,7 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(CLAIM, "agent/queries/findings.py", (
         ('one.kind == "forgot" and one.evidence.get("verdict") != WORSE', "False",
-         f"{_FACTS}test_a_diagnosis_begins_with_what_falls_short_and_is_not_cut_within_a_clause"),
+         "tests/agent/queries/test_findings.py::test_what_falls_short_comes_before_what_chance_explains"),
     )),
     *rows(APPROVALS, "agent/driver/standing.py", (
         ("left = [step for step in refused if not done_since(steps, step)]", "left = refused",
@@ -1421,17 +1421,37 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(PRICES, "agent/queries/comparisons.py", (
         ("case: base[case] and not passed for", "case: not passed for",
-         "tests/agent/queries/test_of_two_and_of_one.py::"
+         "tests/agent/queries/test_comparisons.py::"
          "test_which_of_two_forgot_more_is_told_by_a_paired_test_of_what_each_base_passes"),
+        ("asked_by(cases.get(r.case_id))): r.passed", "\"\"): r.passed",
+         "tests/agent/queries/test_comparisons.py::"
+         "test_cases_of_the_same_name_that_ask_something_else_are_not_in_common"),
+    )),
+    *rows(CLAIM, "agent/queries/scores.py", (
+        ("WORSE if name in fallen else counts.verdict", "counts.verdict",
+         "tests/agent/queries/test_scores.py::"
+         "test_a_block_that_the_verdict_calls_worse_is_worse_wherever_it_is_told"),
+    )),
+    *rows(PEOPLE, "agent/queries/case.py", (
+        ("        return [], \"\"\n", "        pass\n",
+         "tests/agent/queries/test_cases.py::"
+         "test_an_id_that_no_case_has_is_refused_with_those_near_it_and_no_other_case_answers"),
+    )),
+    *rows(ROWS, "agent/queries/confusion.py", (
+        ("given if given in labels[key] else _NO_LABEL", "given",
+         "tests/agent/queries/test_confusion.py::test_a_value_that_is_no_label_is_on_the_screen_and_never_told"),
     )),
     *rows(BLIND, "agent/queries/cases.py", (
-        ("return _at_its_place(headline.rstrip(\":.\"), asked, seen, other)",
-         "return _at_its_place(headline.rstrip(\":.\"), asked, chosen, other)",
-         "tests/agent/queries/test_of_two_and_of_one.py::test_a_blind_case_has_no_place_in_the_list"),
+        ("query.skip, query.number, seen, of)", "query.skip, query.number, chosen, of)",
+         "tests/agent/queries/test_cases.py::"
+         "test_a_blind_case_has_no_place_in_the_list_and_is_not_found_by_its_id"),
+        ("seen = [one for one in chosen if one.case_id not in asked.hidden]", "seen = chosen",
+         "tests/agent/queries/test_cases.py::"
+         "test_a_label_is_a_subset_that_is_named_and_a_blind_case_is_counted_and_never_told"),
     )),
-    *rows(PRICES, "agent/queries/cases.py", (
-        ("known and asked_by(of.cases.get(r.case_id))", '""',
-         "tests/agent/queries/test_answers.py::test_two_suites_whose_cases_have_the_same_names_are_not_the_same"),
+    *rows(PEOPLE, "agent/queries/cases.py", (
+        ("    if not labelled:\n", "    if False:\n",
+         "tests/agent/queries/test_cases.py::test_what_is_not_there_is_refused_with_what_there_is"),
     )),
     *rows(PRICES, "agent/queries/prices.py", (
         ("AND ? IN ('', run)", "AND ? = ?1",
@@ -1539,8 +1559,8 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_follow_ups.py::test_words_of_their_own_are_not_taken_for_short_ones"),
     )),
     *rows(PEOPLE, "agent/queries/cases.py", (
-        ("seen[asked.skip : asked.skip + few]", "seen[:few]",
-         "tests/agent/driver/test_follow_ups.py::test_a_list_goes_on_where_it_stopped_and_never_begins_anew"),
+        ("seen[query.skip :]", "seen[:]",
+         "tests/agent/queries/test_cases.py::test_a_list_goes_on_behind_what_was_shown"),
     )),
     *rows(ROWS, "agent/words/paths.py", (
         ("    for at in reversed(ends):\n        if", "    for at in reversed(ends[:0]):\n        if",

@@ -129,8 +129,8 @@ def test_plan_change_start_wake_up_findings_and_next_plan_without_a_slash_comman
     step = next(step for step in native.store.steps("r1") if step.stage == "evaluate")
     words = state_summary.prompt(native.store, step)
     assert step.id in words and "Not the user" in words
-    native.turn(words, [read("findings", run="r1", about="next")], [("plan_fine_tune", GOAL)], "A next plan.")
-    assert any("r1: " in told or "r1 (" in told for told in native.results()) and native.deps.draft is not None
+    native.turn(words, [read("findings", run="r1")], [("plan_fine_tune", GOAL)], "A next plan.")
+    assert any('"run": "r1"' in told for told in native.results()) and native.deps.draft is not None
     assert native.asked == [] and native.store.steps(status="running") == []
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.commands.test_one_verdict import stored
+from tests.driver.exam_home import make_exam_home
 from tests.driver.stranger_states import home_of_state
 from tests.fixtures.asking import asked
 from tests.fixtures.tables import table
@@ -40,14 +40,22 @@ def test_the_way_to_learned_is_told_in_cases(tmp_path: Path, state: str, right: 
 
 
 def test_a_block_that_the_verdict_calls_worse_is_worse_wherever_it_is_told(tmp_path: Path) -> None:
-    store, _ = stored(tmp_path / "home", "tool call", "half of the near misses triggered")
-    near = [
-        one for kind in ("result", "compare") for one in asked(store, kind).facts
-        if one["block"] == "over-trigger" and one.get("arm") != "base"
-    ]  # fmt: skip
-    assert [one["verdict"] for one in near] == ["worse", "worse"]
-    findings = asked(store, "findings")
-    assert findings.of["verdict"] == "not learned" and any("over-trigger got worse" in one for one in findings.says)
+    store = Store(make_exam_home(tmp_path / "home"))
+    with store.write() as conn:
+        conn.execute(
+            "UPDATE eval_results SET passed = 0 WHERE run = 'r1' AND arm = 'quantized'"
+            " AND case_id IN ('general-000', 'general-001', 'general-002')"
+        )
+    told = [
+        one
+        for kind in ("result", "compare")
+        for one in asked(store, kind, **R1, arm="quantized", block="general").facts
+    ]
+    assert [(one["verdict"], one["lost"], round(float(str(one["p_value"])), 3)) for one in told] == [
+        ("worse", 4, 0.125)
+    ] * 2  # the paired test alone decides nothing
+    findings = asked(store, "findings", **R1)
+    assert findings.of["verdict"] == "not learned" and any("general got worse" in one for one in findings.says)
 
 
 def test_a_run_without_a_tuned_model_has_no_verdict_and_one_without_answers_no_result(tmp_path: Path) -> None:
