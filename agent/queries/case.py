@@ -85,15 +85,10 @@ def case_result(
         if one.case_id == case
     }
     facts: list[Fact] = [
-        {
-            "arm": name,
-            "verdict": verdict_of(one),
-            "answer_cut_off": one.finish_reason == scores.CUT_OFF or None,
-            "answer_tokens": one.completion_tokens,
-            "answer_seconds": one.latency_ms / 1000,
-            "step": scores.step_of(store, run.id, name, suite),
-        }
+        {"arm": name, "verdict": verdict_of(one), "answer_cut_off": one.finish_reason == scores.CUT_OFF or None,
+         "answer_tokens": one.completion_tokens, "answer_seconds": one.latency_ms / 1000,
+         "step": scores.step_of(store, run.id, name, suite)}
         for name, one in given.items()
-    ]
+    ]  # fmt: skip
     of = {"run": run.id, "case": case, "block": next(iter(given.values())).block, "found_by": found_by, "near": [*near]}
     return Result(tuple(facts), of, texts=(texts_of(cases_of(store, run.id, suite).get(case), given),))

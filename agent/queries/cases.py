@@ -4,7 +4,7 @@ opened."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -24,7 +24,7 @@ from tunesmith.agent.queries.texts import (
     texts_of,
     verdict_of,
     wanted_of,
-)
+)  # fmt: skip
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import EvalResult, Run
@@ -108,12 +108,13 @@ def answer(query: CasesQuery, context: Context) -> Result:
     seen = [one for one in chosen if one.case_id not in asked.hidden]
     flips = [one.passed for one in asked.given
              if _came_to("flipped", one, beside.get(other, {}).get(one.case_id), other)]  # fmt: skip
+    by_base = {name for name, one in beside.get("base", {}).items() if one.passed}
     of: Fact = {
         "run": run.id, "arm": asked.arm, "outcome": query.outcome, "other_arm": other, "block": query.block,
         "label": query.label, "cases": len(chosen), "out_of": len(asked.given),
         "passed": sum(one.passed is True for one in asked.given),
         **({"lost": flips.count(False), "gained": flips.count(True)} if other else {}),
-        **({"base_passes_of_these": _passed_of(chosen, beside["base"])} if beside.get("base") else {}),
+        **({"base_passes_of_these": sum(one.case_id in by_base for one in chosen)} if beside.get("base") else {}),
     }  # fmt: skip
     if query.number:
         return _at_its_place(asked, query.skip, query.number, seen, of)
@@ -121,7 +122,7 @@ def answer(query: CasesQuery, context: Context) -> Result:
     left_out = {"blind cases": blind, "shown before": len(seen) - len(after)}
     facts = [_fact(one, asked, beside) for one in after]
     texts = [
-        {**fact, **texts_of(asked.cases.get(one.case_id), _given(one, asked, beside, other))}
+        {**fact, **texts_of(asked.cases.get(one.case_id), {**_of_case(one, beside, (other,)), asked.arm: one})}
         for one, fact in zip(after, facts, strict=True)
     ]
     known = {name: n for name, n in left_out.items() if n}
@@ -155,23 +156,17 @@ def _before(asked: Asked, query: CasesQuery) -> str:
     return earlier[0] if since_base else earlier[-1]
 
 
-def _passed_of(chosen: Sequence[EvalResult], by: Mapping[str, EvalResult]) -> int:
-    return sum(one.case_id in by and by[one.case_id].passed is True for one in chosen)
-
-
-def _given(one: EvalResult, asked: Asked, beside: Beside, other: str) -> Mapping[str, EvalResult]:
-    before = beside.get(other, {}).get(one.case_id)
-    return {**({other: before} if before else {}), asked.arm: one}
+def _of_case(one: EvalResult, beside: Beside, arms: Iterable[str]) -> Mapping[str, EvalResult]:
+    """What some of the other arms answered to the case of an answer."""
+    return {arm: beside[arm][one.case_id] for arm in arms if one.case_id in beside.get(arm, {})}
 
 
 def _fact(one: EvalResult, asked: Asked, beside: Beside) -> Fact:
+    of_arms = {**_of_case(one, beside, beside), asked.arm: one}
     return {
-        "case": one.case_id,
-        "block": one.block,
-        **{arm: verdict_of(of_arm[one.case_id]) for arm, of_arm in beside.items() if one.case_id in of_arm},
-        asked.arm: verdict_of(one),
+        "case": one.case_id, "block": one.block, **{arm: verdict_of(given) for arm, given in of_arms.items()},
         "answer_cut_off": one.finish_reason == scores.CUT_OFF or None,
-    }
+    }  # fmt: skip
 
 
 def _at_its_place(asked: Asked, skip: int, number: int, seen: Sequence[EvalResult], of: Fact) -> Result:

@@ -72,8 +72,10 @@ def compare(query: CompareQuery, context: Context) -> Result:
          f"{b}_passed": compared.blocks[name].passed[b], **fact, "lost_cases": _lost(compared, name)}
         for name, fact in by_block.items() if query.block in ("", name)
     ]  # fmt: skip
-    lost = sum(compared.blocks[name].pass_to_fail - len(_lost(compared, name)) for name in by_block)
-    of = {**of, "comparable": compared.comparable, "margin_share": compared.margin, **_sizes(store, run, (a, b))}
+    lost = sum(compared.blocks[name].pass_to_fail - len(_lost(compared, name))
+               for name in by_block if query.block in ("", name))  # fmt: skip
+    of = {**of, "comparable": compared.comparable, "margin_share": compared.margin,
+          **{f"{arm}_bytes": made.bytes for arm in (a, b) for made in store.artifacts(run.id, arm)[-1:]}}  # fmt: skip
     says = ([f"{of_arm.sentence}."] if of_arm else []) + retained + [compared.refused] * bool(compared.refused)
     return Result(tuple(facts), of, tuple(says), left_out={"lost blind cases": lost} if lost else {})
 
@@ -82,22 +84,14 @@ def _lost(compared: Comparison, block: str) -> list[str]:
     return [flip.case_id for flip in compared.flips_of(LOST) if flip.block == block]
 
 
-def _sizes(store: Store, run: Run, arms: Sequence[str]) -> Fact:
-    """How large the model of each arm is, as far as there is one."""
-    return {f"{arm}_bytes": made.bytes for arm in arms for made in store.artifacts(run.id, arm)[-1:]}
-
-
 def _untested(context: Context, run: Run, lacking: Sequence[str], of: Fact) -> Result:
     """That a model which is there was not tested, and what its test takes. Raises NotFound where there is none."""
     made = [arm for arm in lacking if arm == "base" or context.store.artifacts(run.id, arm)]
     if not made:
         raise scores.unmeasured(context.store, run, lacking[0])
     step = Proposal("baseline", {}, "") if made[0] == "base" else Proposal("evaluate", {"arm": made[0]}, "")
-    fact = {
-        "not_measured": made[0],
-        "test": step.stage,
-        "estimated_seconds": estimated_seconds(context.ws, run.id, step),
-    }
+    seconds = estimated_seconds(context.ws, run.id, step)
+    fact = {"not_measured": made[0], "test": step.stage, "estimated_seconds": seconds}
     return Result((fact,), of, proposals=(Proposed(run.id, step.stage, step.fields),))
 
 

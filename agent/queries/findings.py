@@ -77,14 +77,11 @@ def _rows(store: Store, run: Run) -> int | None:
 def _fact(context: Context, run: Run, one: Finding) -> Fact:
     """A finding by its name: the cases that it is about, and the step that it proposes with its price."""
     step = one.next
-    return {
-        "finding": one.kind,
-        "cases": [*one.cases],
-        "try_next": step.stage if step else "",
-        "with": dict(step.fields) if step else {},
-        "because": step.why if step else "",
-        "estimated_seconds": estimated_seconds(context.ws, run.id, step) if step else None,
-    }
+    proposed = {
+        "try_next": step.stage, "with": dict(step.fields), "because": step.why,
+        "estimated_seconds": estimated_seconds(context.ws, run.id, step),
+    } if step else {}  # fmt: skip
+    return {"finding": one.kind, "cases": [*one.cases], **proposed}
 
 
 def _models(store: Store, run: Run, gates: Mapping[str, Gate]) -> Iterator[Fact]:

@@ -170,15 +170,11 @@ def verdict_fact(store: Store, run: str, arm: str = "") -> Fact:
     if not step_of(store, run, arm) or arm not in TUNED:
         return {}
     verdict = evidence_of(store, run, arm).verdict
-    people = verdict.people
-    return {
-        "verdict_on": arm,
-        "verdict": verdict.word,
-        "cases_of_people": people.cases if people else None,
-        "right": people.arm if people else None,
-        "right_of_base": people.base if people else None,
-        "learned_takes": least_right(people.cases, verdict.opening) if people else None,
-    }
+    counted: Fact = {} if (people := verdict.people) is None else {
+        "cases_of_people": people.cases, "right": people.arm, "right_of_base": people.base,
+        "learned_takes": least_right(people.cases, verdict.opening),
+    }  # fmt: skip
+    return {"verdict_on": arm, "verdict": verdict.word, **counted}
 
 
 def verdict_says(store: Store, run: str, arm: str) -> str:
@@ -236,16 +232,10 @@ def answer(query: ResultQuery, context: Context) -> Result:
     says += [f"{one.sentence}." for one in gain_retained(store, run.id) if query.arm in ("", one.arm)]
     return Result(
         tuple(_fact(one, beside.get(one.arm, {}).get(one.block, _NOTHING)) for one in scores),
-        {
-            "run": run.id,
-            "name": run.name,
-            "arm": query.arm,
-            "block": query.block,
-            "suite": suite_of(store, scores[-1].step),
-            **verdict,
-        },
+        {"run": run.id, "name": run.name, "arm": query.arm, "block": query.block,
+         "suite": suite_of(store, scores[-1].step), **verdict},
         says=tuple(says),
-    )
+    )  # fmt: skip
 
 
 _NOTHING: Fact = dict.fromkeys(("gained", "lost", "p_value", "verdict"))
@@ -253,18 +243,11 @@ _NOTHING: Fact = dict.fromkeys(("gained", "lost", "p_value", "verdict"))
 
 def _fact(one: Score, beside_base: Fact) -> Fact:
     return {
-        "block": one.block,
-        "arm": one.arm,
-        "passed": one.passed,
-        "judged": one.judged,
-        "share": one.rate if one.judged else None,
-        "errors": one.errors or None,
-        "answers_cut_off": one.cut_off or None,
-        **beside_base,
-        "answer_seconds": one.answer_seconds,
-        "answer_tokens": one.answer_tokens,
-        "step": one.step,
-    }
+        "block": one.block, "arm": one.arm, "passed": one.passed, "judged": one.judged,
+        "share": one.rate if one.judged else None, "errors": one.errors or None,
+        "answers_cut_off": one.cut_off or None, **beside_base,
+        "answer_seconds": one.answer_seconds, "answer_tokens": one.answer_tokens, "step": one.step,
+    }  # fmt: skip
 
 
 # As lines, for callers that still tell a run in one

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.fixtures import stored_runs
 from tests.fixtures.asking import asked
 from tests.fixtures.tables import table
 from tunesmith.agent.queries.table import text_of
@@ -153,3 +155,11 @@ def test_a_suite_is_told_by_block_and_label_with_its_blind_cases_by_count(two_ru
 def test_an_argument_that_the_cases_do_not_depend_on_is_refused(two_runs: Store) -> None:
     with pytest.raises(BadInput, match=r"read_confusion takes no (arm and no block|block and no arm)"):
         asked(two_runs, "confusion", about="reader", arm="adapter", block="target")
+
+
+def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
+    store, _ = stored_runs.finished_run(tmp_path / "home", hostile="\x1b[2J\x1b]0;owned\x07 approved")
+    for kind, given in (("cases", {"outcome": "any"}), ("case", {"case": "target-001"}), ("suite", {}), ("result", {}),
+                        ("compare", {}), ("confusion", {}), ("findings", {}), ("described", {})):  # fmt: skip
+        lines = text_of(asked(store, kind, **given))
+        assert lines and not any("\x1b" in line or "\x07" in line for line in lines), kind
