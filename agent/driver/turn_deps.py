@@ -14,6 +14,7 @@ from pydantic_ai.models import Model
 from rich.console import RenderableType
 
 from tunesmith.agent.driver.endpoint import Endpoint
+from tunesmith.agent.driver.figures import Ledger
 from tunesmith.agent.driver.history import Window
 from tunesmith.agent.queries.answer import Context, Proposed
 from tunesmith.agent.queries.arguments import Query
@@ -104,8 +105,8 @@ class TurnDeps:
     """What the turn before called, in a few words; what was said in it where it called nothing."""
     calls: list[str] = field(default_factory=list)
     """What this turn called."""
-    heard: list[str] = field(default_factory=list)
-    """Everything a figure of this turn's answer may come from: tool results, the state card, the user's words."""
+    ledger: Ledger = field(default_factory=Ledger)
+    """Everything a figure of an answer may come from: tool results, the state card, the user's words."""
     seen_calls: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Call → its last result and how often in a row it was the same."""
     spoken: tuple[str, ...] = ()
@@ -200,6 +201,7 @@ class TurnDeps:
         self.draft_before, self.facts = None, ()
         self.drafts_before.clear()
         self.kept.clear()
+        self.ledger.clear()
 
     def change(self, plan: PipelinePlan) -> None:
         """Let the proposed plan be another one; the one before can be had back."""
@@ -212,13 +214,14 @@ class TurnDeps:
         self.said = self.prompt if self.last_query is not None else ""
         self.prompt, self.say_next, self.returned, self.undecided = prompt, "", None, None
         self.spoken, self.nearest, self.unsure, self.for_model = (), (), None, ""
-        self.heard = [prompt]
+        self.ledger.begin_turn()
+        self.note(prompt)
         self.seen_calls.clear()
         self.errors.clear()
 
     def note(self, result: object) -> None:
         """Remember what a tool told, for the check of figures."""
-        self.heard.append(str(result))
+        self.ledger.note(result)
 
     # What a turn came to, for the exit code of a script
 

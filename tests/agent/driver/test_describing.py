@@ -471,7 +471,7 @@ def test_with_a_routed_driver_the_question_is_asked_in_codes_own_words(talk: Tal
 
 def test_a_base_that_the_wish_names_is_told_at_once_and_is_the_plans(talk: Talk) -> None:
     talk.turn("make smollm2 give cooking tips", GOAL)
-    assert "(Its base will be SmolLM2-135M-Instruct, as you said.)\n1 of 4" in "\n".join(talk.deps.heard)
+    assert "(Its base will be SmolLM2-135M-Instruct, as you said.)\n1 of 4" in "\n".join(talk.deps.ledger)
     begun = open_interview(talk.store.home)
     assert begun is not None and begun.base == "bundled"
     tell(talk, *SAID)
@@ -479,7 +479,7 @@ def test_a_base_that_the_wish_names_is_told_at_once_and_is_the_plans(talk: Talk)
     assert next(one.fields["model"] for one in talk.deps.draft.steps if one.stage == "base") == "bundled"
     talk.deps.draft = None
     talk.turn("teach llama 3 to write haiku about rain", GOAL)
-    assert "(Of its base: which llama 3? There are Llama-3.2-1B" in "\n".join(talk.deps.heard)
+    assert "(Of its base: which llama 3? There are Llama-3.2-1B" in "\n".join(talk.deps.ledger)
 
 
 def test_an_answer_that_tells_the_other_parts_too_is_sorted_as_the_first_words_are(tmp_path: Path) -> None:
