@@ -62,6 +62,14 @@ def test_an_unsupported_figure_is_marked_and_its_sentence_stays() -> None:
     assert text == f"It reached {MARK} in {MARK}, on 60 cases." and figures == ["97 %", "2 min 32 s"]
 
 
+@table(
+    "text",
+    ["1e999 rows", f"about {'9' * 400} rows", "a-" * 3000 + "1", "[" * 5000, "٣ rows", '{"x_at": 1e20, "n": NaN}'],
+)
+def test_no_words_of_anybody_break_the_reading_of_figures(text: str) -> None:
+    assert hold(f"It has 5 rows. {text}", told([text, f'{{"n": {"9" * 400}, "made_at": 9e15}}']))[1][:1] == ["5"]
+
+
 # What is known
 
 
