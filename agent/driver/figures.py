@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 
@@ -79,7 +79,7 @@ def hold(sentence: str, ledger: Iterable[str]) -> tuple[str, list[str]]:
 
 def _named(sentence: str) -> tuple[Quantity, ...]:
     """How many runs and steps a sentence names."""
-    return tuple(Quantity(len({name for name in _ID.findall(sentence) if name[0] == of}), "count") for of in "rs")
+    return tuple(Quantity(count, "count") for count in Counter(name[0] for name in {*_ID.findall(sentence)}).values())
 
 
 def _of_runs(told: list[tuple[Quantity, ...]], sentence: str, figure: Figure) -> list[tuple[Quantity, ...]]:
@@ -107,8 +107,7 @@ def _says(said: Quantity, known: Quantity) -> bool:
 
 
 def _is_near(said: float, known: float, half: float) -> bool:
-    exact = half == 0.5 and known % 1 == 0  # 57 may be 56.6, and is no 56
-    return abs(said - known) <= (1e-9 if exact else half * (1 + 1e-9))  # floats are not exact
+    return abs(said - known) <= half * (1 + 1e-9)  # floats are not exact
 
 
 # Computed figures

@@ -39,7 +39,8 @@ CLAIM, APPROVALS, LEDGER = "claim", "approvals", "ledger"
 STATISTICS, SUITES, WHOLE = "statistics", "suites", "whole or absent"
 PEOPLE, BLIND, PRICES = "what people said", "blind cases", "prices"
 SAME_TOKENS = "the same tokens in training, measuring, serving and release"
-LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, PEOPLE, BLIND, PRICES, SAME_TOKENS)
+FIGURES = "figures in a driver's words"
+LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, PEOPLE, BLIND, PRICES, SAME_TOKENS, FIGURES)
 """Guards beside them that nothing may weaken unseen."""
 
 
@@ -78,6 +79,7 @@ _FOLDER, _APPROVERS = "tests/tools/models/test_folder.py::", "tests/agent/comman
 _UNASKED = "tests/trust/test_unasked_looks.py::"
 _LEAVE = "tests/agent/test_doors.py::test_leave_is_asked_for_exactly_what_would_be_looked_at"
 _LOST = "tests/trust/test_lost_store.py::"
+_FIGURES = "tests/agent/driver/test_figures.py::"
 _PORTS = "tests/trust/test_ports.py::test_a_key_goes_to_a_users_own_port_alone"
 _RAYS_TOKEN = "tests/trust/test_ports.py::test_rays_token_goes_to_a_head_of_this_user_or_of_root_alone"
 _KEY_FILE = "tests/trust/test_ports.py::test_a_key_that_others_can_read_is_refused_with_what_to_type"
@@ -1719,6 +1721,41 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(ELSEWHERE, "memory/bundles.py", (
         ("for row in rows for name in row if name not in columns", "for row in rows for name in row if False",
          "tests/tools/pipeline/test_another_machine.py::test_no_name_in_a_document_that_came_back_becomes_a_part_of_a_statement"),
+    )),
+    *rows(FIGURES, "agent/driver/figures.py", (
+        ('said.kind != "number" and not known.is_open and kinds not in _LIKE', "False",
+         f"{_FIGURES}test_a_size_a_time_and_a_share_are_no_count"),
+        (" if said.kind == \"count\" else said.half", " if False else said.half",
+         f"{_FIGURES}test_another_unit_another_kind_and_one_off_are_not_known"),
+        ("    for place, result in enumerate(results):\n",
+         "    for place, result in enumerate([[one for some in results for one in some]]):\n",
+         f"{_FIGURES}test_figures_of_two_results_are_not_set_against_each_other"),
+        ("        if chance > most_chance * min(3, 1 + spoken_of):\n            return False\n", "",
+         f"{_FIGURES}test_where_much_was_told_a_made_up_figure_seldom_passes_for_a_computed_one"),
+        ("maxlen=_TURNS", "maxlen=None",
+         f"{_FIGURES}test_a_figure_of_two_turns_ago_is_known_and_one_of_three_turns_ago_is_not"),
+        ("{sentence[: one.start]}{MARK}", "{sentence[: one.start]}{one.written}",
+         f"{_FIGURES}test_an_unsupported_figure_is_marked_and_its_sentence_stays"),
+        ("if not one.fact.runs or one.fact.runs & runs)", "if True)",
+         f"{_FIGURES}test_behind_the_name_of_a_run_no_figure_of_another_one_is_known"),
+    )),
+    *rows(FIGURES, "tools/core/stated.py", (
+        ("        return self.written * self.scale\n", "        return self.written\n",
+         f"{_FIGURES}test_another_unit_another_kind_and_one_off_are_not_known"),
+        ("return match[0] if glued and units_of(glued) else", "return match[0] if glued else",
+         f"{_FIGURES}test_a_figure_is_found_however_it_is_written_and_a_name_is_none"),
+        ("(ValueError, RecursionError)", "ValueError",
+         f"{_FIGURES}test_no_words_of_anybody_break_the_reading_of_figures"),
+    )),
+    *rows(FIGURES, "agent/driver/voice.py", (
+        ("hold(sentence, self._deps.ledger)", "(sentence, [])",
+         "tests/agent/driver/test_routed_turns.py::test_a_figure_in_the_words_is_still_held_to_the_records"),
+    )),
+    *rows(FIGURES, "agent/driver/turn_deps.py", (
+        ("        self.ledger.begin_turn()\n", "        self.ledger.clear()\n",
+         "tests/agent/driver/test_native.py::test_a_figure_of_the_turn_before_and_a_quotient_are_said_and_an_invented_one_is_marked"),
+        ("        self.ledger.clear()\n", "",
+         "tests/agent/driver/test_conversation.py::test_what_another_conversation_read_is_no_support_in_a_new_one"),
     )),
 )
 # fmt: on

@@ -236,6 +236,14 @@ def test_a_figure_that_no_record_holds_is_marked_in_its_sentence_and_named(talk:
     assert one.said == ["All is well.", f"The adapter reached {MARK} accuracy.", "Shall we go on?"]
 
 
+def test_what_another_conversation_read_is_no_support_in_a_new_one(talk: Callable[..., Talk]) -> None:
+    one = talk()
+    one.turn("I have 8341 rows", "So be it.")
+    assert one.turn("how many?", "You have 8341 rows.").left_out == ()
+    one.chat.switch(one.chat.conversations.new())
+    assert one.turn("how many?", "You have 8341 rows.").left_out == ("8341",)
+
+
 def test_figures_of_tool_results_pass_in_other_units_too(talk: Callable[..., Talk]) -> None:
     one = talk()
     reply = one.turn("what does my machine have?", ("inspect", {"run": None}), "Here it is.")

@@ -111,6 +111,7 @@ def test_a_size_a_time_and_a_share_are_no_count(result: Any) -> None:
         ("59 % pass.", {"passed": 59, "total": 417}),
         ("It took 153 s.", {"seconds": 152}),
         ("One of 1 run.", {"share": 0.6}),
+        ("r1 lost 0 rows.", {"rows": 5}),
     ],
 )
 def test_another_unit_another_kind_and_one_off_are_not_known(sentence: str, result: Any) -> None:
