@@ -101,7 +101,7 @@ def figures(text: str) -> list[Figure]:
     dates = [Figure(*match.span(), match[0], (Quantity(0.0, "date", key=match[0]),)) for match in _DATE.finditer(bare)]
     bare = _DATE.sub(_blank, bare)
     numbers = [(match.start(), match.end(), [*_numbers(match[0])]) for match in _NUMBER.finditer(bare)]
-    numbers += [(start, end, [(value, _half_of(value))]) for start, end, value in spelt_numbers(bare)]
+    numbers += [(start, end, [(value, 0.5 if value % 1 == 0 else 0.05)]) for start, end, value in spelt_numbers(bare)]
     found = [_figure(bare, *number) for number in sorted(numbers)]
     return sorted([*dates, *_joined(found, bare)], key=lambda one: one.start)
 
@@ -188,10 +188,6 @@ def _blank(match: re.Match[str]) -> str:
     return match[0] if glued and units_of(glued) else " " * len(match[0])
 
 
-def _half_of(value: float) -> float:
-    return 0.5 if value.is_integer() else 0.05
-
-
 def _numbers(written: str) -> Iterator[tuple[float, float]]:
     """What digits say, with half of their last one: a comma or a point before three of them may be either mark."""
     digits, _, power = written.lower().replace("−", "-").partition("e")
@@ -208,7 +204,7 @@ def _figure(text: str, start: int, end: int, numbers: Sequence[tuple[float, floa
     behind = _BEHIND.match(text, end)
     word = "%" if behind and behind["percent"] else behind["word"].lower() if behind else ""
     units, rate, readings = units_of(word), _RATE.match(text, end), list[Quantity]()
-    each = units_of(rate["of"]) or [("each", 1.0)] if rate else []
+    per = [("rate", 1 / scale) for kind, scale in units_of(rate["of"]) if kind == "time"] if rate else []
     roughly = _HEDGE.search(text, 0, start)
     for number, exact in numbers:
         half = max(exact, _roughly(number) if roughly else 0.0)
@@ -217,7 +213,7 @@ def _figure(text: str, start: int, end: int, numbers: Sequence[tuple[float, floa
             readings.append(Quantity(number, "count", half=half, key=word[:_KEY]))
         if not units and (exact != 0.5 or not word):
             readings.append(Quantity(number, "number", half=half))
-        readings += [Quantity(number, _PER.get(kind, kind), 1 / scale, half) for kind, scale in each]
+        readings += [Quantity(number, kind, scale, half) for kind, scale in per or [("each", 1.0)] if rate]
     end = behind.end() if behind and units else end
     return Figure(start, end, text[start:end], tuple(readings))
 
@@ -272,7 +268,6 @@ _HEDGE = re.compile(
     re.IGNORECASE,
 )
 _RATE = re.compile(r"\s?(?:[\w-]+\s?)?(?:/|\b(?:per|pro|por|par|je|a|al|na|za)\s)\s?(?P<of>[^\W\d_]+)", re.IGNORECASE)
-_PER = {"time": "rate"}
 _NO_CLAIM = re.compile(
     r"^\s*\d{1,2}[.)]\s"  # the mark of a list
     r"|(?<![\w.])(?!\d{1,3}(?:\.\d{3})+(?!\.?\d))\d+(?:\.\d+){2,}"  # a version, an address

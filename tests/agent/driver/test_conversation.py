@@ -244,6 +244,15 @@ def test_what_another_conversation_read_is_no_support_in_a_new_one(talk: Callabl
     assert one.turn("how many?", "You have 8341 rows.").left_out == ("8341",)
 
 
+def test_a_conversation_that_is_taken_up_again_holds_figures_to_what_it_read(talk: Callable[..., Talk]) -> None:
+    one = talk()
+    one.turn("what does my machine have?", ("inspect", {"run": None}), "Here it is.")
+    cores, before = json.loads(one.tool_results()[-1])["cores"], one.chat.id
+    one.chat.switch(one.chat.conversations.new())
+    one.chat.switch(before)
+    assert one.turn("and its cores?", f"It has {cores} cores, not 8341.").left_out == ("8341",)
+
+
 def test_figures_of_tool_results_pass_in_other_units_too(talk: Callable[..., Talk]) -> None:
     one = talk()
     reply = one.turn("what does my machine have?", ("inspect", {"run": None}), "Here it is.")
