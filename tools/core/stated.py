@@ -125,22 +125,24 @@ def quantities(result: str) -> tuple[Quantity, ...]:
     return tuple(dict.fromkeys(_of_text(result)))
 
 
-def _of_text(text: str, fact: Fact | None = None) -> Iterator[Quantity]:
+def _of_text(text: str, key: str = "", fact: Fact | None = None) -> Iterator[Quantity]:
     for place, line in enumerate(text.splitlines()):
         own = fact or Fact((place,), words=frozenset({("", line)}))
-        yield from (replace(reading, fact=own) for figure in figures(line) for reading in figure.readings)
+        for figure in figures(line):
+            alone = key if figure.written == line else ""
+            yield from (replace(one, key=alone or one.key, fact=own) for one in figure.readings)
 
 
 def _of_json(node: object, key: str, fact: Fact) -> Iterator[Quantity]:
     """The quantities at and below a node."""
     if isinstance(node, str):
-        yield from _of_text(node, fact)
+        yield from _of_text(node, key, fact)
     elif isinstance(node, Mapping):
         words = {name: text for name, text in node.items() if isinstance(text, str)}
         of = node["of"].values() if isinstance(node.get("of"), Mapping) else ()
         runs = runs_in(" ".join([*words.values(), *map(str, of)]))
-        apart = frozenset((name, text) for name, text in words.items() if not _RUN_OR_STEP.fullmatch(text))
-        own = Fact((*fact.place, id(node)), fact.runs | runs, apart)
+        apart = ((name, text) for name, text in words.items() if not (_RUN_OR_STEP.fullmatch(text) or figures(text)))
+        own = Fact((*fact.place, id(node)), fact.runs | runs, frozenset(apart))
         for name, value in node.items():
             yield from _of_json(value, name, own)
     elif isinstance(node, list):
