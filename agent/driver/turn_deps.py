@@ -15,17 +15,16 @@ from rich.console import RenderableType
 
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.history import Window
+from tunesmith.agent.driver.user_words import names, names_model
 from tunesmith.agent.queries.answer import Context, Proposed
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.registry import TOOLS
-from tunesmith.agent.words.reading import LONGEST, Reading
-from tunesmith.agent.words.slots import slots_of
+from tunesmith.agent.words.reading import Reading
 from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, StepFailed, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.description import DescriptionDraft
 from tunesmith.tools.models.bundled import BUNDLED
-from tunesmith.tools.models.model_names import hub_name
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Approver, Workspace
@@ -90,6 +89,8 @@ class TurnDeps:
     """The same as it was before its newest change; None: nothing of it was changed."""
     prompt: str = ""
     """What the user said in this turn."""
+    user_turns: Callable[[], Sequence[str]] | None = None
+    """Every turn of this conversation as it was typed; None: there is none but this turn."""
     routed: bool = False
     """Whether a schema-bound request chooses the tool, as small models need it; else the model's own tool calling."""
     code_first: bool = False
@@ -182,16 +183,22 @@ class TurnDeps:
         self.note(words)
         self.say_next = words
 
+    def said_by_user(self) -> Sequence[str]:
+        """Every turn of this conversation that its user typed."""
+        turns = self.user_turns() if self.user_turns else (self.prompt,)
+        return [turn for turn in turns if not turn.startswith(NOT_THE_USER)]
+
     def check_grounded(self, given: Mapping[str, object]) -> None:
-        """No free path among the tools: a model is a bundled one, or a whole word of the user's. Raises BadInput."""
-        model = given.get("model")
-        words = {word.strip(".,;:!?'\"()") for word in self.prompt.split()}
-        if (
-            model is not None
-            and model not in BUNDLED
-            and str(model) not in {*words, *_published(self.prompt[:LONGEST])}
-        ):
+        """No free path among the tools: a model is a bundled one, or named by the user; so is a file. Raises BadInput.
+
+        What is named are whole words, in any turn of this conversation.
+        """
+        turns = self.said_by_user()
+        model, source = given.get("model"), given.get("source")
+        if model is not None and model not in BUNDLED and not names_model(str(model), turns):
             raise BadInput(f"model {model!r}: the user did not name it; ask which model, or use 'bundled'")
+        if source is not None and not names(str(source), turns):
+            raise BadInput(f"{source!r}: the user did not name it; ask which file, as they would type it")
 
     def forget(self) -> None:
         """Forget what was talked about, for another conversation."""
@@ -240,14 +247,6 @@ class TurnDeps:
         """The error that the turn came to; None where all is well."""
         left = list(self.errors.values())
         return next((error for error in left if is_lasting(error)), left[-1] if left else None)
-
-
-def _published(prompt: str) -> list[str]:
-    """OWNER/NAME of the models that words name as they are spoken of."""
-    try:
-        return [hub_name(name) for name in slots_of(prompt).values("model")]
-    except BadInput:  # a family, and no size of it
-        return []
 
 
 def is_lasting(error: TunesmithError | None) -> bool:
