@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from tunesmith.agent.commands import render
@@ -10,8 +11,6 @@ from tunesmith.agent.driver.turn_deps import NOT_THE_USER, TurnDeps
 from tunesmith.agent.queries.answer import cite, clip
 from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.registry import TOOLS
-from tunesmith.agent.words.reading import LONGEST
-from tunesmith.agent.words.slots import slots_of, stages_of
 from tunesmith.memory.records import DONE, PLANNED, RUNNING, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration
@@ -98,7 +97,7 @@ def few_tools(store: Store, run: Run | None, draft: PipelinePlan | None, prompt:
 
 def named_stages(prompt: str) -> list[str]:
     """The stages that words name."""
-    return stages_of(slots_of(prompt[:LONGEST]))
+    return [name for name in catalog.BY_NAME if name in re.findall(r"[a-z]+", prompt.lower())]
 
 
 _FINDINGS = 2

@@ -18,7 +18,7 @@ from tunesmith.agent.commands.fields import of_words
 from tunesmith.agent.driver import planning
 from tunesmith.agent.driver.agreement import STEP
 from tunesmith.agent.driver.look_ups import remember
-from tunesmith.agent.driver.ordering import checked, run_stage, started
+from tunesmith.agent.driver.stages import checked, run_stage, started
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.registry import REQUESTS, TOOLS, answer

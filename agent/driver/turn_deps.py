@@ -18,8 +18,7 @@ from tunesmith.agent.driver.history import Window
 from tunesmith.agent.queries.answer import Context, Proposed
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.registry import TOOLS
-from tunesmith.agent.words.reading import LONGEST, Reading
-from tunesmith.agent.words.slots import slots_of
+from tunesmith.agent.words.reading import Reading
 from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, StepFailed, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
@@ -34,6 +33,8 @@ NOT_THE_USER = "(Not the user:"
 """How a turn begins that no user did: a job has ended, and a driver is woken with that."""
 _BEFORE_CHARACTERS = 60
 """To know the words again."""
+_PASTE, _NAME_WORDS = 600, 4
+"""Characters of a prompt in which a model is looked for, and words of a model's name."""
 _FREE = (entry.name for entry in catalog.STAGES if not entry.expensive and not entry.makes)
 _READING = frozenset({*TOOLS, "query_records", *_FREE})
 """These put right only what they got wrong themselves."""
@@ -185,12 +186,7 @@ class TurnDeps:
     def check_grounded(self, given: Mapping[str, object]) -> None:
         """No free path among the tools: a model is a bundled one, or a whole word of the user's. Raises BadInput."""
         model = given.get("model")
-        words = {word.strip(".,;:!?'\"()") for word in self.prompt.split()}
-        if (
-            model is not None
-            and model not in BUNDLED
-            and str(model) not in {*words, *_published(self.prompt[:LONGEST])}
-        ):
+        if model is not None and model not in BUNDLED and str(model) not in _named(self.prompt[:_PASTE]):
             raise BadInput(f"model {model!r}: the user did not name it; ask which model, or use 'bundled'")
 
     def forget(self) -> None:
@@ -242,12 +238,18 @@ class TurnDeps:
         return next((error for error in left if is_lasting(error)), left[-1] if left else None)
 
 
-def _published(prompt: str) -> list[str]:
-    """OWNER/NAME of the models that words name as they are spoken of."""
+def _named(prompt: str) -> set[str]:
+    """The words of a prompt, and OWNER/NAME of each published model that some words in a row mean, `qwen3 4b`."""
+    words = [word.strip(".,;:!?'\"()") for word in prompt.split()]
+    rows = (" ".join(words[at : at + length]) for length in range(1, _NAME_WORDS + 1) for at in range(len(words)))
+    return {*words, *map(_published, rows)} - {""}
+
+
+def _published(name: str) -> str:
     try:
-        return [hub_name(name) for name in slots_of(prompt).values("model")]
+        return hub_name(name)
     except BadInput:  # a family, and no size of it
-        return []
+        return ""
 
 
 def is_lasting(error: TunesmithError | None) -> bool:
