@@ -17,7 +17,7 @@ def folded(text: str) -> str:
 
 
 @cache
-def said(*kinds: str) -> frozenset[tuple[str, ...]]:
+def sayings(*kinds: str) -> frozenset[tuple[str, ...]]:
     """Every saying of these kinds, each in its words."""
     return frozenset(tuple(name.split()) for kind in kinds for name in _page()[kind].split(","))
 
