@@ -15,6 +15,7 @@ from rich.console import RenderableType
 
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.history import Window
+from tunesmith.agent.driver.user_words import names, names_model
 from tunesmith.agent.queries.answer import Context, Proposed
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.registry import TOOLS
@@ -24,7 +25,6 @@ from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.description import DescriptionDraft
 from tunesmith.tools.models.bundled import BUNDLED
-from tunesmith.tools.models.model_names import hub_name
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Approver, Workspace
@@ -33,8 +33,6 @@ NOT_THE_USER = "(Not the user:"
 """How a turn begins that no user did: a job has ended, and a driver is woken with that."""
 _BEFORE_CHARACTERS = 60
 """To know the words again."""
-_PASTE, _NAME_WORDS = 600, 4
-"""Characters of a prompt in which a model is looked for, and words of a model's name."""
 _FREE = (entry.name for entry in catalog.STAGES if not entry.expensive and not entry.makes)
 _READING = frozenset({*TOOLS, "query_records", *_FREE})
 """These put right only what they got wrong themselves."""
@@ -91,6 +89,8 @@ class TurnDeps:
     """The same as it was before its newest change; None: nothing of it was changed."""
     prompt: str = ""
     """What the user said in this turn."""
+    user_turns: Callable[[], Sequence[str]] | None = None
+    """Every turn of this conversation as it was typed; None: there is none but this turn."""
     routed: bool = False
     """Whether a schema-bound request chooses the tool, as small models need it; else the model's own tool calling."""
     code_first: bool = False
@@ -183,11 +183,22 @@ class TurnDeps:
         self.note(words)
         self.say_next = words
 
+    def said_by_user(self) -> Sequence[str]:
+        """Every turn of this conversation that its user typed."""
+        turns = self.user_turns() if self.user_turns else (self.prompt,)
+        return [turn for turn in turns if not turn.startswith(NOT_THE_USER)]
+
     def check_grounded(self, given: Mapping[str, object]) -> None:
-        """No free path among the tools: a model is a bundled one, or a whole word of the user's. Raises BadInput."""
-        model = given.get("model")
-        if model is not None and model not in BUNDLED and str(model) not in _named(self.prompt[:_PASTE]):
+        """No free path among the tools: a model is a bundled one, or named by the user; so is a file. Raises BadInput.
+
+        What is named are whole words, in any turn of this conversation.
+        """
+        turns = self.said_by_user()
+        model, source = given.get("model"), given.get("source")
+        if model is not None and model not in BUNDLED and not names_model(str(model), turns):
             raise BadInput(f"model {model!r}: the user did not name it; ask which model, or use 'bundled'")
+        if source is not None and not names(str(source), turns):
+            raise BadInput(f"{source!r}: the user did not name it; ask which file, as they would type it")
 
     def forget(self) -> None:
         """Forget what was talked about, for another conversation."""
@@ -236,20 +247,6 @@ class TurnDeps:
         """The error that the turn came to; None where all is well."""
         left = list(self.errors.values())
         return next((error for error in left if is_lasting(error)), left[-1] if left else None)
-
-
-def _named(prompt: str) -> set[str]:
-    """The words of a prompt, and OWNER/NAME of each published model that some words in a row mean, `qwen3 4b`."""
-    words = [word.strip(".,;:!?'\"()") for word in prompt.split()]
-    rows = (" ".join(words[at : at + length]) for length in range(1, _NAME_WORDS + 1) for at in range(len(words)))
-    return {*words, *map(_published, rows)} - {""}
-
-
-def _published(name: str) -> str:
-    try:
-        return hub_name(name)
-    except BadInput:  # a family, and no size of it
-        return ""
 
 
 def is_lasting(error: TunesmithError | None) -> bool:
