@@ -14,7 +14,8 @@ from tunesmith.agent.driver.choosing import edits_in, of_other_run, of_the_plan,
 from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.look_ups import GUESSED, looked_up, turn_context
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import GOES_ON, Context, Proposed, cite, clip, find, reached, taken_up
+from tunesmith.agent.queries.answer import GOES_ON, Context, cite, clip, find, reached, taken_up
+from tunesmith.agent.queries.facts import Proposed
 from tunesmith.agent.queries.following import chain_ahead, lacking_before, next_stages
 from tunesmith.agent.queries.machine import MachineQuery, ServedQuery, at_work
 from tunesmith.agent.queries.prices import inherited
