@@ -29,8 +29,8 @@ from tunesmith.agent.driver.agreement import asked_again, with_lost_results
 from tunesmith.agent.driver.by_code import decide
 from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.history import is_prompt, summed_up, with_text
-from tunesmith.agent.driver.ordering import run_stage
 from tunesmith.agent.driver.parts import after_a_no, steps_of
+from tunesmith.agent.driver.stages import run_stage
 from tunesmith.agent.driver.turn_deps import Call, Declined, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.unsure import did_you_mean, guessed
 from tunesmith.agent.driver.voice import Reply, Say, Voice

@@ -21,10 +21,12 @@ from tunesmith.agent.driver.agreement import STEP
 from tunesmith.agent.driver.describe import Args
 from tunesmith.agent.driver.look_ups import remember
 from tunesmith.agent.driver.manual import manual
-from tunesmith.agent.driver.ordering import checked, run_stage, started
+from tunesmith.agent.driver.reads import looking
+from tunesmith.agent.driver.stages import checked, run_stage, started
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.registry import REQUESTS, TOOLS, answer
+from tunesmith.agent.queries.facts import Result
+from tunesmith.agent.queries.registry import REQUESTS, TOOLS, answer, ask
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.records import RUNNING
@@ -223,23 +225,27 @@ def _read_tool(name: str, kind: str) -> Tool[TurnDeps]:
 
 
 def answered(deps: TurnDeps, asked: Query, *, show: bool = False) -> str:
-    """Answer a request: what a model may read of it is returned; its lines go to the screen where they are to be shown,
-    or where nobody else may read them."""
-    reply = answer(asked, deps.records())
+    """Answer a request: what a model may read of it is returned; with `show` it goes to the screen as a table."""
+    result = ask(asked, deps.records())
     with deps.one_at_a_time:  # the lines of one answer stay together, whatever else is read
-        lines = remember(deps, asked, reply)
-        for line in lines if show or deps.routed or reply.private else (_looking(asked),):
-            deps.show(render.plain(line))
+        if isinstance(result, Result) and not deps.routed:
+            deps.focused_run_id = str(getattr(asked, "run", "") or result.of.get("run", "") or deps.focused_run_id)
+            deps.proposals, deps.page = result.proposals, result.page
+            deps.reads.looked(asked, result, deps.show, table=show)
+            deps.note(told := result.for_model())
+            return told
+        return _as_lines(deps, asked, show=show)
+
+
+def _as_lines(deps: TurnDeps, asked: Query, *, show: bool) -> str:
+    """The answer of a kind that still phrases lines, or of any to a driver that is routed."""
+    reply = answer(asked, deps.records())
+    lines = remember(deps, asked, reply)
+    for line in lines if show or deps.routed or reply.private else (f"· {looking(asked)}",):
+        deps.show(render.plain(line))
     if deps.routed:
         deps.spoken, deps.say_next = lines, reply.for_model or "It is on your screen."
     return reply.for_model
-
-
-def _looking(asked: Query) -> str:
-    """What is looked at, in one line: `· reads cases: run r1, outcome failed`."""
-    given = asked.model_dump(exclude_defaults=True, exclude={"kind"})
-    of = ", ".join(f"{name} {value}" for name, value in given.items())
-    return f"· reads {asked.kind.replace('_', ' ')}{f': {of}' if of else ''}"[:160]
 
 
 def lean_schema(args: type[BaseModel]) -> dict[str, Any]:

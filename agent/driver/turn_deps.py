@@ -17,9 +17,11 @@ from rich.console import RenderableType
 from tunesmith.agent.commands.places import is_known, places
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.history import Window
+from tunesmith.agent.driver.reads import Reads
 from tunesmith.agent.driver.user_words import names, names_model
-from tunesmith.agent.queries.answer import Context, Proposed
+from tunesmith.agent.queries.answer import Context
 from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.facts import Proposed
 from tunesmith.agent.queries.registry import TOOLS
 from tunesmith.agent.words.reading import Reading
 from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, StepFailed, TunesmithError
@@ -113,6 +115,8 @@ class TurnDeps:
     """What this turn called."""
     heard: list[str] = field(default_factory=list)
     """Everything a figure of this turn's answer may come from: tool results, the state card, the user's words."""
+    reads: Reads = field(default_factory=Reads)
+    """What this turn looked at; once it has ended, what `/why` shows."""
     seen_calls: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Call → its last result and how often in a row it was the same."""
     spoken: tuple[str, ...] = ()
@@ -228,7 +232,7 @@ class TurnDeps:
         self.said = self.prompt if self.last_query is not None else ""
         self.prompt, self.say_next, self.returned, self.undecided = prompt, "", None, None
         self.spoken, self.nearest, self.unsure, self.for_model = (), (), None, ""
-        self.heard = [prompt]
+        self.heard, self.reads = [prompt], Reads()
         self.seen_calls.clear()
         self.errors.clear()
 

@@ -30,7 +30,7 @@ from tunesmith.tools.pipeline import launcher  # noqa: E402
 
 MODES = ("legacy", "auto")
 SECRET = "SEEN-BY-PEOPLE-ONLY"
-NAMES_A_CASE = ("approvals", "cases", "findings", "runs", "run")
+NAMES_A_CASE = ("across", "approvals", "cases", "findings", "runs", "run")
 """Their facts name cases and runs, and quote the user's own reason for a no."""
 QUESTIONS: list[dict[str, Any]] = [
     {"kind": "runs"}, {"kind": "run", "run": "r1"}, {"kind": "step", "stage": "train", "about": "time"},

@@ -29,7 +29,7 @@ from tunesmith.agent.driver.endpoint import Endpoint, model_of
 from tunesmith.agent.driver.history import Window
 from tunesmith.agent.driver.probe import TASKS, level_of, probe
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.queries.registry import answer
+from tunesmith.agent.queries.registry import ask
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
@@ -347,9 +347,9 @@ def test_reads_of_one_round_run_at_once_and_their_lines_stay_together(
 
     def together(*given: Any) -> Any:
         met.wait()  # which none would pass alone
-        return answer(*given)
+        return ask(*given)
 
-    monkeypatch.setattr("tunesmith.agent.driver.tools.answer", together)
+    monkeypatch.setattr("tunesmith.agent.driver.tools.ask", together)
     native.deps.show = lambda line: shown.append(str(line))
     native.turn(
         "how did it go?",

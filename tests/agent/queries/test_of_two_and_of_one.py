@@ -54,14 +54,6 @@ def test_which_of_two_forgot_more_is_told_by_a_paired_test_of_what_each_base_pas
     assert "and r2 0: no difference" in told(home, "compare_runs", about="forgotten").lines[0]
 
 
-def test_of_all_runs_the_one_that_forgot_most_comes_first_and_two_are_tested(tmp_path: Path) -> None:
-    home = Store(make_exam_home(tmp_path / "home"))
-    worse(home, "r1", "general")
-    lines = told(home, "across", figure="forgotten").lines
-    assert lines[0].startswith("r1 (ticket-triage) has the most") and "32 of the 32" in lines[0]
-    assert "r1 forgot more (p < 0.001)" in lines[-1]
-
-
 @table(("given", "case"), [({"number": 1}, "target-017"), ({"number": 3}, "target-044"), ({"number": -1}, "tools-011")])
 def test_a_case_is_shown_by_its_place_in_the_list(store: Store, given: dict[str, int], case: str) -> None:
     reply = told(store, "cases", **given)
