@@ -75,6 +75,8 @@ _PATHS, _LIMITS = "tests/trust/test_path_attacks.py::", "tests/trust/test_bounds
 _TERMINAL, _STATISTICS = "tests/trust/test_terminal.py::", "tests/tools/evaluation/test_statistics.py::"
 _FOLDER, _APPROVERS = "tests/tools/models/test_folder.py::", "tests/agent/commands/test_approvals.py::"
 
+_DESCRIBED = "tests/agent/driver/test_describe_tool.py::"
+_PLANNED = "tests/agent/driver/test_plan_tool.py::"
 _UNASKED = "tests/trust/test_unasked_looks.py::"
 _LEAVE = "tests/agent/test_doors.py::test_leave_is_asked_for_exactly_what_would_be_looked_at"
 _LOST = "tests/trust/test_lost_store.py::"
@@ -972,6 +974,53 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(APPROVALS, "agent/words/edits.py", (
         ('if not re.search(f"{FILES}$", str(slot.value))', "if slot.value",
          "tests/agent/driver/test_said.py::test_a_file_of_rows_is_no_base_model"),
+    )),
+    *rows(PEOPLE, "agent/driver/describe.py", (
+        ("        if altered:", "        if False:",
+         f"{_DESCRIBED}test_an_example_that_is_altered_by_one_letter_is_refused_by_its_number_and_the_others_stay"),
+        ("if text in before.said or stands(text, turns))", "if text)",
+         f"{_DESCRIBED}test_words_that_were_not_said_are_shown_as_proposed"),
+        ("(bool(examples) and deps.edit is None)", "False",
+         f"{_DESCRIBED}test_examples_that_nobody_typed_at_a_terminal_are_no_persons_cases"),
+        ('    unseen = [key for', '    unseen = [key for _ in () for',
+         f"{_DESCRIBED}test_values_that_no_example_and_no_word_holds_are_named"),
+    )),
+    *rows(PEOPLE, "agent/driver/turn_deps.py", (
+        ("if not turn.startswith(NOT_THE_USER)]", "if turn]",
+         f"{_DESCRIBED}test_the_words_of_a_tool_or_of_a_job_that_ended_are_not_the_users"),
+    )),
+    *rows(PEOPLE, "tools/data/spec_suites.py", (
+        ("if spec.unstated else", "if False else",
+         f"{_DESCRIBED}test_examples_that_nobody_typed_at_a_terminal_are_no_persons_cases"),
+    )),
+    *rows(APPROVALS, "agent/driver/user_words.py", (
+        ("if own and is_listed(model))", "if own)",
+         f"{_DESCRIBED}test_a_model_is_named_by_its_whole_name_or_as_people_say_a_listed_one"),
+        ('pattern = rf"(?<![\\w./~-])', 'pattern = rf"',
+         f"{_DESCRIBED}test_a_model_is_named_by_its_whole_name_or_as_people_say_a_listed_one"),
+        ('return re.search(rf"(?<![A-Za-z0-9])', 'return re.search(rf"',
+         f"{_DESCRIBED}test_a_part_is_said_where_each_of_its_sentences_was_typed"),
+    )),
+    *rows(BLIND, "tools/pipeline/known_cases.py", (
+        ("    if found := asking_cases(", "    if found := () and asking_cases(",
+         f"{_PLANNED}test_rows_that_hold_a_test_case_are_refused_however_they_come"),
+    )),
+    *rows(BLIND, "agent/driver/tools.py", (
+        ("            refuse_cases(deps.store, source)\n", "            pass\n",
+         f"{_PLANNED}test_rows_that_hold_a_test_case_are_refused_however_they_come"),
+    )),
+    *rows(BLIND, "tools/imports/survey.py", (
+        ("    return sha256(normal(text, digits_count=True).encode())", "    return sha256(text.encode())",
+         f"{_PLANNED}test_rows_that_hold_a_test_case_are_refused_however_they_come"),
+    )),
+    *rows(APPROVALS, "agent/driver/tools.py", (
+        ("        deps.check_grounded(asked, request)\n", "",
+         f"{_PLANNED}test_a_file_that_the_user_did_not_name_is_not_imported"),
+    )),
+    *rows(PEOPLE, "agent/driver/plan.py", (
+        ('            edited.not_taken[name] = "; ".join(refused)\n', "            continue\n",
+         f"{_PLANNED}test_every_argument_that_is_given_is_taken_or_told_with_its_reason",
+         f"{_PLANNED}test_what_cannot_be_taken_is_told_with_what_there_is_and_the_plan_stays"),
     )),
     *rows(APPROVALS, "agent/driver/plan.py", (
         ('    deps.check_grounded({"model": named})\n', "",

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import count
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR
 from tunesmith.tools.data.behaviour import own_suites
 from tunesmith.tools.imports.import_rows import ImportRequest, files_of, is_on_hub, look_at
@@ -33,8 +34,8 @@ def refuse_cases(store: Store, source: str, mapping: Mapping[str, str] | None = 
     read = RowsSource(files.files, dict(look.inspection.mapping), limit, source)
     if found := asking_cases([read], list(_cases(store))):
         raise BadInput(
-            f"{len(found)} rows of {source} ask what a test case asks, such as {found[0]}; a model that has seen a "
-            "case proves nothing by passing it: leave them out"
+            f"{count(len(found), 'row')} of {source} asked as a test case is, such as {found[0]}; a model that has "
+            "seen a case proves nothing by passing it: leave such rows out"
         )
     return look.records
 
