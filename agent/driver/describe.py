@@ -226,27 +226,27 @@ class FieldOf(Args):
 
     name: str
     kind: Literal["label", "copied", "text", "number", "list"] | None = None
-    values: Values = Field({}, description="Each with what it means.")
-    missing: str = Field("", description="Shown where the message does not say it.")
+    values: Values = Field(default={}, description="Each with what it means.")
+    missing: str = Field(default="", description="Shown where the message does not say it.")
 
 
 class DescribeBehaviour(Args):
     """Write down a new behaviour in the user's words; called again it amends. It is shown as a table, and what is
     missing is returned: ask for that. When nothing is, call plan_fine_tune."""
 
-    name: str = Field("", description="In two or three words.")
-    when: str = Field("", description="Which messages it is for; quote the user.")
-    what: str = Field("", description="What exactly the answer is; quote the user.")
-    never: str = Field("", description="What it must never do; quote the user.")
-    examples: tuple[Given, ...] = Field((), description="The user's, letter for letter; never your own.")
-    template: str = Field("", description="The form of all answers, with {field} for each part.")
-    fields: tuple[FieldOf, ...] = Field((), description="Parts of the answer; copied: from the message.")
-    labels: Values = Field({}, description="If it is a choice: every answer, with what it means.")
-    look_alikes: tuple[str, ...] = Field((), description="Messages that want an ordinary answer.")
-    every_message: bool | None = Field(None, description="Applies to all messages.")
-    language: str = Field("", description="Of the messages, such as German.")
-    base: str = Field("", description="Model to teach, as the user named it.")
-    drop: bool = Field(False, description="Give it up.")
+    name: str = Field(default="", description="In two or three words.")
+    when: str = Field(default="", description="Which messages it is for; quote the user.")
+    what: str = Field(default="", description="What exactly the answer is; quote the user.")
+    never: str = Field(default="", description="What it must never do; quote the user.")
+    examples: tuple[Given, ...] = Field(default=(), description="The user's, letter for letter; never your own.")
+    template: str = Field(default="", description="The form of all answers, with {field} for each part.")
+    fields: tuple[FieldOf, ...] = Field(default=(), description="Parts of the answer; copied: from the message.")
+    labels: Values = Field(default={}, description="If it is a choice: every answer, with what it means.")
+    look_alikes: tuple[str, ...] = Field(default=(), description="Messages that want an ordinary answer.")
+    every_message: bool | None = Field(default=None, description="Applies to all messages.")
+    language: str = Field(default="", description="Of the messages, such as German.")
+    base: str = Field(default="", description="Model to teach, as the user named it.")
+    drop: bool = Field(default=False, description="Give it up.")
 
 
 _TEXTS = ("when", "what", "never")

@@ -18,9 +18,10 @@ from tunesmith.agent.driver.describe import belonging as belonging
 from tunesmith.agent.driver.describe import conversation_of as conversation_of
 from tunesmith.agent.driver.describe import drop as drop
 from tunesmith.agent.driver.describe import echoed as echoed
-from tunesmith.agent.driver.describe import keep, read_words, write_down
+from tunesmith.agent.driver.describe import keep as keep
 from tunesmith.agent.driver.describe import open_interview as open_interview
 from tunesmith.agent.driver.describe import put_back as put_back
+from tunesmith.agent.driver.describe import read_words, write_down
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.wrong_values import sentence, sentences

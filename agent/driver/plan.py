@@ -46,26 +46,26 @@ _PLACES = ("behaviour", "source", "suites", "mapping")
 class Changes(Args):
     """What a plan can be told."""
 
-    base: str = Field("", description="Model to teach, as the user named it.")
-    rows: int | None = Field(None, description="Rows to write.")
-    rows_from: str = Field("", description="Take these instead of writing: a run, or a file that the user named.")
-    quantize: Quantizing | None = Field(None, description="auto: as the memory allows.")
-    card: str = Field("", description="Also price it for this card: 4090, 24 GB, 2x24.")
+    base: str = Field(default="", description="Model to teach, as the user named it.")
+    rows: int | None = Field(default=None, description="Rows to write.")
+    rows_from: str = Field(default="", description="Of a run, or of a file that the user named; none is written then.")
+    quantize: Quantizing | None = Field(default=None, description="auto: as the memory allows.")
+    card: str = Field(default="", description="Also price it for this card: 4090, 24 GB, 2x24.")
     max_hours: float | None = None
     max_disk_gib: float | None = None
-    leave_out: tuple[str, ...] = Field((), description="Such as quantize, `evaluate merged`.")
-    add: tuple[str, ...] = Field((), description="Such as release, `evaluate merged`.")
-    settings: str = Field("", description="All else: `train.lora_rank=8 epochs=2`.")
-    settings_from_run: str = Field("", description="Train as this run did.")
+    leave_out: tuple[str, ...] = Field(default=(), description="Such as quantize, `evaluate merged`.")
+    add: tuple[str, ...] = Field(default=(), description="Such as release, `evaluate merged`.")
+    settings: str = Field(default="", description="All else: `train.lora_rank=8 epochs=2`.")
+    settings_from_run: str = Field(default="", description="Train as this run did.")
 
 
 class PlanFineTune(Changes):
     """Propose and price the whole plan that teaches a behaviour. It is shown as a table, and nothing starts. Set what
     the user said, nothing else."""
 
-    behaviour: str = Field("", description="One described before, or demo (tickets as JSON); else the open one.")
-    goal: str = Field("", description="The user's words.")
-    pace: Literal["fast", "full"] = Field("full", description="fast: a quick try in minutes.")
+    behaviour: str = Field(default="", description="Described before, or demo (tickets as JSON); else the open one.")
+    goal: str = Field(default="", description="The user's words.")
+    pace: Literal["fast", "full"] = Field(default="full", description="fast: a quick try in minutes.")
 
 
 class EditPlan(Changes):

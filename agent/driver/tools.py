@@ -52,7 +52,7 @@ class AskModel(Args):
 
     message: str = Field(description="As the user wants it asked.")
     run: str = ""
-    arms: str = Field("", description="Such as base,adapter; empty: the newest and its base.")
+    arms: str = Field(default="", description="Such as base,adapter; empty: the newest and its base.")
 
 
 class StopStep(Args):

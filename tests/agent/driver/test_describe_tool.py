@@ -195,6 +195,7 @@ def test_examples_that_nobody_typed_at_a_terminal_are_no_persons_cases(talk: Tal
     [
         ("three bullet points", "I want Three  bullet\npoints, please", True),
         ("log", "please login first", False),
+        ("in", "please login first", False),
         ("don’t greet", "and don't greet", True),
         ("Be short. Never greet.", "Never greet. Also: be short", True),
         ("Be short. Never sing.", "Never greet. Also: be short", False),
