@@ -158,7 +158,8 @@ def write_down(deps: TurnDeps, interview: Interview, read: Read | None = None) -
     made = read or Read(*_checked(interview))
     spec = made.spec.model_copy(update={"unstated": interview.unstated})
     folder = write_behaviour(spec, home / "behaviours", judged=judge_comes(home))
-    deps.show(spec_view(spec, _stated(interview), made.left_out))
+    if read:  # else the table of what the driver described is on the screen
+        deps.show(spec_view(spec, _stated(interview), made.left_out))
     deps.show(render.plain(f"{spec.name} is in {folder}; change any field of behaviour.yaml there"))
     _file(home).unlink(missing_ok=True)
     return folder
@@ -365,8 +366,8 @@ def _shown(deps: TurnDeps, now: Interview, refused: list[str]) -> dict[str, obje
         spec, _, found = _checked(now)
         left_out = [*refused, *found]
         deps.show(spec_view(spec, _stated(now), left_out))
-    values = [(key, text) for key, text in _parts(now) if key not in _TEXTS and not key.startswith("what ")]
-    unseen = [key for key, text in values if text not in now.said and not stands(text, answers)]
+    values = {*now.proposal.labels, *(value for part in now.proposal.parts for value in part.values)}
+    unseen = [text for text in sorted(values) if text not in now.said and not stands(text, answers)]
     told = {"when": draft.when, "what": draft.what, "never": draft.never, "base": now.base}
     return {
         "said": [key for key, text in _parts(now) if text in now.said],

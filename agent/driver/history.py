@@ -100,7 +100,8 @@ def fitted(messages: Sequence[ModelMessage], room: int) -> list[ModelMessage]:
     first = len(turns)
     while first and (size := characters(turns[first - 1])) <= left:
         first, left = first - 1, left - size
-    first = min(len(turns), -(-first // _MOVED_BY) * _MOVED_BY)
+    moved = -(-first // _MOVED_BY) * _MOVED_BY
+    first = moved if moved < len(turns) else first  # a small context keeps at least what it has room for
     return [*messages[:head], *(message for turn in turns[first:] for message in turn), *now]
 
 

@@ -7,33 +7,27 @@ and nothing is started before it was shown with its price.
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from tunesmith.agent.commands import run_steps
-from tunesmith.agent.commands.fields import of_words, split_words
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.driver.describe import Args, Interview, open_interview, read_words, write_down
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
-from tunesmith.memory.records import DONE
 from tunesmith.tools.core.format import duration, listed, size
-from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, expanded
+from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR
 from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.machine.cards import card_of
 from tunesmith.tools.machine.memory_left import memory_left_bytes
-from tunesmith.tools.pipeline import catalog, plan_edits, plan_file
+from tunesmith.tools.pipeline import plan_file
 from tunesmith.tools.pipeline.base_choice import plan_here, with_arm_of_base
-from tunesmith.tools.pipeline.behaviour_plan import Quantizing, deploying
-from tunesmith.tools.pipeline.known_cases import refuse_cases
-from tunesmith.tools.pipeline.plan_edits import Steps, task_of
+from tunesmith.tools.pipeline.plan_edits import Around, Changes, Edited, base_named, edited_plan, task_of
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
 if TYPE_CHECKING:
@@ -41,22 +35,6 @@ if TYPE_CHECKING:
 
 _PLACES = ("behaviour", "source", "suites", "mapping")
 """Fields that say where something lies: nobody needs them to talk about a plan."""
-
-
-class Changes(Args):
-    """What a plan can be told."""
-
-    base: str = Field(default="", description="Model to teach, as the user named it.")
-    rows: int | None = Field(default=None, description="Rows to write.")
-    rows_from: str = Field(default="", description="Of a run, or of a file that the user named; none is written then.")
-    quantize: Quantizing | None = Field(default=None, description="auto: as the memory allows.")
-    card: str = Field(default="", description="Also price it for this card: 4090, 24 GB, 2x24.")
-    max_hours: float | None = None
-    max_disk_gib: float | None = None
-    leave_out: tuple[str, ...] = Field(default=(), description="Such as quantize, `evaluate merged`.")
-    add: tuple[str, ...] = Field(default=(), description="Such as release, `evaluate merged`.")
-    settings: str = Field(default="", description="All else: `train.lora_rank=8 epochs=2`.")
-    settings_from_run: str = Field(default="", description="Train as this run did.")
 
 
 class PlanFineTune(Changes):
@@ -78,17 +56,6 @@ class StartPlan(Args):
     confirm: Literal["start", "drop"]
 
 
-@dataclass(slots=True)
-class Edited:
-    """A plan as its arguments made it."""
-
-    plan: PipelinePlan
-    taken: dict[str, object] = field(default_factory=dict)
-    """Argument → what was taken of it."""
-    not_taken: dict[str, str] = field(default_factory=dict)
-    """Argument → why it changed nothing, or which part of it did not."""
-
-
 # Proposed
 
 
@@ -104,7 +71,7 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> dict[str, object]:
         rest = args.model_copy(update={"base": "", "quantize": None})
     name = edited.plan.name
     edited.taken |= {"behaviour": name, "pace": args.pace, **({"goal": args.goal} if args.goal else {})}
-    edited_plan(deps, edited, rest)
+    edited_plan(_around(deps), edited, rest)
     deps.draft, deps.draft_before = edited.plan.model_copy(update={"goal": args.goal or edited.plan.goal}), None
     if not deps.agreed_before:
         deps.say(f"This plan teaches {name}; every step's price is on your screen. Start it, or change something?")
@@ -117,7 +84,7 @@ def _of_behaviour(deps: TurnDeps, args: PlanFineTune, opened: Interview | None) 
     not_taken: dict[str, str] = {}
     model = ""
     try:
-        model = _base(deps, args.base) if args.base else ""
+        model = base_named(args.base, deps.check_grounded) if args.base else ""
     except BadInput as error:
         not_taken["base"] = str(error)
     folder = write_down(deps, opened, read_words(deps, opened)) if opened else _folder(deps, args.behaviour)
@@ -141,12 +108,6 @@ def _folder(deps: TurnDeps, name: str) -> Path:
     none = f"no behaviour {name[:60]!r} was described" if name else "no behaviour is being described"
     there = f"; described before are {listed([*known], 8)}" if known else ""
     raise BadInput(f"{none}{there}; describe it with describe_behaviour, or name one that is there, or demo")
-
-
-def _base(deps: TurnDeps, named: str) -> str:
-    """A base that the user named, as a request names it. Raises BadInput."""
-    deps.check_grounded({"model": named})
-    return plan_edits.model_named(named)
 
 
 def show_draft(deps: TurnDeps) -> dict[str, object]:
@@ -226,7 +187,7 @@ def _on_card(deps: TurnDeps, plan: PipelinePlan, named: str, edited: Edited) -> 
 def edit_plan(deps: TurnDeps, args: EditPlan) -> dict[str, object]:
     """Change the proposed plan and show it again. Raises BadInput where nothing is changed, with each reason."""
     before = drafted(deps)
-    edited = edited_plan(deps, Edited(before), args)
+    edited = edited_plan(_around(deps), Edited(before), args)
     if not (edited.taken or args.card or args.max_hours or args.max_disk_gib):
         why = "; ".join(f"{name}: {reason}" for name, reason in edited.not_taken.items()) or "no argument is set"
         steps = ", ".join(dict.fromkeys(map(task_of, before.steps)))
@@ -237,80 +198,10 @@ def edit_plan(deps: TurnDeps, args: EditPlan) -> dict[str, object]:
     return _shown(deps, args, edited)
 
 
-def edited_plan(deps: TurnDeps, edited: Edited, args: Changes) -> Edited:
-    """The plan with every argument that it can take; a hub model at its commit, which is shown."""
-    for name, change in _CHANGES.items():
-        value = getattr(args, name)
-        if value is None or value in ("", ()):
-            continue
-        items = value if isinstance(value, tuple) else split_words(value) if name == "settings" else (value,)
-        if len(items) > 1 and not _refusal(deps, edited, name, change, items):
-            continue  # which may only be possible together
-        why = {str(item): _refusal(deps, edited, name, change, (item,)) for item in items}
-        if refused := [f"{item}: {reason}" if len(items) > 1 else reason for item, reason in why.items() if reason]:
-            edited.not_taken[name] = "; ".join(refused)
-    return edited
-
-
-_Change = Callable[[TurnDeps, Steps, str], Steps]
-
-
-def _refusal(deps: TurnDeps, edited: Edited, name: str, change: _Change, items: Sequence[object]) -> str:
-    """Take items of an argument, all or none; why they cannot be taken, empty where they are."""
-    plan, steps = edited.plan, edited.plan.steps
-    try:
-        for item in items:
-            steps = change(deps, steps, str(item))
-        after = plan_file.settled(plan.with_steps(steps), lambda sentence: deps.show(prose(sentence)))
-        if _models(after) != _models(plan):
-            after = with_arm_of_base(deps.ws, after)
-        plan_file.check_pipeline(after, have=())
-    except BadInput as error:
-        return str(error)
-    edited.plan = after
-    before = str(edited.taken.get(name, ""))
-    edited.taken[name] = " ".join(filter(None, (before, *map(str, items))))
-    return ""
-
-
-def _models(plan: PipelinePlan) -> list[object]:
-    return [spec.fields["model"] for spec in plan.steps if "model" in spec.fields]
-
-
-def _quantized(deps: TurnDeps, steps: Steps, said: str) -> Steps:
-    if said == "no":
-        return plan_edits.without_stage(steps, catalog.maker_of("quantized"))
-    return deploying(steps, "quantized") if said == "yes" else steps
-
-
-def _with_setting(deps: TurnDeps, steps: Steps, word: str) -> Steps:
-    name, equals, value = word.partition("=")
-    if not equals:
-        raise BadInput(f"{name[:60]} has no value; write {name[:60]}=VALUE")
-    plain = shlex.quote(f"{name.rpartition('.')[2]}={value}")
-    return plan_edits.with_setting(steps, name, lambda request: of_words(plain, request), _check(deps))
-
-
-def _with_settings_of(deps: TurnDeps, steps: Steps, run: str) -> Steps:
-    trained = [step for step in deps.store.steps(deps.store.run(run).id, status=DONE) if step.stage == "train"]
-    if not trained:
-        raise BadInput(f"{run} has no finished training whose settings could be taken")
-    had = trained[-1].request
-    given = {name: had[name] for name in catalog.BY_NAME["train"].load().settable if name in had}
-    return plan_edits.with_fields(steps, "train", given, _check(deps))
-
-
-def _check(deps: TurnDeps) -> plan_edits.Check:
-    return lambda fields, declared: deps.check_grounded(fields, declared.request)
-
-
-def _with_rows_from(deps: TurnDeps, steps: Steps, named: str) -> Steps:
-    """Rows of a run, or of a file that the user named; a test case among them is refused."""
-    run = next((run for run in deps.store.runs() if named in (run.id, run.name)), None)
-    if run is None:
-        deps.check_grounded({"source": named})
-    file = _exported(deps, run.id) if run else named if named.startswith("hub:") else str(expanded(named).absolute())
-    return plan_edits.with_rows_of(steps, file, refuse_cases(deps.store, file))
+def _around(deps: TurnDeps) -> Around:
+    return Around(
+        deps.ws, deps.check_grounded, lambda run: _exported(deps, run), lambda sentence: deps.show(prose(sentence))
+    )
 
 
 def _exported(deps: TurnDeps, run: str) -> str:
@@ -323,19 +214,6 @@ def _exported(deps: TurnDeps, run: str) -> str:
     file.parent.mkdir(mode=0o700, exist_ok=True)
     atomic_write(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), mode=0o600)
     return str(file)
-
-
-_CHANGES: Mapping[str, _Change] = {
-    "base": lambda deps, steps, named: plan_edits.with_base(steps, _base(deps, named)),
-    "quantize": _quantized,
-    "leave_out": lambda deps, steps, task: plan_edits.without(steps, task),
-    "add": lambda deps, steps, task: plan_edits.with_step(steps, task),
-    "rows": lambda deps, steps, rows: plan_edits.with_fields(steps, "generate", {"rows": rows}, _check(deps)),
-    "rows_from": _with_rows_from,
-    "settings_from_run": _with_settings_of,
-    "settings": _with_setting,
-}
-"""Argument → what it does to the steps, in the order in which they are taken."""
 
 
 def drafted(deps: TurnDeps) -> PipelinePlan:

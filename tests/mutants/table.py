@@ -982,7 +982,7 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_DESCRIBED}test_words_that_were_not_said_are_shown_as_proposed"),
         ("(bool(examples) and deps.edit is None)", "False",
          f"{_DESCRIBED}test_examples_that_nobody_typed_at_a_terminal_are_no_persons_cases"),
-        ('    unseen = [key for', '    unseen = [key for _ in () for',
+        ('    unseen = [text for', '    unseen = [text for _ in () for',
          f"{_DESCRIBED}test_values_that_no_example_and_no_word_holds_are_named"),
     )),
     *rows(PEOPLE, "agent/driver/turn_deps.py", (
@@ -1017,18 +1017,17 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        deps.check_grounded(asked, request)\n", "",
          f"{_PLANNED}test_a_file_that_the_user_did_not_name_is_not_imported"),
     )),
-    *rows(PEOPLE, "agent/driver/plan.py", (
+    *rows(PEOPLE, "tools/pipeline/plan_edits.py", (
         ('            edited.not_taken[name] = "; ".join(refused)\n', "            continue\n",
          f"{_PLANNED}test_every_argument_that_is_given_is_taken_or_told_with_its_reason",
          f"{_PLANNED}test_what_cannot_be_taken_is_told_with_what_there_is_and_the_plan_stays"),
     )),
-    *rows(APPROVALS, "agent/driver/plan.py", (
-        ('    deps.check_grounded({"model": named})\n', "",
+    *rows(APPROVALS, "tools/pipeline/plan_edits.py", (
+        ('    check({"model": asked}, None)\n', "",
          "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
-        ('        deps.check_grounded({"source": named})\n', "        pass\n",
+        ('        around.check({"source": named}, None)\n', "        pass\n",
          "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
-        ("    return lambda fields, declared: deps.check_grounded(fields, declared.request)",
-         "    return lambda fields, declared: None",
+        ("    check(typed, declared.request)\n", "",
          "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
     )),
     *rows(APPROVALS, "agent/driver/by_code.py", (
@@ -1725,7 +1724,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("self.arm_by_base and same", "self.arm_by_base",
          "tests/tools/pipeline/test_base_choice.py::test_another_base_or_card_decides_again_what_is_deployed_and_nothing_else"),
     )),
-    *rows(BASE, "agent/driver/plan.py", (
+    *rows(BASE, "tools/pipeline/plan_edits.py", (
         ("        if _models(after) != _models(plan):", "        if False:",
          "tests/agent/driver/test_planning.py::test_another_base_decides_again_what_the_plan_deploys_unless_somebody_said_it"),
     )),
