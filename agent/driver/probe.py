@@ -225,8 +225,8 @@ def _attempt_at(store: Store, endpoint: Endpoint, window: Window, asked: str, le
     chat = Chat(deps)
     try:
         turn = chat.begin(asked, lambda: model_of(endpoint), lambda words: None)
-        answer = turn.result(left_s).text
-        return Attempt(tuple(calls), answer)
+        reply = turn.result(left_s)
+        return Attempt(tuple(calls), " ".join([reply.text, *reply.left_out]))  # a figure that was marked was said
     except TooLong:
         chat.cancel()
         raise

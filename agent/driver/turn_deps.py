@@ -16,6 +16,7 @@ from rich.console import RenderableType
 
 from tunesmith.agent.commands.places import is_known, places
 from tunesmith.agent.driver.endpoint import Endpoint
+from tunesmith.agent.driver.figures import Ledger
 from tunesmith.agent.driver.history import Window
 from tunesmith.agent.driver.reads import Reads
 from tunesmith.agent.driver.user_words import names, names_model
@@ -113,8 +114,8 @@ class TurnDeps:
     """What the turn before called, in a few words; what was said in it where it called nothing."""
     calls: list[str] = field(default_factory=list)
     """What this turn called."""
-    heard: list[str] = field(default_factory=list)
-    """Everything a figure of this turn's answer may come from: tool results, the state card, the user's words."""
+    ledger: Ledger = field(default_factory=Ledger)
+    """Everything a figure of an answer may come from: tool results, the state card, the user's words."""
     reads: Reads = field(default_factory=Reads)
     """What this turn looked at; once it has ended, what `/why` shows."""
     seen_calls: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -220,6 +221,7 @@ class TurnDeps:
         self.draft_before, self.facts = None, ()
         self.drafts_before.clear()
         self.kept.clear()
+        self.ledger.clear()
 
     def change(self, plan: PipelinePlan) -> None:
         """Let the proposed plan be another one; the one before can be had back."""
@@ -232,13 +234,15 @@ class TurnDeps:
         self.said = self.prompt if self.last_query is not None else ""
         self.prompt, self.say_next, self.returned, self.undecided = prompt, "", None, None
         self.spoken, self.nearest, self.unsure, self.for_model = (), (), None, ""
-        self.heard, self.reads = [prompt], Reads()
+        self.ledger.begin_turn()
+        self.reads = Reads()
+        self.note(prompt)
         self.seen_calls.clear()
         self.errors.clear()
 
     def note(self, result: object) -> None:
         """Remember what a tool told, for the check of figures."""
-        self.heard.append(str(result))
+        self.ledger.note(result)
 
     # What a turn came to, for the exit code of a script
 

@@ -26,6 +26,7 @@ from tunesmith.agent.driver.agent import LIMITS
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.describing import begin, open_interview
 from tunesmith.agent.driver.endpoint import Endpoint, model_of
+from tunesmith.agent.driver.figures import MARK
 from tunesmith.agent.driver.history import Window
 from tunesmith.agent.driver.probe import TASKS, level_of, probe
 from tunesmith.agent.driver.turn_deps import TurnDeps
@@ -224,6 +225,26 @@ def test_the_end_of_a_job_is_told_with_the_next_step(native: Native) -> None:
     evaluated = next(step for step in native.store.steps("r1") if step.stage == "evaluate" and step.arm == "quantized")
     told = " ".join(state_summary.words(native.store, evaluated))
     assert "learned: 57 of 60 people's cases right" in told and ("go on" in told or "what should I try next" in told)
+
+
+# What it says
+
+
+def test_a_figure_of_the_turn_before_and_a_quotient_are_said_and_an_invented_one_is_marked(native: Native) -> None:
+    native.turn("how long did the training take?", [read("step", run="r1", stage="train", about="time")], "A while.")
+    said = native.turn(
+        "and per step?",
+        "Training took 2 min 32 s (s7 of r1). That is about 2.03 s per optimiser step. The adapter passes 83 % now.",
+    )
+    assert said == (
+        f"Training took 2 min 32 s (s7 of r1). That is about 2.03 s per optimiser step. The adapter passes {MARK} now."
+    )
+
+
+@pytest.mark.parametrize("reads", [[], [[read("runs", about="all")]]])
+def test_a_turn_whose_model_finds_no_words_ends_with_where_things_stand(native: Native, reads: list[Calls]) -> None:
+    said = native.turn("which runs are there?", *reads, "", "", "")
+    assert "r1 (ticket-triage), done" in said and len(native.requests) == 2 + len(reads), "it was asked once more"
 
 
 # The level
