@@ -119,6 +119,8 @@ def _hooks() -> Hooks[TurnDeps]:
 async def _of_the_moment(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
     """The tools that this moment allows: a plan that was proposed, a step that ended change them within a turn."""
     deps = ctx.deps
+    if deps.start_driver and not (deps.routed or deps.returned) and isinstance(ctx.model, NotYetStarted):
+        deps.returned = await deps.start_driver()  # its context says how many of them there is room for
     moment = (deps.store, deps.current_run(), deps.draft, deps.prompt)
     names, few = tools_of_the_moment(*moment), few_tools(*moment)
     if deps.agreed_before:  # the plan that this turn proposed is started in this turn

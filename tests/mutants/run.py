@@ -1,8 +1,9 @@
 """Break one guard at a time in a copy of the tree, and run the tests that must notice: `make mutants`.
 
-`python -m tests.mutants.run [WORD …]` takes the mutations whose guard or file holds a word; no word: all of them, and a
-word that none holds is refused. Each copy has an environment of its own, which finds the copy's modules and the packages of the present one: children that
-are started as `sys.executable -P -m tunesmith…` run the copy too, whatever environment variables they are given.
+`python -m tests.mutants.run [WORD …]` takes the mutations whose guard or file holds a word; no word: all of them. A
+word that none holds is refused. Each copy has an environment of its own, which finds the copy's modules and the
+packages of the present one: children that are started as `sys.executable -P -m tunesmith…` run the copy too, whatever
+environment variables they are given.
 Exit code 1, with the names: a mutation that no test notices, one whose text is not found exactly once, one that does
 not end, and a test that fails on the tree as it is.
 """

@@ -692,7 +692,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ('without_thoughts=thoughts_of(model.folder) == "switch",', "",
          "tests/tools/evaluation/test_judge_job.py::test_a_judge_with_a_switch_for_thoughts_grades_without_them"),
     )),
-    *rows(SAME_TOKENS, "agent/driver/endpoint.py", (
+    *rows(SAME_TOKENS, "agent/driver/own_server.py", (
         ('without_thoughts=thoughts_of(folder) == "switch",', "",
          "tests/agent/driver/test_endpoint.py::test_a_driver_with_a_switch_for_thoughts_is_served_without_them"),
     )),
@@ -707,7 +707,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("                if room < 0:", "                if False:", "tests/tools/models/test_template_trial.py"),
     )),
     *rows(TEMPLATE, "agent/driver/endpoint.py", (
-        ("            _try_template(folder)\n", "", "tests/agent/driver/test_driver_template.py"),
+        ("            own_server.try_template(folder)\n", "", "tests/agent/driver/test_driver_template.py"),
     )),
     *rows(TERMINAL, "agent/commands/price.py", (
         ('_FRAME.sub("·", one_line(entry))', "one_line(entry)", "tests/agent/commands/test_render.py"),
