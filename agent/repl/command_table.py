@@ -29,8 +29,8 @@ TOPICS: dict[str, tuple[str, ...]] = {
         "FROM v_steps` asks the records.",
     ),
     "driver": (
-        "[driver] in settings.toml names a model folder or an endpoint. It is tried out behind your first answer, or by",
-        "`tunesmith doctor --driver`, which sets its level: native (it chooses tools itself) or fallback (code does).",
+        "[driver] in settings.toml names a model folder or an endpoint. It is tried out behind your first answer, or",
+        "by `tunesmith doctor --driver`. That sets its level: native (it chooses tools) or fallback (code reads words).",
     ),
     "keys": (
         "Up and Ctrl-R search what was typed before, Tab completes, Alt-Enter begins a new line, a paste is never sent",
