@@ -30,7 +30,7 @@ TOPICS: dict[str, tuple[str, ...]] = {
     ),
     "driver": (
         "[driver] in settings.toml names a model folder or an endpoint. It is tried out behind your first answer, or",
-        "by `tunesmith doctor --driver`. That sets its level: native (it chooses tools) or fallback (code reads words).",
+        "by `tunesmith doctor --driver`. That sets its level: native (it chooses tools) or fallback (code does).",
     ),
     "keys": (
         "Up and Ctrl-R search what was typed before, Tab completes, Alt-Enter begins a new line, a paste is never sent",
