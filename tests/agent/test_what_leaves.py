@@ -15,6 +15,7 @@ from rich.console import Console
 from tests.fixtures.network import PROXY_VARIABLES, hears
 from tunesmith.agent.commands.settings import DriverSettings, Settings, load
 from tunesmith.agent.driver.endpoint import Driver, Endpoint, model_of
+from tunesmith.agent.driver.probe import examine
 from tunesmith.agent.what_leaves import Channel, leaving, leaving_view
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
@@ -135,6 +136,17 @@ def test_calls_are_recorded_by_host_and_amount(store: Store, monkeypatch: pytest
     events = [row["data"] for row in store.read("SELECT data FROM events")]
     assert not any("private" in data or "Bearer" in data for data in events)
     assert "5 requests" in shown(settings, store) and "models.example:8000" in shown(settings, store)
+
+
+def test_every_request_of_an_examination_is_recorded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(Settings(home=store.home, driver=DriverSettings(endpoint=FAR, name="m")))
+    with hears() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url())
+        assert examine(driver.ensure(), driver.seen()[1]).level == "fallback", "what answers is no model"
+    [one] = contacts(store)
+    assert (one.host, one.purpose) == ("models.example:8000", "driver")
+    sent = len(proxy.requests)
+    assert one.requests and one.requests >= sent and sent > 2, "its context, and more than one task"
 
 
 def test_a_contact_that_was_killed_is_seen_as_not_counted_to_its_end(store: Store) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
 from rich.text import Text
 
+from tests.fixtures import FIXTURES
 from tests.fixtures.stub_driver import StubDriver
 from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
@@ -28,6 +31,8 @@ from tunesmith.tools.core.stage import PlanQuestion
 from tunesmith.tools.models.known_drivers import SEQUENCES
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.spec import ServerSpec
 
 pytestmark = pytest.mark.heavy
 
@@ -118,7 +123,7 @@ def test_the_examination_sets_the_level_of_this_driver_with_these_settings(
     assert known(driver).level == level
     others = (driver_of(tmp_path, url, tool_parser="mistral"), driver_of(tmp_path, f"{url}/x"))
     assert {known(other).level for other in others} == {"fallback"}, "it was another that was examined"
-    assert known(driver_of(tmp_path, url, key="another")).level == level, "a key makes no other driver"
+    assert known(driver_of(tmp_path, url, key="the-key-SECRET")).level == level, "a key makes no other driver"
 
 
 @table(("routing", "level"), [(True, "fallback"), (False, "native")])
@@ -264,22 +269,69 @@ def test_leaving_gives_the_examination_up(tmp_path: Path, stub: Callable[..., St
     assert record_of(tmp_path, session.driver.seen()[0]).level is None and session.told == []
 
 
+def test_a_step_that_begins_ends_the_examination(
+    tmp_path: Path, stub: Callable[..., StubDriver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = stub(*ALL, mode="slow")
+    session = Session(driver_of(tmp_path, one.url))
+    at_work = [type("Step", (), {"on": "", "stage": "train", "id": "s1"})()]
+    monkeypatch.setattr(session.store, "steps", lambda **given: at_work if one.requests else [])
+    session.turn()
+    assert one.requests and session.told == []
+    assert record_of(tmp_path, session.driver.seen()[0]) == Record(agreed=True)
+
+
+STUB_VLLM = str(FIXTURES / "stub_vllm.py")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Driver]:
+    """A driver of the user's own, which tunesmith serves."""
+    model = make_tiny_model(tmp_path / "strong-model")
+    yield Driver(Settings(home=tmp_path / "home", vllm=STUB_VLLM, driver=DriverSettings(model=str(model))))
+    servers.stop_all(tmp_path / "home")
+
+
+def test_a_model_of_ones_own_is_served_and_tried_out_without_a_question(own: Driver) -> None:
+    session = Session(own)
+    session.turn()
+    assert session.asked == [] and record_of(own.home, own.seen()[0]).level == "fallback"
+    assert "strong-model passed" in session.told[0] and "routing = false" in session.told[0]
+
+
+def test_no_server_ends_for_an_examination(own: Driver) -> None:
+    (own.home / "logs").mkdir(parents=True)
+    other = servers.start(
+        own.home, ServerSpec(model_dir="/nowhere", served_name="base"), vllm=STUB_VLLM,
+        log_path=own.home / "logs" / "log", owner="s1",
+    )  # fmt: skip
+    session = Session(own)
+    session.turn()
+    assert [server.id for server in servers.list_servers(own.home)] == [other.id] and session.told == []
+    assert not own.here
+
+
 def test_a_level_changes_between_two_turns_and_never_within_one(tmp_path: Path) -> None:
     driver, during = driver_of(tmp_path, "http://127.0.0.1:9/v1"), list[str]()
-    store = Store(tmp_path)
 
-    def found(line: object) -> None:
-        """The examination ends while a turn is told."""
+    def started() -> FunctionModel:
+        """The examination ends while the turn's driver starts."""
         keep(tmp_path, driver.seen()[0], Record(level="native", exam=EXAM))
-        during.append(deps.level)
+        return FunctionModel(choose, model_name="stub")
 
-    ws = Workspace(store, None, lambda event, **data: None)
-    deps = TurnDeps(ws, lambda plan, step: Decision(False, "test"), found, lambda plan: "", known=lambda: known(driver))
-    chat = Chat(deps)
-    try:
-        chat.begin("which runs are there?", threading.Event, found).result(HANG_S)  # type: ignore[arg-type]
-        assert {*during} == {"fallback"} == {deps.level}
+    def choose(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        during.append(deps.level)
+        return ModelResponse([TextPart('{"label": "none"}')])
+
+    deps = TurnDeps(
+        ws=Workspace(Store(tmp_path), None, lambda event, **data: None),
+        approver=lambda plan, step: Decision(False, "test"),
+        show=lambda line: None,
+        start_pipeline=lambda plan: "",
+        known=lambda: known(driver),
+    )
+    with closing(Chat(deps)) as chat:
+        chat.begin("let us think about Rex and this together", started, lambda line: None).result(HANG_S)
+        assert during == ["fallback"] and deps.level == "fallback" and deps.code_first
         deps.begin_turn("and now?")
         assert deps.level == "native" and not deps.routed and not deps.code_first
-    finally:
-        chat.close()
