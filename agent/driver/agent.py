@@ -108,8 +108,11 @@ def _hooks() -> Hooks[TurnDeps]:
 
 async def _that_fit(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
     """All tools, the same in every request, as far as the context has room for them beside the words."""
+    deps = ctx.deps
+    if deps.start_driver and not (deps.routed or deps.returned) and isinstance(ctx.model, NotYetStarted):
+        deps.returned = await deps.start_driver()  # its context says how many of them there is room for
     # A routed driver reads no descriptions: it chooses a label, whose tool has to be there whatever its context holds.
-    return tool_defs if ctx.deps.routed else history.that_fit(tool_defs, ctx.deps.window)
+    return tool_defs if deps.routed else history.that_fit(tool_defs, deps.window)
 
 
 async def _fitted(ctx: RunContext[TurnDeps], request_context: ModelRequestContext) -> ModelRequestContext:

@@ -39,7 +39,8 @@ CLAIM, APPROVALS, LEDGER = "claim", "approvals", "ledger"
 STATISTICS, SUITES, WHOLE = "statistics", "suites", "whole or absent"
 PEOPLE, BLIND, PRICES = "what people said", "blind cases", "prices"
 SAME_TOKENS = "the same tokens in training, measuring, serving and release"
-LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, PEOPLE, BLIND, PRICES, SAME_TOKENS)
+LEVEL = "a driver's level"
+LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, PEOPLE, BLIND, PRICES, SAME_TOKENS, LEVEL)
 """Guards beside them that nothing may weaken unseen."""
 
 
@@ -694,7 +695,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ('without_thoughts=thoughts_of(model.folder) == "switch",', "",
          "tests/tools/evaluation/test_judge_job.py::test_a_judge_with_a_switch_for_thoughts_grades_without_them"),
     )),
-    *rows(SAME_TOKENS, "agent/driver/endpoint.py", (
+    *rows(SAME_TOKENS, "agent/driver/own_server.py", (
         ('without_thoughts=thoughts_of(folder) == "switch",', "",
          "tests/agent/driver/test_endpoint.py::test_a_driver_with_a_switch_for_thoughts_is_served_without_them"),
     )),
@@ -709,7 +710,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("                if room < 0:", "                if False:", "tests/tools/models/test_template_trial.py"),
     )),
     *rows(TEMPLATE, "agent/driver/endpoint.py", (
-        ("            _try_template(folder)\n", "", "tests/agent/driver/test_driver_template.py"),
+        ("            own_server.try_template(folder)\n", "", "tests/agent/driver/test_driver_template.py"),
     )),
     *rows(TERMINAL, "agent/commands/price.py", (
         ('_FRAME.sub("·", one_line(entry))', "one_line(entry)", "tests/agent/commands/test_render.py"),
@@ -1612,6 +1613,46 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/words/test_words.py::test_what_no_word_names_is_what_the_question_itself_says"),
         ("if not given and other and \"run\" in own", "if not given and \"run\" in own",
          "tests/agent/words/test_words.py::test_of_two_runs_the_other_one_is_meant_only_where_words_say_so"),
+    )),
+    *rows(LEAVES, "agent/driver/probe.py", (
+        ("if endpoint.listener or record.agreed:", "if True:",
+         "tests/agent/driver/test_probe.py::test_no_token_goes_to_an_endpoint_for_it_before_a_yes"),
+        ("record.level is not None or record.agreed is False", "record.level is not None",
+         "tests/agent/driver/test_probe.py::test_no_token_goes_to_an_endpoint_for_it_before_a_yes"),
+    )),
+    *rows(LEAVES, "agent/driver/endpoint.py", (
+        ("        if self._context is None:\n", "        if True:\n",
+         "tests/agent/driver/test_endpoint.py::test_the_context_of_an_endpoint_is_what_it_says_of_it_and_it_is_asked_once"),
+    )),
+    *rows(LEVEL, "agent/driver/probe.py", (
+        ("raise NoVerdict(f\"“{self.task.name}” ended early: {error}\") from error", "return False",
+         "tests/agent/driver/test_probe.py::test_a_task_that_died_is_no_verdict"),
+        ("            if why := stopped():\n", "            if why := \"\":\n",
+         "tests/agent/driver/test_probe.py::test_a_step_that_begins_ends_the_examination"),
+        ("if self._over or self._stopped() or not self._may_start():", "if self._over or not self._may_start():",
+         "tests/agent/driver/test_probe.py::test_nothing_is_examined_beside_a_step_that_is_at_work"),
+        (" and not servers.list_servers(self._driver.home)", "",
+         "tests/agent/driver/test_probe.py::test_no_server_ends_for_an_examination"),
+        ('self._over = driver.chosen.routing != "auto"', "self._over = False",
+         "tests/agent/driver/test_probe.py::test_nothing_is_tried_out_where_the_level_is_set"),
+    )),
+    *rows(LEVEL, "agent/driver/abilities.py", (
+        ('    if routing != "auto":', "    if False:",
+         "tests/agent/driver/test_probe.py::test_a_level_that_is_set_counts_before_what_was_found"),
+        ("return record if record.exam == EXAM else", "return record if record else",
+         "tests/agent/driver/test_probe.py::test_what_another_version_kept_is_nothing"),
+    )),
+    *rows(LEVEL, "agent/driver/endpoint.py", (
+        ("_digest([weights, parser, tokens])", "_digest([parser, tokens])",
+         "tests/agent/driver/test_probe.py::test_a_record_is_of_weights_and_of_how_they_are_served"),
+        ("{chosen.endpoint} {chosen.name} {_digest(rest)}", "{chosen.endpoint} {chosen.name}",
+         "tests/agent/driver/test_probe.py::test_the_examination_sets_the_level_of_this_driver_with_these_settings"),
+        ('set_here = "context_tokens" in chosen.model_fields_set', "set_here = False",
+         "tests/agent/driver/test_endpoint.py::test_a_context_that_is_set_counts_before_what_an_endpoint_says_of_it"),
+    )),
+    *rows(LEVEL, "agent/driver/chat.py", (
+        ("        self.deps.read_window()\n", "        self.deps._read_level()\n",
+         "tests/agent/driver/test_probe.py::test_a_level_changes_between_two_turns_and_never_within_one"),
     )),
     *rows(PEOPLE, "agent/driver/agent.py", (
         ("return tool_defs if ctx.deps.routed else", "return",
