@@ -18,8 +18,8 @@ _LONGEST = 300
 """Characters of a text in a fact: two lines of a terminal or three."""
 _NAMES = {"seconds": "took", "bytes": "size", "p_value": "p"}
 _WORDS = {"rss": "RAM", "ram": "RAM", "vram": "VRAM", "gpu": "GPU"}
-_NO_COUNT = ("seed", "port", "pid", "place")
-"""Whole numbers that are names."""
+_NO_COUNT = ("seed", "port", "pid", "place", "at_step")
+"""Ends of names whose whole numbers are names or places."""
 
 
 def shown(name: str, value: object) -> str:
@@ -49,7 +49,7 @@ def _number(name: str, value: float) -> str:
         return p_value(value).removeprefix("p ").removeprefix("= ")
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value) if name in _NO_COUNT else f"{value:,}" if value else "none"
+    return str(value) if name.endswith(_NO_COUNT) else f"{value:,}" if value else "none"
 
 
 def title(name: str) -> str:
