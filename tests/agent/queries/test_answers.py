@@ -112,7 +112,6 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
     ("rows", {**R1, "about": "longest"}, "^The longest row of r1 is"),
     ("rows", {**R1, "about": "length"}, "characters on average"),
     ("row", {**R1, "row": "g003"}, r"Row g003 of r1 .* was dropped: near-duplicate"),
-    ("curve", R1, r"from 2\.314 to 0\.221"),
     ("artifact", {**R1, "made": "adapter", "about": "size"}, r"19\.0 MiB"),
     ("artifact", {**R1, "made": "quantized", "about": "lineage"}, "merged"),
     ("disk_use", {}, "artifacts of 2 runs take"),
