@@ -17,7 +17,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import listed
 
 Metric = Literal[
-    "validation_loss", "train_loss", "tokens_per_second", "learning_rate", "grad_norm", "mean_token_accuracy",
+    "", "validation_loss", "train_loss", "tokens_per_second", "learning_rate", "grad_norm", "mean_token_accuracy",
     "rehearsal_kl", "validation_kl",
 ]  # fmt: skip
 _LOSSES = ("validation_loss", "train_loss")
@@ -35,7 +35,7 @@ class CurveQuery(Query):
     """Curves of a training: the losses or another metric, first, last, lowest and at which optimiser step."""
 
     kind: Literal["curve"] = "curve"
-    metric: Annotated[Metric | Literal[""], Field(description="empty: both losses")] = ""
+    metric: Annotated[Metric, Field(description="empty: both losses")] = ""
     run: RunName = ""
 
 
@@ -46,7 +46,7 @@ def curve(query: CurveQuery, context: Context) -> Result:
     if not steps:
         raise NotFound(f"{run.id} has no training whose losses were kept.")
     step = ([step for step in steps if step.status == DONE] or steps)[-1]
-    stored = {name: store.metrics(step.id, _STORED_AS.get(name, name)) for name in get_args(Metric)}
+    stored = {name: store.metrics(step.id, _STORED_AS.get(name, name)) for name in get_args(Metric) if name}
     kept = {name: points for name, points in stored.items() if points}
     if query.metric and query.metric not in kept:
         raise NotFound(f"train ({cite(step)}) kept no {query.metric}; it kept {listed([*kept])}.")

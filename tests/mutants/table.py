@@ -1391,6 +1391,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ('return "" if any(is_current(context.store, test) for test in tests) else', 'return "" if False else',
          f"{_FACTS}test_what_was_merged_and_not_tested_is_said_to_be_unknown"),
     )),
+    *rows(BLIND, "agent/queries/rows.py", (
+        ("[masked(row) for row in store.rows(step.id)]", "store.rows(step.id)",
+         "tests/agent/queries/test_rows.py::test_a_blind_case_that_was_a_row_is_counted_and_shown_to_nobody"),
+        ("[row for row in chosen if not row.attributes.hidden])", "chosen)",
+         "tests/agent/queries/test_rows.py::test_a_blind_case_that_was_a_row_is_counted_and_shown_to_nobody"),
+    )),
     *rows(PRICES, "agent/queries/curves.py", (
         ("    if not points:\n        return \"No loss", "    if False:\n        return \"No loss",
          f"{_FACTS}test_no_loss_is_made_up"),

@@ -106,12 +106,6 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
     ("settings", {"about": "defaults", "stage": "train"}, "^Left alone, train takes"),
     ("approvals", {**R1, "stage": "train", "decision": "yes"}, "2 plans of train were approved"),
     ("approvals", {"decision": "unasked"}, "^No: each of the"),
-    ("rows", {**R1, "verdict": "keep"}, "138 rows were kept"),
-    ("rows", {**R1, "verdict": "drop", "reason": "duplicate"}, "20 rows were dropped as"),
-    ("rows", {**R1, "about": "reasons"}, "rows dropped"),
-    ("rows", {**R1, "about": "longest"}, "^The longest row of r1 is"),
-    ("rows", {**R1, "about": "length"}, "characters on average"),
-    ("row", {**R1, "row": "g003"}, r"Row g003 of r1 .* was dropped: near-duplicate"),
     ("artifact", {**R1, "made": "adapter", "about": "size"}, r"19\.0 MiB"),
     ("artifact", {**R1, "made": "quantized", "about": "lineage"}, "merged"),
     ("disk_use", {}, "artifacts of 2 runs take"),
@@ -150,8 +144,6 @@ def test_the_fact_that_is_asked_for_stands_in_the_first_line(
         ("cases", {"outcome": "passed", "most": 12}, 26),
         # with the answer before and what was wanted
         ("cases", {"outcome": "lost", "arm": "quantized", "block": "target", "most": 1}, 8),
-        ("rows", {"about": "longest", "most": 5}, 6),
-        ("rows", {"about": "examples", "most": 2}, 5),
     ],
 )
 def test_as_many_cases_and_rows_are_shown_as_were_asked_for(
@@ -222,9 +214,6 @@ PRIVATE: list[tuple[str, dict[str, Any]]] = [
     ("cases", {**R1, "outcome": "any"}),
     ("case", {"case": "target-001"}),
     ("suite", {**R1, "about": "cases"}),
-    ("rows", {**R1, "about": "examples"}),
-    ("rows", {**R1, "about": "longest"}),
-    ("row", {**R1, "row": "g003"}),
     ("trial", {"about": "before_and_after", **R1}),
 ]
 

@@ -289,7 +289,6 @@ def test_of_several_cards_is_told_what_they_share_and_that_training_splits_no_mo
         ("some steps were approved and at least one was declined", "approvals", {"decision": "yes"}, "Refused: "),
         ("r1 is trained and merged, not yet quantized", "price", {"stage": "quantize"}, "becomes about 108 MiB at 4"),
         ("r1 is trained and merged, not yet quantized", "run", {"about": "remaining"}, "GiB free and "),
-        ("one finished run r1", "rows", {"about": "length"}, "none has more than 23 words"),
         ("a training step is running", "step", {"about": "memory"}, "RAM: "),
         ("r1 was released", "artifact", {"made": "release"}, "Its tokenizer is in the GGUF."),
         ("one finished run r1", "approvals", {"decision": "unasked"}, "Nothing expensive starts without a yes"),
