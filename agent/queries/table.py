@@ -17,6 +17,7 @@ MOST_ROWS = 12
 _LONGEST = 300
 """Characters of a text in a fact: two lines of a terminal or three."""
 _NAMES = {"seconds": "took", "bytes": "size", "p_value": "p"}
+_UNKNOWN: tuple[object, ...] = (None, "", (), [], {})
 _WORDS = {"rss": "RAM", "ram": "RAM", "vram": "VRAM", "gpu": "GPU"}
 _NO_COUNT = ("seed", "port", "pid", "place", "at_step")
 """Ends of names whose whole numbers are names or places."""
@@ -63,14 +64,15 @@ def title(name: str) -> str:
 
 def line(fact: Fact) -> str:
     """A fact in one line: its names and values, without those that are not known."""
-    known = {name: value for name, value in fact.items() if value not in (None, "", (), [], {})}
+    known = {name: value for name, value in fact.items() if value not in _UNKNOWN}
     return " · ".join(f"{title(name)} {shown(name, value)}" for name, value in known.items())
 
 
 def table(facts: Sequence[Fact], most: int = 0) -> RenderableType:
-    """Facts as a table, a row each: all, or the first `most`. A column that no fact fills is left out."""
-    names = dict.fromkeys(name for fact in facts for name, value in fact.items() if value not in (None, "", (), []))
-    rows = [[shown(name, fact.get(name)) for name in names] for fact in facts[: most or None]]
+    """Facts as a table, a row each: all, or the first `most`. What a fact does not have is left blank."""
+    known = [{name: value for name, value in fact.items() if value not in _UNKNOWN} for fact in facts]
+    names = dict.fromkeys(name for fact in known for name in fact)
+    rows = [[shown(name, fact[name]) if name in fact else "" for name in names] for fact in known[: most or None]]
     return render.rows_table([title(name) for name in names], rows, exact=True)
 
 
