@@ -1397,6 +1397,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ("[row for row in chosen if not row.attributes.hidden])", "chosen)",
          "tests/agent/queries/test_rows.py::test_a_blind_case_that_was_a_row_is_counted_and_shown_to_nobody"),
     )),
+    *rows(PEOPLE, "agent/queries/settings.py", (
+        ('steps = [step for step in steps if step.request.get("role", "base") == role]', "pass",
+         "tests/agent/queries/test_settings.py::test_what_is_not_there_is_not_answered_with_something_else"),
+        ("        if not edits:\n            break\n", "        if False:\n            break\n",
+         "tests/agent/queries/test_settings.py::test_an_edit_is_the_reason_only_for_the_step_that_it_led_to"),
+    )),
     *rows(PRICES, "agent/queries/curves.py", (
         ("    if not points:\n        return \"No loss", "    if False:\n        return \"No loss",
          f"{_FACTS}test_no_loss_is_made_up"),
