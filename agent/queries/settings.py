@@ -59,20 +59,20 @@ def answer(query: SettingQuery, context: Context) -> Result:
     store, roles = context.store, {field: query.role for field in query.fields if field in _MODELS}
     for field in query.fields:
         _stages_with(field, query.stage)
+    # the bits of a GGUF are others than those of the quantized model
+    names = dict.fromkeys([*query.fields, *["tensor_type"] * ("scheme" in query.fields)])
     # a driver is in a run aside
     runs = [find(store, query.run)] if query.run else store.runs() if "driver" in roles.values() else context.runs()
     asked = (
-        (run, {field: _having(store, run, field, query.stage, roles.get(field, "")) for field in query.fields})
-        for run in runs
+        (run, {field: _having(store, run, field, query.stage, roles.get(field, "")) for field in names}) for run in runs
     )
     run, steps = next((one for one in asked if any(one[1].values())), (None, {}))
-    if run and "scheme" in steps and (written := _having(store, run, "tensor_type", "")):
-        steps["tensor_type"] = written  # the bits of a GGUF are others than those of the quantized model
     if run is None and {*roles.values()} - {"base"}:
         raise NotFound(_no_model(store, runs, query))
     facts = [
         _used(context, run, _that_counts(steps[field]), field) if run and steps.get(field) else
-        _left_alone(context, field, query.stage) for field in (steps or query.fields)
+        _left_alone(context, field, query.stage)
+        for field in names if field in query.fields or steps.get(field)
     ]  # fmt: skip
     of = {"run": run.id if run else query.run}
     if query.value is None:

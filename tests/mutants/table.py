@@ -1399,7 +1399,7 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(PEOPLE, "agent/queries/settings.py", (
         ('steps = [step for step in steps if step.request.get("role", "base") == role]', "pass",
-         "tests/agent/queries/test_settings.py::test_what_is_not_there_is_not_answered_with_something_else"),
+         "tests/agent/queries/test_settings.py::test_a_model_is_told_with_what_its_name_came_to"),
         ("        if not edits:\n            break\n", "        if False:\n            break\n",
          "tests/agent/queries/test_settings.py::test_an_edit_is_the_reason_only_for_the_step_that_it_led_to"),
     )),

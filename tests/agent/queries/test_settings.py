@@ -116,6 +116,8 @@ def test_a_model_is_told_with_what_its_name_came_to(build: Builder) -> None:
         [fact] = asked(build.store, "setting", fields=("model",), role=role).facts
         assert fact["value"] == f"me/{name}" and fact["model_name"] == name and fact["model_license"] == "MIT"
         assert fact["commit"] == "ab12" and fact["model_parameters"] == 5
+    with pytest.raises(NotFound, match="No run has a teacher; the models there are: base and driver"):
+        asked(build.store, "setting", fields=("model",), role="teacher")
 
 
 def test_a_value_is_set_beside_what_the_rule_chooses_and_where_it_cannot_be_asked_that_is_said(
@@ -125,6 +127,14 @@ def test_a_value_is_set_beside_what_the_rule_chooses_and_where_it_cannot_be_aske
     assert found.facts[0]["rule_chooses"] == 17 and found.facts[0]["times_the_rule"] == 2 and not found.says
     found = asked(two_runs, "setting", run="r1", fields=("lora_rank",), value=64)
     assert "rule_chooses" not in found.facts[0] and "train cannot be priced" in found.says[0]
+
+
+def test_the_bits_of_a_gguf_are_told_beside_those_of_the_quantized_model(build: Builder) -> None:
+    build.end(build.step("quantize", request={"scheme": "W8A8"}), 1.0, 1)
+    assert [one["setting"] for one in asked(build.store, "setting", fields=("scheme",)).facts] == ["scheme"]
+    build.end(build.step("release", request={"tensor_type": "Q4_0"}), 1.0, 1)
+    facts = asked(build.store, "setting", fields=("scheme",)).facts
+    assert [(one["setting"], one["value"]) for one in facts] == [("scheme", "W8A8"), ("tensor_type", "Q4_0")]
 
 
 def test_a_plan_that_is_open_is_told_with_its_value(build: Builder) -> None:
