@@ -34,7 +34,8 @@ def shown(name: str, value: object) -> str:
     if isinstance(value, int | float):
         return _number(name, value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{_key(one_line(key))}: {shown(str(key), inner)}" for key, inner in value.items()) or "none"
+        known = {str(key): inner for key, inner in value.items() if inner not in _UNKNOWN}
+        return ", ".join(f"{_key(one_line(key))}: {shown(key, inner)}" for key, inner in known.items()) or "none"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return listed([shown(name, one) for one in value], MOST_ROWS) or "none"
     text = one_line(value).replace("T", " ", 1) if name.endswith("_at") else one_line(value)
@@ -76,11 +77,16 @@ def line(fact: Fact) -> str:
 
 
 def table(facts: Sequence[Fact], most: int = 0) -> RenderableType:
-    """Facts as a table, a row each: all, or the first `most`. What a fact does not have is left blank."""
-    known = [{name: value for name, value in fact.items() if value not in _UNKNOWN} for fact in facts]
-    names = dict.fromkeys(name for fact in known for name in fact)
-    rows = [[shown(name, fact[name]) if name in fact else "" for name in names] for fact in known[: most or None]]
+    """Facts as a table, a row each: all, or the first `most`. What a fact does not have is blank; a column that none
+    fills is left out."""
+    filled = {name for fact in facts for name, value in fact.items() if value not in _UNKNOWN}
+    names = [name for name in dict.fromkeys(name for fact in facts for name in fact) if name in filled]
+    rows = [[_cell(name, fact.get(name)) for name in names] for fact in facts[: most or None]]
     return render.rows_table([title(name) for name in names], rows, exact=True)
+
+
+def _cell(name: str, value: object) -> str:
+    return "" if value in _UNKNOWN else shown(name, value)
 
 
 def view(result: Result, *, whole: bool = False) -> RenderableType:
