@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -76,3 +77,17 @@ def test_an_argument_that_changes_nothing_is_refused_by_its_name(two_runs: Store
     with pytest.raises(BadInput, match="read_across takes no stage with these arguments"):
         asked(two_runs, "across", figure="pass_rate", stage="train")
     assert asked(two_runs, "across", figure="time", stage="train").of["stage"] == "train"
+
+
+def test_facts_with_other_names_stand_in_a_table_of_their_own() -> None:
+    one, two = ({"arm": "base", "passed": 1}, {"arm": "adapter", "passed": 2}), ({"stage": "train", "lost": 0},)
+    lines = text_of(Result((*one, *two)))
+    assert not any("arm" in line and "stage" in line for line in lines) and "stage train · lost none" in lines
+
+
+def test_a_case_whose_texts_are_shown_is_not_listed_beside_them_and_as_many_are_shown_as_were_asked_for() -> None:
+    facts = tuple({"case": f"c{n}", "verdict": "fails"} for n in range(9))
+    result = Result(facts, texts=tuple({**fact, "asked": HIDDEN} for fact in facts))
+    assert [sum(f"case c{n}" in line for line in text_of(result)) for n in (0, 8)] == [1, 0]
+    assert text_of(result)[-1].startswith("6 more")
+    assert text_of(replace(result, most=8))[-1].startswith("1 more")
