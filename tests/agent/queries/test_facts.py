@@ -67,10 +67,9 @@ def test_what_is_left_out_is_counted_and_a_long_list_says_how_much_more_there_is
 
 
 def test_a_column_stands_where_its_fact_has_it_and_none_is_empty() -> None:
-    first, _, *rows = text_of(
-        Result(({"stage": "merge", "arm": "", "not_known": None}, {"stage": "evaluate", "arm": "base"}))
-    )
-    assert first.split() == ["stage", "arm"] and rows[0].split() == ["merge", "–"]
+    facts = ({"stage": "merge", "arm": "", "seed": None}, {"stage": "evaluate", "arm": "base", "seed": None})
+    first, _, *rows = text_of(Result(facts))
+    assert first.split() == ["stage", "arm"] and [*map(str.split, rows)] == [["merge"], ["evaluate", "base"]]
 
 
 def test_an_argument_that_changes_nothing_is_refused_by_its_name(two_runs: Store) -> None:
