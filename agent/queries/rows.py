@@ -78,6 +78,7 @@ def answer(query: RowsQuery, context: Context) -> Result:
         {"run": run.id, "step": step.id, **_judged(context.store, run, step), **subset},
         says=tuple(said for name in ("alarms", "notes") for said in _critique(context.store, run).get(name, ())),
         texts=tuple(map(_text, shown[skip : skip + most])),
+        most=most,
         left_out=_hidden(chosen) if most else {},
     )
     return replace(result, page=lambda: view(replace(result, texts=tuple(map(_text, shown))), whole=True))
@@ -100,7 +101,7 @@ def find_rows(query: RowQuery, context: Context) -> Result:
     if not found:
         ids = listed([row.row_id for row in rows], 3)
         raise NotFound(f"None of {len(chosen)} rows of {run.id} is {clip(query.row, 60)} or holds it; rows are {ids}.")
-    facts = [{"row": row.row_id, "origin": row.origin, "became": _became(row)} for row in found[:MOST_SHOWN]]
+    facts = map(_known, found[:MOST_SHOWN])
     of = {"run": run.id, "step": step.id, "subset": f"{len(found)} of {len(rows)} rows"}
     more = {"rows": len(found) - MOST_SHOWN} if len(found) > MOST_SHOWN else {}
     texts = tuple(_text(row) for row in found if not row.attributes.hidden)
@@ -167,7 +168,12 @@ def _hidden(rows: Sequence[TrainingRow]) -> dict[str, int]:
 
 
 def _text(row: TrainingRow) -> Fact:
-    return {"row": row.row_id, "became": str(row.verdict or ""), "message": _message(row), "answer": row.answer}
+    why = row.verdict.reason if row.verdict else ""
+    return {**_known(row), "because": why, "message": _message(row), "answer": row.answer}
+
+
+def _known(row: TrainingRow) -> Fact:
+    return {"row": row.row_id, "origin": row.origin, "became": _became(row)}
 
 
 def _kind(row: TrainingRow) -> str:

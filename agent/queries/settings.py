@@ -67,7 +67,7 @@ def answer(query: SettingQuery, context: Context) -> Result:
         (run, {field: _having(store, run, field, query.stage, roles.get(field, "")) for field in names}) for run in runs
     )
     run, steps = next((one for one in asked if any(one[1].values())), (None, {}))
-    if run is None and {*roles.values()} - {"base"}:
+    if any(role != "base" and not steps.get(field) for field, role in roles.items()):
         raise NotFound(_no_model(store, runs, query))
     facts = [
         _used(context, run, _that_counts(steps[field]), field) if run and steps.get(field) else

@@ -131,7 +131,7 @@ def _of_texts(texts: Fact) -> list[RenderableType]:
     short = {name: value for name, value in texts.items() if len(shown(name, value)) <= 40}
     long = {name: value for name, value in texts.items() if name not in short}
     return [
-        prose(line(short)),
+        *([prose(line(short))] if short else []),
         *(prose(f"  {title(name)}: {shown(name, value)}", hang=4) for name, value in long.items()),
     ]
 

@@ -1409,7 +1409,9 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(PRICES, "agent/queries/artifacts.py", (
         ('if artifact.kind != "release" or not artifact.path.exists():', 'if artifact.kind != "release":',
-         f"{_FACTS}test_a_release_is_told_with_its_path_and_how_it_is_loaded"),
+         "tests/agent/queries/test_artifacts.py::test_what_is_gone_is_not_loaded"),
+        ("c.block == PRIMARY_BLOCK and not c.is_blind]", "c.block == PRIMARY_BLOCK]",
+         "tests/agent/queries/test_artifacts.py::test_an_example_to_ask_is_no_blind_case_and_for_the_screen_alone"),
     )),
     *rows(PRICES, "agent/queries/fits.py", (
         ("whole = [asked.model.name for asked in models if not asked.lacking()]",

@@ -99,11 +99,6 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
     ("compare_runs", {"about": "cases", "run": "r1", "other_run": "r2"}, "cases that both were asked"),
     ("approvals", {**R1, "stage": "train", "decision": "yes"}, "2 plans of train were approved"),
     ("approvals", {"decision": "unasked"}, "^No: each of the"),
-    ("artifact", {**R1, "made": "adapter", "about": "size"}, r"19\.0 MiB"),
-    ("artifact", {**R1, "made": "quantized", "about": "lineage"}, "merged"),
-    ("disk_use", {}, "artifacts of 2 runs take"),
-    ("disk_use", {"about": "largest"}, "^The largest is base"),
-    ("trial", {}, "^Type /ask and a message"),
     ("served", {}, "[Ss]erved"),
     ("file_of_rows", {}, "^Name the file"),
     ("jobs", {}, "Nothing is running"),
@@ -207,7 +202,6 @@ PRIVATE: list[tuple[str, dict[str, Any]]] = [
     ("cases", {**R1, "outcome": "any"}),
     ("case", {"case": "target-001"}),
     ("suite", {**R1, "about": "cases"}),
-    ("trial", {"about": "before_and_after", **R1}),
 ]
 
 

@@ -14,7 +14,6 @@ from tests.fixtures.stored_runs import Builder
 from tests.fixtures.tables import table
 from tunesmith.agent.queries.answer import Answer, Context
 from tunesmith.agent.queries.registry import REQUESTS, answer
-from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.pipeline.workspace import Workspace
 
@@ -37,16 +36,6 @@ def test_rows_that_were_written_anew_are_counted_once(tmp_path: Path) -> None:
     generated(build, ALL)
     generated(build, ALL[:1])
     assert asked(build, "findings", about="more_rows").lines[-1] == "1 row of it was kept."
-
-
-def test_what_a_run_without_artifacts_lacks_is_named(tmp_path: Path) -> None:
-    build = stored_runs.new_builder(tmp_path / "home")
-    step = build.step("base")
-    with pytest.raises(NotFound, match=r"^r1 has no artifacts; it has made: nothing yet"):
-        asked(build, "artifact")
-    build.artifact(step, "base", bytes_=5)
-    assert re.match("r1 .*has made 1 artifact, 5", asked(build, "artifact").lines[0])
-    assert asked(build, "disk_use").lines[0].startswith("The 1 artifact of 1 run takes 5")
 
 
 @pytest.mark.heavy

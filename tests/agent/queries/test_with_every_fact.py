@@ -145,24 +145,11 @@ def test_what_was_merged_and_not_tested_is_said_to_be_unknown(tmp_path: Path) ->
 
 def test_whether_something_is_there_is_answered_with_yes_or_no_first(tmp_path: Path) -> None:
     store = make_state(tmp_path / "home", "merged")[0]
-    with pytest.raises(NotFound, match=r"^No: r1 has no quantized; .* Quantized it would take about"):
-        told(store, "artifact", made="quantized")
     assert text(store, "run", stage="merge").startswith("Yes: merge ")
     assert text(store, "run", stage="quantize").startswith("No: quantize was not done in r1 yet")
     stored_runs.start_training(stored_runs.Builder(store, "r1"), 3)
     assert text(store, "run", stage="train").startswith("Not yet: train ")
     store.close()
-
-
-def test_a_release_is_told_with_its_path_and_how_it_is_loaded(tmp_path: Path) -> None:
-    with home_of_state(tmp_path / "home", "r1 was released"):
-        store = Store(tmp_path / "home")
-        for given in ({}, {"made": "release"}, {"made": "release", "about": "path"}):
-            said = text(store, "artifact", **given)
-            assert "/r1/s14/release; for another computer copy" in said and "`ollama create NAME -f Modelfile`" in said
-        store.artifacts("r1", "release")[-1].path.joinpath("model-Q8_0.gguf").unlink()
-        store.artifacts("r1", "release")[-1].path.rmdir()
-        assert "ollama" not in text(store, "artifact", made="release"), "what is gone is not loaded"
 
 
 def test_what_was_refused_stands_beside_what_was_agreed_to(tmp_path: Path) -> None:
@@ -290,7 +277,6 @@ def test_of_several_cards_is_told_what_they_share_and_that_training_splits_no_mo
         ("r1 is trained and merged, not yet quantized", "price", {"stage": "quantize"}, "becomes about 108 MiB at 4"),
         ("r1 is trained and merged, not yet quantized", "run", {"about": "remaining"}, "GiB free and "),
         ("a training step is running", "step", {"about": "memory"}, "RAM: "),
-        ("r1 was released", "artifact", {"made": "release"}, "Its tokenizer is in the GGUF."),
         ("one finished run r1", "approvals", {"decision": "unasked"}, "Nothing expensive starts without a yes"),
         ("a training step is running", "price", {"stage": "train"}, "no train has ended on this machine yet"),
         ("a training step is running", "figure", {"figure": "trained_tokens"}, "step 38 of 75"),
