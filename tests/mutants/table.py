@@ -65,6 +65,7 @@ _DEPLOYING = "tests/tools/export/test_deploying.py::"
 _SMOKE = "tests/tools/pipeline/test_smoke.py::"
 _CHANGED = f"{_PINS}test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"
 _FACTS = "tests/agent/queries/test_with_every_fact.py::"
+_FITS = "tests/agent/queries/test_fits.py::"
 _FIRST_CARD = "tests/tools/pipeline/gpu_check/test_first_card.py::"
 _STORE, _WORKERS = "tests/memory/test_store.py::", "tests/trust/test_workers.py::"
 _FILES, _POWER = "tests/memory/test_files.py::", "tests/trust/test_power_cut.py::"
@@ -1414,12 +1415,13 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/queries/test_artifacts.py::test_an_example_to_ask_is_no_blind_case_and_for_the_screen_alone"),
     )),
     *rows(PRICES, "agent/queries/fits.py", (
-        ("whole = [asked.model.name for asked in models if not asked.lacking()]",
-         'whole = [asked.model.name for asked in models if asked.goes("train")]',
-         f"{_FACTS}test_a_model_that_is_named_for_a_card_can_be_trained_and_measured_and_served_there"),
+        ('"fits": not decided.lacks, "lacks"', '"fits": "train" not in decided.lacks, "lacks"',
+         f"{_FITS}test_the_largest_that_fits_can_be_trained_and_measured_and_served"),
+        ("if query.bits in (0, _BITS[task.precision])]", "]",
+         f"{_FITS}test_a_task_is_told_at_exactly_the_bits_that_were_named"),
     )),
     *rows(PRICES, "tools/models/model_names.py", (
-        ("(m for m in models if not m.shape.experts)", "models", f"{_FACTS}test_no_shape_is_made_up_for_a_size"),
+        ("(m for m in models if not m.shape.experts)", "models", f"{_FITS}test_no_shape_is_made_up_for_a_size"),
     )),
     *rows(CLAIM, "agent/queries/findings.py", (
         ('one.kind == "forgot" and one.evidence.get("verdict") != WORSE', "False",

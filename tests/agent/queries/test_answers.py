@@ -35,20 +35,6 @@ R1 = {"run": "r1"}
 FIRST: list[tuple[str, dict[str, Any], str]] = [
     ("machine", {"part": "gpu"}, "GPU"),
     ("machine", {"part": "disk"}, "^Disk"),
-    ("fits", {"model": "7b", "card": "24", "work": "train"}, "^It fits: training a 7B model"),
-    ("fits", {"model": "7b", "card": "4090", "work": "train"}, "^It fits: .*RTX 4090"),
-    ("fits", {"model": "70b", "ram_gib": 16, "work": "train"}, "^Too large here: .*a machine of 16 GB"),
-    (
-        "fits",
-        {"model": "405b", "ram_gib": 4096, "work": "quantize"},
-        "^It fits: .*a machine of 4096 GB",
-    ),  # whatever the disk here
-    ("fits", {"about": "largest", "card": "16"}, "a card of 16 GB|A card of 16 GB"),
-    ("fits", {"about": "disk", "model": "7b"}, "files of a 7B model take about 1"),
-    ("fits", {"about": "vram", "model": "7b"}, "VRAM"),
-    ("fits", {"about": "time", "model": "0.5b"}, "^On this machine"),
-    ("fits", {"about": "time", "model": "0.5b", "card": "3090"}, "^On such a card"),
-    ("fits", {"model": "70b", "card": "24", "cards": 2, "work": "serve"}, "^Too large here"),
     ("runs", {}, "2 runs, the newest is r2"),
     ("runs", {"about": "best"}, "passes"),
     ("runs", {"about": "failed"}, "^None of the 2 runs failed"),

@@ -18,7 +18,6 @@ from tunesmith.agent.queries.registry import REQUESTS, answer
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.files import seal
 from tunesmith.memory.store import Store
-from tunesmith.tools.models.model_names import named_model
 from tunesmith.tools.pipeline.workspace import Workspace
 
 LESS = "r2 is tested and only partly learned"
@@ -188,34 +187,6 @@ def test_steps_ahead_are_said_to_ask(tmp_path: Path) -> None:
     assert "Each expensive" not in in_state(tmp_path / "one", "r1's model is served now", "run", about="remaining")
 
 
-@pytest.mark.heavy
-def test_a_model_that_is_named_for_a_card_can_be_trained_and_measured_and_served_there(tmp_path: Path) -> None:
-    store = Store(tmp_path / "home")
-    lines = told(store, "fits", about="largest", card="10").lines
-    assert lines[1].strip() == "training, measuring and serving: up to Llama-3.1-8B"
-    [training] = [line for line in lines if line.strip().startswith("training alone")]
-    assert re.search(r"up to gemma-2-9b .*; it could not be measured$", training), training
-    assert lines[-1] == "These are sums; nothing of it was confirmed on a card of 10 GB."
-    assert "But it could not be measured there." in text(store, "fits", model="gemma-2-9b", card="10",
-                                                                     work="train")  # fmt: skip
-    assert "But it could not" not in text(store, "fits", model="Qwen3-4B", card="10", work="train")
-    here = text(store, "fits", about="largest")
-    assert "of disk free." in here and "confirmed" not in here
-    store.close()
-
-
-@pytest.mark.heavy
-def test_no_shape_is_made_up_for_a_size(tmp_path: Path) -> None:
-    store = Store(tmp_path / "home")
-    known = text(store, "fits", model="llama 405b", card="3060", work="train")
-    assert "405.85 billion parameters, 126 layers" in known and "experts" not in known
-    unknown = text(store, "fits", model="nobody-300b", card="3060", work="train")
-    assert "its own is not known here" in unknown and "layers" not in unknown and "experts" not in unknown
-    model = named_model("nobody-300b")
-    assert model is not None and not model.shape.experts and 0.95 < model.parameters / 3e11 < 1.05
-    store.close()
-
-
 def test_trainable_parameters_are_computed_where_no_step_recorded_them(tmp_path: Path) -> None:
     with home_of_state(tmp_path / "home", "one finished run"):
         store = Store(tmp_path / "home")
@@ -247,23 +218,6 @@ def test_whether_a_run_is_served_is_said_first(tmp_path: Path) -> None:
     state = "at least two finished runs; a model of one of them is served now, and another was served before it"
     assert in_state(tmp_path / "no", state, "served", run="r1").startswith("No: nothing of r1 is served now.")
     assert "it was made in r2" in in_state(tmp_path / "yes", state, "served", run="r2").splitlines()[0]
-
-
-@table(
-    ("model", "cards", "says"),
-    [
-        ("7b", 2, "the 2 together have 46.8 GiB, which would hold by size alone"),
-        ("70b", 2, "the 2 together have 46.8 GiB, which would hold"),
-        ("70b", 1, ""),
-        ("405b", 2, "the 2 together have 46.8 GiB, which would hold none of it either"),
-    ],
-)
-def test_of_several_cards_is_told_what_they_share_and_that_training_splits_no_model(
-    tmp_path: Path, model: str, cards: int, says: str
-) -> None:
-    shown = text(Store(tmp_path / f"{model}-{cards}"), "fits", model=model, card="24", cards=cards)
-    assert ("each holds the whole model" in shown) == (cards > 1), shown
-    assert says in shown and ("the 2 together" in shown) == bool(says), shown
 
 
 @table(
