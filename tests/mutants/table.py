@@ -66,6 +66,7 @@ _DEPLOYING = "tests/tools/export/test_deploying.py::"
 _SMOKE = "tests/tools/pipeline/test_smoke.py::"
 _CHANGED = f"{_PINS}test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"
 _FACTS = "tests/agent/queries/test_with_every_fact.py::"
+_FITS = "tests/agent/queries/test_fits.py::"
 _FIRST_CARD = "tests/tools/pipeline/gpu_check/test_first_card.py::"
 _STORE, _WORKERS = "tests/memory/test_store.py::", "tests/trust/test_workers.py::"
 _FILES, _POWER = "tests/memory/test_files.py::", "tests/trust/test_power_cut.py::"
@@ -1445,21 +1446,36 @@ MUTANTS: tuple[Mutant, ...] = (
         ('return "" if any(is_current(context.store, test) for test in tests) else', 'return "" if False else',
          f"{_FACTS}test_what_was_merged_and_not_tested_is_said_to_be_unknown"),
     )),
+    *rows(BLIND, "agent/queries/rows.py", (
+        ("[masked(row) for row in store.rows(step.id)]", "store.rows(step.id)",
+         "tests/agent/queries/test_rows.py::test_a_blind_case_that_was_a_row_is_counted_and_shown_to_nobody"),
+        ("[row for row in chosen if not row.attributes.hidden])", "chosen)",
+         "tests/agent/queries/test_rows.py::test_a_blind_case_that_was_a_row_is_counted_and_shown_to_nobody"),
+    )),
+    *rows(PEOPLE, "agent/queries/settings.py", (
+        ('steps = [step for step in steps if step.request.get("role", "base") == role]', "pass",
+         "tests/agent/queries/test_settings.py::test_a_model_is_told_with_what_its_name_came_to"),
+        ("        if not edits:\n            break\n", "        if False:\n            break\n",
+         "tests/agent/queries/test_settings.py::test_an_edit_is_the_reason_only_for_the_step_that_it_led_to"),
+    )),
     *rows(PRICES, "agent/queries/curves.py", (
         ("    if not points:\n        return \"No loss", "    if False:\n        return \"No loss",
          f"{_FACTS}test_no_loss_is_made_up"),
     )),
     *rows(PRICES, "agent/queries/artifacts.py", (
         ('if artifact.kind != "release" or not artifact.path.exists():', 'if artifact.kind != "release":',
-         f"{_FACTS}test_a_release_is_told_with_its_path_and_how_it_is_loaded"),
+         "tests/agent/queries/test_artifacts.py::test_what_is_gone_is_not_loaded"),
+        ("c.block == PRIMARY_BLOCK and not c.is_blind]", "c.block == PRIMARY_BLOCK]",
+         "tests/agent/queries/test_artifacts.py::test_an_example_to_ask_is_no_blind_case_and_for_the_screen_alone"),
     )),
     *rows(PRICES, "agent/queries/fits.py", (
-        ("whole = [asked.model.name for asked in models if not asked.lacking()]",
-         'whole = [asked.model.name for asked in models if asked.goes("train")]',
-         f"{_FACTS}test_a_model_that_is_named_for_a_card_can_be_trained_and_measured_and_served_there"),
+        ('"fits": not decided.lacks, "lacks"', '"fits": "train" not in decided.lacks, "lacks"',
+         f"{_FITS}test_the_largest_that_fits_can_be_trained_and_measured_and_served"),
+        ("if query.bits in (0, _BITS[task.precision])]", "]",
+         f"{_FITS}test_a_task_is_told_at_exactly_the_bits_that_were_named"),
     )),
     *rows(PRICES, "tools/models/model_names.py", (
-        ("(m for m in models if not m.shape.experts)", "models", f"{_FACTS}test_no_shape_is_made_up_for_a_size"),
+        ("(m for m in models if not m.shape.experts)", "models", f"{_FITS}test_no_shape_is_made_up_for_a_size"),
     )),
     *rows(CLAIM, "agent/queries/findings.py", (
         ('one.kind == "forgot" and one.evidence.get("verdict") != WORSE', "False",
