@@ -97,9 +97,8 @@ def beginnings(text: str) -> frozenset[str]:
 
 def figures(text: str) -> list[Figure]:
     """What states a number in a text, in its order; names, versions and the marks of a list do not."""
-    bare = _NO_CLAIM.sub(_blank, text)
-    dates = [Figure(*match.span(), match[0], (Quantity(0.0, "date", key=match[0]),)) for match in _DATE.finditer(bare)]
-    bare = _DATE.sub(_blank, bare)
+    dates = [Figure(*match.span(), match[0], (Quantity(0.0, "date", key=match[0]),)) for match in _DATE.finditer(text)]
+    bare = _NO_CLAIM.sub(_blank, _DATE.sub(_blank, text))
     numbers = [(match.start(), match.end(), [*_numbers(match[0])]) for match in _NUMBER.finditer(bare)]
     numbers += [(start, end, [(value, 0.5 if value % 1 == 0 else 0.05)]) for start, end, value in spelt_numbers(bare)]
     found = [_figure(bare, *number) for number in sorted(numbers)]
@@ -129,8 +128,8 @@ def _of_text(text: str, key: str = "", fact: Fact | None = None) -> Iterator[Qua
     for place, line in enumerate(text.splitlines()):
         own = fact or Fact((place,), words=frozenset({("", line)}))
         for figure in figures(line):
-            alone = key if figure.written == line else ""
-            yield from (replace(one, key=alone or one.key, fact=own) for one in figure.readings)
+            whole = key if figure.written == line and figure.readings[0].kind != "date" else ""
+            yield from (replace(one, key=whole or one.key, fact=own) for one in figure.readings)
 
 
 def _of_json(node: object, key: str, fact: Fact) -> Iterator[Quantity]:
@@ -249,7 +248,7 @@ _NO_UNITS = ("m", "min", "x", "k", "mil", "times")
 """What is no unit in the name of a key: `min` is the least of something."""
 _SHARES = {"share", "rate", "probability", "fraction", "accuracy", "percent"}
 _NUMBER = re.compile(
-    r"(?<![^\W_])(?<!\.)"
+    r"(?:(?<![^\W_])(?<!\.)|(?<=\d[hm]))"
     r"(?:(?!0)\d{1,3}(?:(?P<mark>[,.'’ \u00a0\u202f])\d{3})(?:(?P=mark)\d{3})*(?:[.,]\d+)?(?!\d)|\d+(?:[.,]\d+)?|\.\d+)"
     r"(?:e[-−+]?\d{1,2}(?!\d))?",
     re.IGNORECASE,

@@ -78,7 +78,8 @@ def test_no_words_of_anybody_break_the_reading_of_figures(text: str) -> None:
     [
         ("It took 152 s, or 2.5 minutes.", {"seconds": 152.3}),
         ("It took 2 min 32 s.", {"seconds": 152.3}),
-        ("Es dauerte 1 h 12 min.", {"estimated_seconds": 4338}),
+        ("Es dauerte 1 h 12 min, or 1h12m.", {"estimated_seconds": 4338}),
+        ("It ended at 11:14 on 2026-11-18.", {"ended_at": "2026-11-18T11:14"}),
         ("It is 2.3 GiB.", {"peak_bytes": 2469606195}),
         ("It is 2,5 GB.", {"peak_bytes": 2469606195}),
         ("95 % pass, a share of 0.95.", {"share": 0.95}),
