@@ -15,7 +15,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 
-from tunesmith.tools.core.stated import LISTED, Figure, Quantity, beginnings, figures, quantities, runs_in
+from tunesmith.tools.core.stated import EACH, LISTED, Figure, Quantity, beginnings, figures, quantities, runs_in
 
 MARK = "[not in the records]"
 _TURNS = 3
@@ -57,18 +57,18 @@ class Ledger:
 def hold(sentence: str, ledger: Iterable[str]) -> tuple[str, list[str]]:
     """The sentence with its unsupported figures marked, and these as they were written."""
     told = [_named(sentence), *map(quantities, ledger)]
-    found = [(one, _of_runs(told, sentence, one)) for one in figures(sentence)]
-    supported = [one for one, results in found if _is_known(one, results)]
+    found = [(one, _runs_before(sentence, one)) for one in figures(sentence)]
+    if any(_is_of_these_alone(one, told, runs) for one, runs in found if runs):
+        found = [(one, frozenset()) for one, _ in found]  # beside its own a run may be compared with another one's
+    supported = [one for one, runs in found if _is_known(one, told, runs)]
     missing, speaks_of = list[Figure](), beginnings(sentence)
-    for one, results in found:
+    for one, runs in found:
         if one in supported:
             continue
         own = [[reading for other in supported for reading in other.readings]]
-        computed = any(
-            _is_computed(said, own, speaks_of, _MOST_OF_ITSELF) or _is_computed(said, results, speaks_of, _MOST_CHANCE)
-            for said in one.readings
-        )
-        (supported if computed or _is_known(one, own) else missing).append(one)
+        some = ((own, _MOST_OF_ITSELF), (told, _MOST_CHANCE))
+        computed = (_is_computed(said, *of, speaks_of, runs) for said in one.readings for of in some)
+        (supported if _is_known(one, own, runs) or any(computed) else missing).append(one)
     for one in reversed(missing):
         sentence = f"{sentence[: one.start]}{MARK}{sentence[one.end :]}"
     return sentence, [one.written for one in missing]
@@ -82,16 +82,25 @@ def _named(sentence: str) -> tuple[Quantity, ...]:
     return tuple(Quantity(count, "count") for count in Counter(name[0] for name in {*_ID.findall(sentence)}).values())
 
 
-def _of_runs(told: list[tuple[Quantity, ...]], sentence: str, figure: Figure) -> list[tuple[Quantity, ...]]:
-    """What may support a figure: behind the name of a run nothing that is only about runs which are not named."""
-    if not runs_in(sentence[: figure.start]):
-        return told
-    runs = runs_in(sentence)
-    return [tuple(one for one in result if not one.fact.runs or one.fact.runs & runs) for result in told]
+def _runs_before(sentence: str, figure: Figure) -> frozenset[str]:
+    """The runs that a figure may be of: all that are named, where one of them is named before it."""
+    return runs_in(sentence) if runs_in(sentence[: figure.start]) else frozenset()
 
 
-def _is_known(figure: Figure, results: Sequence[Sequence[Quantity]]) -> bool:
-    return any(_says(said, known) for said in figure.readings for result in results for known in result)
+def _is_of(known: Quantity, runs: frozenset[str]) -> bool:
+    return not (runs and known.fact.runs) or bool(known.fact.runs & runs)
+
+
+def _is_of_these_alone(figure: Figure, told: Sequence[Sequence[Quantity]], runs: frozenset[str]) -> bool:
+    about = [one for result in told for one in result if one.fact.runs and one.key != LISTED]
+    its, others = ([one for one in about if bool(one.fact.runs & runs) is of] for of in (True, False))
+    return _is_known(figure, [its], runs) and not _is_known(figure, [others], frozenset())
+
+
+def _is_known(figure: Figure, results: Sequence[Sequence[Quantity]], runs: frozenset[str]) -> bool:
+    return any(
+        _is_of(known, runs) and _says(said, known) for said in figure.readings for some in results for known in some
+    )
 
 
 def _says(said: Quantity, known: Quantity) -> bool:
@@ -114,7 +123,11 @@ def _is_near(said: float, known: float, half: float) -> bool:
 
 
 def _is_computed(
-    said: Quantity, results: Sequence[Sequence[Quantity]], speaks_of: frozenset[str], most_chance: float
+    said: Quantity,
+    results: Sequence[Sequence[Quantity]],
+    most_chance: float,
+    speaks_of: frozenset[str],
+    runs: frozenset[str],
 ) -> bool:
     """Whether a figure comes of two quantities of one result, in a way in which few of about its size would.
 
@@ -123,7 +136,7 @@ def _is_computed(
     """
     pools: defaultdict[tuple[int, int, str], set[float]] = defaultdict(set)
     for place, result in enumerate(results):
-        for spoken_of, way, value in _computed(said, result, speaks_of):
+        for spoken_of, way, value in _computed(said, result, speaks_of, runs):
             if said.value <= 2 * value <= 4 * said.value:
                 pools[spoken_of, place, way].add(value)
     possible, chance = max(1.0, 0.75 * said.value / said.margin), 0.0
@@ -140,7 +153,9 @@ Way = tuple[int, str, float]
 """How much a sentence speaks of what a figure may come of, by which way it may, and what comes of that."""
 
 
-def _computed(said: Quantity, result: Sequence[Quantity], speaks_of: frozenset[str]) -> Iterator[Way]:
+def _computed(
+    said: Quantity, result: Sequence[Quantity], speaks_of: frozenset[str], runs: frozenset[str]
+) -> Iterator[Way]:
     """What the quantities of a result come to, of the kind of a figure."""
     of_kind: defaultdict[str, list[tuple[Quantity, frozenset[str]]]] = defaultdict(list)
     for one in result:
@@ -150,11 +165,14 @@ def _computed(said: Quantity, result: Sequence[Quantity], speaks_of: frozenset[s
         yield from _of_all(said, [one for one, _ in of_kind[kind]], speaks_of)
     for kinds in _OPERANDS.get(said.kind, ()):
         for (a, of_a), (b, of_b) in product(*(of_kind[kind] for kind in kinds)):
+            if a is b or not (_is_of(a, runs) or _is_of(b, runs)):
+                continue
             # One thing differs between their facts, or one is of the other, or the sentence speaks of both.
             alike = a.key == b.key and len(a.fact.words ^ b.fact.words) <= 2
-            if a is not b and (a.kind != b.kind or alike or a.fact.is_part(b.fact) or (of_a and of_b)):
+            like = alike or a.fact.is_part(b.fact) or (of_a and of_b)
+            if like if a.kind == b.kind else of_b or said.key == EACH:
                 for way, value in _of_two(said, a, b, alike=alike):
-                    yield len(of_a | of_b), f"{way} {a.key} {b.key}", value
+                    yield len(of_a | of_b) + bool(of_a and a.fact == b.fact), f"{way} {a.key} {b.key}", value
 
 
 def _of_all(said: Quantity, known: Sequence[Quantity], speaks_of: frozenset[str]) -> Iterator[Way]:

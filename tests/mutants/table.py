@@ -1845,8 +1845,11 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_FIGURES}test_a_figure_of_two_turns_ago_is_known_and_one_of_three_turns_ago_is_not"),
         ("{sentence[: one.start]}{MARK}", "{sentence[: one.start]}{one.written}",
          f"{_FIGURES}test_an_unsupported_figure_is_marked_and_its_sentence_stays"),
-        ("if not one.fact.runs or one.fact.runs & runs)", "if True)",
+        ("    return not (runs and known.fact.runs) or bool(known.fact.runs & runs)\n", "    return True\n",
          f"{_FIGURES}test_behind_the_name_of_a_run_no_figure_of_another_one_is_known"),
+        ("    if any(_is_of_these_alone(one, told, runs) for one, runs in found if runs):\n", "    if False:\n",
+         f"{_FIGURES}test_behind_the_name_of_a_run_no_figure_of_another_one_is_known"),
+        ("of_b or said.key == EACH", "True", f"{_FIGURES}test_what_no_two_figures_come_to_is_marked"),
     )),
     *rows(FIGURES, "tools/core/stated.py", (
         ("        return self.written * self.scale\n", "        return self.written\n",

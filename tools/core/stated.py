@@ -17,6 +17,8 @@ from functools import cache, lru_cache
 
 from tunesmith.tools.core.spelt_numbers import plain, spelt_numbers, tables
 
+EACH = "each"
+"""The kind of a count for each of something, and the key of what else is said so: `2 s per step`."""
 LISTED = "listed"
 """The key of how many there are in a list, and of how many say the same."""
 _LARGEST = 1e30
@@ -141,7 +143,7 @@ def _of_json(node: object, key: str, fact: Fact) -> Iterator[Quantity]:
         of = node["of"].values() if isinstance(node.get("of"), Mapping) else ()
         runs = runs_in(" ".join([*words.values(), *map(str, of)]))
         apart = ((name, text) for name, text in words.items() if not (_RUN_OR_STEP.fullmatch(text) or figures(text)))
-        own = Fact((*fact.place, id(node)), fact.runs | runs, frozenset(apart))
+        own = Fact((*fact.place, id(node)), runs or fact.runs, frozenset(apart))
         for name, value in node.items():
             yield from _of_json(value, name, own)
     elif isinstance(node, list):
@@ -209,12 +211,12 @@ def _figure(text: str, start: int, end: int, numbers: Sequence[tuple[float, floa
     roughly = _HEDGE.search(text, 0, start)
     for number, exact in numbers:
         half = max(exact, _roughly(number) if roughly else 0.0)
-        readings += [Quantity(number, kind, scale, half, key=kind) for kind, scale in units]
+        readings += [Quantity(number, kind, scale, half, key=EACH if rate else kind) for kind, scale in units]
         if not units and exact == 0.5:
             readings.append(Quantity(number, "count", half=half, key=word[:_KEY]))
         if not units and (exact != 0.5 or not word):
             readings.append(Quantity(number, "number", half=half))
-        readings += [Quantity(number, kind, scale, half) for kind, scale in per or [("each", 1.0)] if rate]
+        readings += [Quantity(number, kind, scale, half, key=EACH) for kind, scale in per or [(EACH, 1.0)] if rate]
     end = behind.end() if behind and units else end
     return Figure(start, end, text[start:end], tuple(readings))
 

@@ -129,9 +129,10 @@ def test_a_figure_of_two_turns_ago_is_known_and_one_of_three_turns_ago_is_not() 
 
 
 def test_behind_the_name_of_a_run_no_figure_of_another_one_is_known() -> None:
-    facts = {"facts": [{"run": "r1", "seconds": 204.4}, {"run": "r2", "seconds": 611.0}]}
+    facts = {"of": {"runs": "r1, r2"}, "facts": [{"run": "r1", "seconds": 204.4}, {"run": "r2", "seconds": 611.0}]}
     assert missing("r1 took 204 s, r2 611 s.", facts) == missing("It took 611 s.", facts) == []
     assert missing("r1 took 611 s.", facts) == ["611 s"]
+    assert missing("r1 was faster: 204 s against 611 s, 407 s less.", facts) == [], "its own figure stands beside"
 
 
 # What is computed
@@ -169,6 +170,7 @@ def test_what_two_figures_of_one_result_or_of_the_sentence_come_to_is_said(resul
         (TIMES, "It took 37 s longer.", ["37 s"]),
         (TIMES, "That is 71 % less.", ["71 %"]),
         (TIMES, "Together they took 4 min 10 s.", ["4 min 10 s"]),
+        (TIMES, "The rest took 2.03 s.", ["2.03 s"]),
         (PASSED, "33 more cases pass.", ["33"]),
         (PASSED, "It gained 46 cases.", ["46"]),
         ("lora_rank was 16, epochs were 2", "That makes 32 of them.", ["32"]),
