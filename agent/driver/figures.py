@@ -66,8 +66,11 @@ def hold(sentence: str, ledger: Iterable[str]) -> tuple[str, list[str]]:
         if one in supported:
             continue
         own = [[reading for other in supported for reading in other.readings]]
-        some = ((own, _MOST_OF_ITSELF), (told, _MOST_CHANCE))
-        computed = (_is_computed(said, *of, speaks_of, runs) for said in one.readings for of in some)
+        computed = (
+            _is_computed(said, operands, most_chance, speaks_of, runs)
+            for said in one.readings
+            for operands, most_chance in ((own, _MOST_OF_ITSELF), (told, _MOST_CHANCE))
+        )
         (supported if _is_known(one, own, runs) or any(computed) else missing).append(one)
     for one in reversed(missing):
         sentence = f"{sentence[: one.start]}{MARK}{sentence[one.end :]}"
