@@ -321,6 +321,4 @@ def _driver_name(chosen: DriverSettings) -> str:
     """The driver as the user knows it."""
     if chosen.endpoint:
         return chosen.name or chosen.endpoint
-    if source_of(chosen.model) == "bundled":
-        return BUNDLED[chosen.model].title
-    return chosen.model.rstrip("/").rpartition("/")[2]
+    return BUNDLED[chosen.model].title if chosen.model in BUNDLED else chosen.model.rstrip("/").rpartition("/")[2]

@@ -158,7 +158,7 @@ class Talk:
 
         self._stopped = self._declined = False
         self._waiting, self._then = ("", ""), None
-        planned = chat.deps.draft is not None
+        planned = self._trial is not None and chat.deps.draft is not None
         future = begin(chat)
         while True:
             try:
