@@ -152,6 +152,8 @@ class Trial:
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
         self._over = driver.chosen.routing != "auto"
+        self._looked = False
+        """Whether the driver was looked for: once, unless a turn finds it."""
 
     def behind_a_turn(self, *, may_ask: bool = True) -> None:
         """Begin, unless one is at work or has ended; what kept it from a verdict is tried again at a later start.
@@ -195,7 +197,10 @@ class Trial:
 
     def _may_start(self) -> bool:
         """Whether the driver can be had without anything that ends for it; the bundled one only once it was asked."""
-        if self._driver.chosen.endpoint or self._driver.here:
+        looked, self._looked = self._looked, True
+        if self._driver.here or looked:
+            return self._driver.here
+        if self._driver.chosen.endpoint:
             return True
         bundled = {model.name for model in BUNDLED.values()}
         return self._driver.folder().name not in bundled and not servers.list_servers(self._driver.home)
