@@ -245,7 +245,7 @@ class Driver:
     @property
     def here(self) -> bool:
         """Whether it answered in this session: an endpoint when it was asked for its models, else a server of ours."""
-        return self._context is not None or self._server is not None
+        return self._context is not None or (self._server is not None and self._server.process.alive())
 
     def served(self) -> bool:
         """Whether a server of ours answers as the driver now."""

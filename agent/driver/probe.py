@@ -139,9 +139,8 @@ def verdict(name: str, record: Record) -> str:
     passed = f"{name} passed {len(record.passed)} of {tried} tasks"
     if record.level == "native":
         return f"{passed}: from your next words on it chooses the tools itself"
-    return (
-        f"{passed} (not {', '.join(record.failed)}): code reads your words; `routing = false` in settings.toml lets it"
-    )
+    failed = ", ".join(record.failed)
+    return f"{passed} (not {failed}): code reads your words; `routing = false` in settings.toml lets it through"
 
 
 class Trial:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.agent.driver.test_probe import ALL, served, task_of
 from tests.fixtures.stub_driver import StubDriver
+from tests.fixtures.tables import table
 from tests.fixtures.terminal import Terminal, Tunesmith
+from tunesmith.agent.repl.talk import Talk
 from tunesmith.memory.store import Store
 
 pytestmark = pytest.mark.heavy
@@ -52,6 +56,36 @@ def test_a_driver_that_passes_its_tasks_answers_the_next_words_itself(
         again.expect("I do not know.", after=place)
         again.at_prompt()
         assert "Try it out" not in again.text
+
+
+@table(
+    ("before", "draft", "description", "plan", "asks"),
+    [
+        (None, None, "", False, True),
+        ("a plan", None, "", False, False),  # which these words started, or dropped
+        (None, "a plan", "", False, False),
+        (None, None, "a description is open", False, False),
+        (None, None, "", True, False),
+    ],
+)
+def test_nobody_is_asked_about_a_driver_in_the_midst_of_a_plan_or_a_description(
+    before: object, draft: object, description: str, plan: bool, asks: bool
+) -> None:
+    asked: list[bool] = []
+    screen = SimpleNamespace(carries_a_plan=lambda: plan, answer_questions=lambda: None, say=print)
+    talk = Talk(screen)  # type: ignore[arg-type]
+    talk._trial = SimpleNamespace(behind_a_turn=lambda *, may_ask: asked.append(may_ask))  # type: ignore[assignment]
+    answer: Future[None] = Future()
+    answer.set_result(None)
+    deps = SimpleNamespace(draft=before)
+
+    def begin(*given: object) -> Future[None]:
+        deps.draft = draft
+        return answer
+
+    talk.chat = lambda: SimpleNamespace(begin=begin, deps=deps, open_description=lambda: description)  # type: ignore
+    talk.turn(WORDS)
+    assert asked == [asks]
 
 
 def test_with_words_of_a_script_nothing_is_tried_out_and_nobody_is_asked(tunesmith: Tunesmith) -> None:
