@@ -23,7 +23,8 @@ from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.startup import unexpected
 from tunesmith.agent.mcp_forms import Agreed, Allowed, NotNeeded, Shown, Unasked, leave_to_look, price_to_agree_to
 from tunesmith.agent.queries.answer import Context as Records
-from tunesmith.agent.queries.registry import REQUESTS, answer
+from tunesmith.agent.queries.facts import Result
+from tunesmith.agent.queries.registry import REQUESTS, ask
 from tunesmith.agent.version import VERSION
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.json_values import picked
@@ -150,7 +151,9 @@ class _Tools:
         """Any question about the runs, by its kind and arguments: what a run came to, a step's time, memory or
         failure, what passes, counts of cases and rows, settings and who chose them, losses, files, approvals, what
         to try next. Leave `run` out for the newest that has it. Texts of rows, cases and answers are never told."""
-        reply = answer(question, Records(self.ws, self.store.newest_run()))
+        reply = ask(question, Records(self.ws, self.store.newest_run()))
+        if isinstance(reply, Result):
+            return reply.as_json()
         return {"says": reply.for_model.splitlines(), "facts": reply.as_json()}
 
     def compare(

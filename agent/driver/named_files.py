@@ -13,7 +13,7 @@ from tunesmith.agent.commands.rows_view import review_of
 from tunesmith.agent.driver.look_ups import looked_up, whether_it_fits
 from tunesmith.agent.driver.planning import named_base
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import Proposed
+from tunesmith.agent.queries.facts import Proposed
 from tunesmith.agent.queries.files import FileQuery
 from tunesmith.agent.words.reading import Reading
 from tunesmith.agent.words.slots import Slots

@@ -91,7 +91,9 @@ class _Sitting:
     def passed(self) -> bool:
         """Whether the driver did the right thing. Raises NoVerdict where its turn ended by something else."""
         try:
-            return self.task.right(Attempt(tuple(self.calls), self.turn.result().text))
+            reply = self.turn.result()
+            # a figure that was marked was said
+            return self.task.right(Attempt(tuple(self.calls), " ".join([reply.text, *reply.left_out])))
         except Exception as error:
             cause = error.__cause__
             if isinstance(cause, UnexpectedModelBehavior | UsageLimitExceeded):

@@ -3,158 +3,120 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
 from tunesmith.agent.queries import scores
-from tunesmith.agent.queries.answer import Answer, Context, clip, named, ordinary
+from tunesmith.agent.queries.answer import Context, ordinary
 from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, Recorded, StageName
-from tunesmith.agent.queries.comparisons import KEPT, forgot_more, lost_of
+from tunesmith.agent.queries.comparisons import KEPT, lost_of
+from tunesmith.agent.queries.facts import Fact, Result
 from tunesmith.agent.queries.settings import value_in
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Run
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import count, duration, size
-
-_MOST_RUNS = 4
-"""An answer is a few lines of a terminal; a page behind it has all."""
 
 
 class AcrossQuery(Query):
     """One figure of every run, ranked: which run passes most, forgot most, took longest, used most memory, had most
-    rows."""
+    rows. Runs of other behaviours have other cases: their rates are not comparable."""
 
     kind: Literal["across"] = "across"
     figure: Literal["pass_rate", "forgotten", "loss", "memory", "time", "rows", "size", "setting"] = "pass_rate"
     field: Annotated[Recorded, Field(description="For setting: its name")] = ""
     order: Literal["most", "least"] = "most"
-    stage: StageName = ""
-    arm: AnyArm = ""
-    block: Annotated[AnyBlock, Field(description="For pass_rate; empty: target")] = ""
+    stage: Annotated[StageName, Field(description="For memory, time and setting; empty: all")] = ""
+    arm: Annotated[AnyArm, Field(description="For pass_rate and size; empty: the last one, or all")] = ""
+    block: Annotated[AnyBlock, Field(description="For pass_rate and forgotten; empty: target")] = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure of a run: a number, or a text that has no order."""
-
-    run: str
-    value: float | str
-    words: str
-    source: str = ""
-    """The step that it comes from."""
-
-    def __str__(self) -> str:
-        return f"{self.words} ({self.source})" if self.source else self.words
+Measured = list[tuple[float | str, Fact]]
+"""A run's figure to rank it by, and its fact; empty where it has none."""
 
 
-Measure = Callable[[AcrossQuery, Store, Run], Figure | None]
+def answer(query: AcrossQuery, context: Context) -> Result:
+    """Every run that has the figure, with its value, the one that has most or least first. Raises NotFound."""
+    measure = _MEASURES[query.figure]
+    known = [
+        (value, {"run": run.id, "name": run.name, **fact})
+        for run in ordinary(context.store)
+        for value, fact in measure.of(query, context.store, run)
+    ]
+    if not known:
+        raise NotFound(f"No run has recorded {query.field or query.figure.replace('_', ' ')}.")
+    if all(isinstance(value, int | float) for value, _ in known):
+        known.sort(key=lambda one: one[0], reverse=query.order == "most")
+    of = {"ranked_by": query.order, "figure": query.figure, **{name: getattr(query, name) for name in measure.takes}}
+    return Result(tuple(fact for _, fact in known), of)
 
 
-def answer(query: AcrossQuery, context: Context) -> Answer:
-    """The run that has most of it, or least, and the others behind it. Raises NotFound where no run has the figure."""
-    runs = {run.id: run for run in ordinary(context.store)}
-    what, measure = _what(query), _MEASURES[query.figure]
-    figures = [one for run in runs.values() if (one := measure(query, context.store, run)) is not None]
-    if not figures:
-        raise NotFound(f"No run has {what} that could be told.")
-    names = {one.run: named(runs[one.run], 30) for one in figures}
-    numbers = [one for one in figures if isinstance(one.value, int | float)]
-    ranked = sorted(figures, key=lambda one: one.value, reverse=query.order == "most") if len(numbers) == len(figures) \
-        else figures  # fmt: skip
-    if len(figures) == 1:
-        return Answer((f"Only {names[figures[0].run]} has {what}: {figures[0]}.",), tuple(figures))
-    if len({one.words for one in figures}) == 1:
-        first = f"The {len(figures)} runs are alike in {what}: {figures[0]}."
-    elif ranked is figures:  # texts, which nothing ranks
-        first = f"The {len(figures)} runs differ in {what}:"
-    else:
-        first = f"{names[ranked[0].run]} has the {query.order}, {what}: {ranked[0]}."
-    lines = [first, *(f"  {names[one.run]}: {one}" for one in ranked[:_MOST_RUNS])]
-    lines += [f"  {count(len(ranked) - _MOST_RUNS, 'run')} more."] if len(ranked) > _MOST_RUNS else []
-    if query.figure == "forgotten" and len(ranked) == 2:
-        first_run, second_run = (runs[figure.run] for figure in ranked)
-        lines += forgot_more(context.store, first_run, second_run, query.block).lines[:1]
-    if query.figure == "pass_rate":
-        lines.append("  Runs of other behaviours have other cases, so their rates are not comparable.")
-    return Answer(tuple(lines), tuple(ranked))
-
-
-def _what(query: AcrossQuery) -> str:
-    of_stage = f" of {query.stage}" if query.stage else ""
-    return {
-        "setting": query.field,
-        "loss": "the validation loss",
-        "memory": f"the highest memory{of_stage}",
-        "time": f"the time{of_stage}",
-        "rows": "rows that were kept to train on",
-        "forgotten": f"cases of {query.block or ' and '.join(KEPT)} that the base passes and the newest model fails",
-        "size": f"files{f' of the {query.arm} model' if query.arm else ''}",
-        "pass_rate": f"what passes of the {query.block or 'target'} block{f' with {query.arm}' if query.arm else ''}",
-    }[query.figure]
-
-
-def _setting(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
+def _setting(query: AcrossQuery, store: Store, run: Run) -> Measured:
     value = value_in(store, run, query.field, query.stage)
     if value is None or value == "":
-        return None
+        return []
     number = isinstance(value, int | float) and not isinstance(value, bool)
     # a number was told apart on the line above
-    return Figure(run.id, value if number else str(value), clip(value, 80))  # type: ignore[arg-type]
+    return [(value if number else str(value), {query.field: value})]  # type: ignore[list-item]
 
 
-def _loss(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
+def _loss(query: AcrossQuery, store: Store, run: Run) -> Measured:
     trained = [step for step in store.steps(run.id, status=DONE) if step.stage == "train"]
     after = trained[-1].report.get("validation_loss") if trained else None
     if trained and after is None and (logged := store.metrics(trained[-1].id, "validation_loss")):
         after = logged[-1][1]
-    return Figure(run.id, after, f"{after:.3f}", trained[-1].id) if isinstance(after, float) else None
+    return [(after, {"validation_loss": after, "step": trained[-1].id})] if isinstance(after, float) else []
 
 
-def _memory(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
+def _memory(query: AcrossQuery, store: Store, run: Run) -> Measured:
     steps = [s for s in store.steps(run.id) if s.peak_rss_bytes and query.stage in ("", s.stage)]
-    if not steps:
-        return None
-    top = max(steps, key=lambda step: step.peak_rss_bytes or 0)
-    peak = top.peak_rss_bytes or 0
-    return Figure(run.id, peak, size(peak), f"{top.stage}, {top.id}")
+    top = sorted(steps, key=lambda step: step.peak_rss_bytes or 0)[-1:]
+    return [(s.peak_rss_bytes or 0, {"peak_rss_bytes": s.peak_rss_bytes, "stage": s.stage, "step": s.id}) for s in top]
 
 
-def _time(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
+def _time(query: AcrossQuery, store: Store, run: Run) -> Measured:
     steps = [s for s in store.steps(run.id, status=DONE) if query.stage in ("", s.stage)]
     seconds = sum(step.seconds or 0.0 for step in steps)
-    # the newest
-    return Figure(run.id, seconds, duration(seconds), ", ".join(s.id for s in steps[-3:])) if steps else None
+    return [(seconds, {"seconds": seconds, "steps": len(steps)})] if steps else []
 
 
-def _rows(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
+def _rows(query: AcrossQuery, store: Store, run: Run) -> Measured:
     generated = [step for step in store.steps(run.id, status=DONE) if step.stage == "generate"]
     usable = [row for row in store.rows(generated[-1].id) if row.usable] if generated else []
     trained = sum(row.split == "train" for row in usable)
-    return Figure(run.id, trained, f"{trained:,} to train on of {len(usable):,} kept") if generated else None
+    return [(trained, {"rows_to_train_on": trained, "rows_kept": len(usable)})] if generated else []
 
 
-def _size(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
+def _size(query: AcrossQuery, store: Store, run: Run) -> Measured:
     artifacts = store.artifacts(run.id, query.arm or None)
     total = artifacts[-1].bytes if artifacts and query.arm else sum(artifact.bytes for artifact in artifacts)
-    return Figure(run.id, total, size(total)) if artifacts else None
+    return [(total, {"bytes": total})] if artifacts else []
 
 
-def _rate(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
+def _rate(query: AcrossQuery, store: Store, run: Run) -> Measured:
     block = query.block or "target"
     measured = [s for s in scores.of_run(store, run.id) if s.block == block and s.judged]
     chosen = [s for s in measured if query.arm in ("", s.arm)]
-    tuned = [s for s in chosen if s.arm in scores.TUNED] or chosen
-    return Figure(run.id, tuned[-1].rate, f"{tuned[-1].arm} {tuned[-1]}") if tuned else None
+    last = ([s for s in chosen if s.arm in scores.TUNED] or chosen)[-1:]
+    return [(s.rate, {"arm": s.arm, "passed": s.passed, "judged": s.judged, "share": s.rate}) for s in last]
 
 
-def _forgotten(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
+def _forgotten(query: AcrossQuery, store: Store, run: Run) -> Measured:
     of_run, lost = lost_of(store, run, (query.block,) if query.block else KEPT)
-    return Figure(run.id, of_run.lost / (of_run.passed_by_base or 1), str(of_run)) if lost else None
+    share = of_run.lost / (of_run.passed_by_base or 1)
+    fact = {"arm": of_run.arm, "passed_by_base": of_run.passed_by_base, "lost": of_run.lost, "share": share}
+    return [(share, fact)] if lost else []
 
 
-_MEASURES: Mapping[str, Measure] = {
-    "setting": _setting, "loss": _loss, "memory": _memory, "time": _time, "rows": _rows, "size": _size,
-    "pass_rate": _rate, "forgotten": _forgotten,
+class _Measure(NamedTuple):
+    """How a figure is taken of a run, and by which further arguments."""
+
+    of: Callable[[AcrossQuery, Store, Run], Measured]
+    takes: tuple[str, ...] = ()
+
+
+_MEASURES: Mapping[str, _Measure] = {
+    "setting": _Measure(_setting, ("field", "stage")), "loss": _Measure(_loss), "memory": _Measure(_memory, ("stage",)),
+    "time": _Measure(_time, ("stage",)), "rows": _Measure(_rows), "size": _Measure(_size, ("arm",)),
+    "pass_rate": _Measure(_rate, ("arm", "block")), "forgotten": _Measure(_forgotten, ("block",)),
 }  # fmt: skip

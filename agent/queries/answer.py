@@ -12,6 +12,7 @@ from datetime import datetime
 
 from rich.console import RenderableType
 
+from tunesmith.agent.queries.facts import Proposed
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import ASIDE_RUNS, DONE, Run, Step
 from tunesmith.memory.store import Store
@@ -23,15 +24,6 @@ from tunesmith.tools.training.checkpoints import kept_steps
 Page = Callable[[], RenderableType]
 _CLIPPED = 150
 """A line and a half of a terminal: a text is known by it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Proposed:
-    """A step that an answer proposes: where, and with which fields."""
-
-    run: str
-    stage: str
-    fields: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)

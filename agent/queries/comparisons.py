@@ -11,11 +11,12 @@ from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries import scores, settings
-from tunesmith.agent.queries.answer import Answer, Context, Proposed, clip, find, named, ordinary
+from tunesmith.agent.queries.answer import Answer, Context, clip, find, named, ordinary
 from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Recorded, RunName, StageName, TabledQuery
 from tunesmith.agent.queries.cases import asked_of_both, passed_and_failed
 from tunesmith.agent.queries.curves import lines_of
 from tunesmith.agent.queries.described import asked_by, cases_of
+from tunesmith.agent.queries.facts import Proposed
 from tunesmith.agent.queries.prices import not_tested
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound

@@ -10,9 +10,10 @@ from pydantic import Field
 
 from tunesmith.agent.commands.explain import estimated_seconds
 from tunesmith.agent.queries import scores
-from tunesmith.agent.queries.answer import Answer, Context, Proposed, clip, named, shortened
+from tunesmith.agent.queries.answer import Answer, Context, clip, named, shortened
 from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, RunName
 from tunesmith.agent.queries.curves import lines_of
+from tunesmith.agent.queries.facts import Proposed
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Run
 from tunesmith.memory.store import Store

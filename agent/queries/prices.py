@@ -16,7 +16,6 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.queries.answer import (
     Answer,
     Context,
-    Proposed,
     cite,
     clip,
     day,
@@ -28,6 +27,7 @@ from tunesmith.agent.queries.answer import (
     within,
 )
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, StepName, Until
+from tunesmith.agent.queries.facts import Proposed
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.json_values import as_object
 from tunesmith.memory.records import DONE, Run, Step

@@ -15,7 +15,6 @@ from tunesmith.agent.queries import scores
 from tunesmith.agent.queries.answer import (
     Answer,
     Context,
-    Proposed,
     cite,
     clip,
     day,
@@ -28,6 +27,7 @@ from tunesmith.agent.queries.answer import (
 )
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, Until
 from tunesmith.agent.queries.comparisons import better_run
+from tunesmith.agent.queries.facts import Proposed
 from tunesmith.agent.queries.following import chain_ahead, forecast_of, left_of_plan, named_with_times
 from tunesmith.agent.queries.machine import at_work
 from tunesmith.agent.queries.prices import how_it_goes_on, inherited

@@ -53,6 +53,7 @@ COMMANDS = {
     "explain": "what a run's records say of it, and the next step: /explain r1",
     "report": "write a run's report: /report r1",
     "more": "go on with a long page",
+    "why": "everything that the newest answer was read from",
     "serve": "serve an arm or a run, such as /serve r1; alone: what is served; `/serve stop` ends it",
     "sql": "a read-only question: /sql SELECT … FROM v_steps",
     "demo": "every stage on the bundled model; --fast for the short one",

@@ -152,7 +152,7 @@ def hold(
                     reply = chat.begin(turn["say"], lambda: model_of(endpoint), lambda sentence: None).result(_TURN_S)
                     heard[-1].reply, heard[-1].left_out = reply.text, len(reply.left_out)
                     note = reply.text.partition("(A sentence with a figure")[0]
-                    heard[-1].invented = not_heard(note, deps.heard)
+                    heard[-1].invented = not_heard(note, [*deps.ledger])
                 except TunesmithError as error:
                     heard[-1].error = str(error)
                 heard[-1].seconds = time.monotonic() - began

@@ -54,14 +54,6 @@ def test_which_of_two_forgot_more_is_told_by_a_paired_test_of_what_each_base_pas
     assert "and r2 0: no difference" in told(home, "compare_runs", about="forgotten").lines[0]
 
 
-def test_of_all_runs_the_one_that_forgot_most_comes_first_and_two_are_tested(tmp_path: Path) -> None:
-    home = Store(make_exam_home(tmp_path / "home"))
-    worse(home, "r1", "general")
-    lines = told(home, "across", figure="forgotten").lines
-    assert lines[0].startswith("r1 (ticket-triage) has the most") and "32 of the 32" in lines[0]
-    assert "r1 forgot more (p < 0.001)" in lines[-1]
-
-
 @table(("given", "case"), [({"number": 1}, "target-017"), ({"number": 3}, "target-044"), ({"number": -1}, "tools-011")])
 def test_a_case_is_shown_by_its_place_in_the_list(store: Store, given: dict[str, int], case: str) -> None:
     reply = told(store, "cases", **given)
@@ -151,20 +143,6 @@ def test_of_steps_ahead_it_is_told_what_is_tight_beside_what_is_free(memory: int
     assert re.search(says, needed_by(steps)), needed_by(steps)
     unknown = Ahead("r1", "deploy", "", None)
     assert needed_by([unknown]) == "" and needed_by([*steps, unknown]).startswith(" Of what is known at most ")
-
-
-def test_rows_of_a_run_are_none_of_a_new_plan_until_it_imports_them(store: Store) -> None:
-    first, use = told(store, "rows", run="r1", about="for_a_plan").lines
-    assert first.startswith(
-        "A new plan trains on rows of its own, and on none of the 138 that r1 kept (123 to train on"
-    )
-    assert "tunesmith rows export rows.jsonl --run r1" in use
-    steps = [{"stage": "generate", "fields": {"rows": 400}}, {"stage": "import", "fields": {"source": "/tmp/x.jsonl"}}]
-    draft = PipelinePlan.model_validate({"name": "p", "steps": steps})
-    first = told(store, "rows", draft, run="r1", about="for_a_plan").lines[0]
-    assert first.startswith(
-        "The plan that is proposed now trains on 400 rows that it writes and the rows of /tmp/x.jsonl"
-    )
 
 
 def test_a_base_is_found_in_the_run_that_has_it_and_no_other_run_answers_for_it(tmp_path: Path) -> None:

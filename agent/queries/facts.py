@@ -1,0 +1,85 @@
+"""What a query returns: facts whose names carry their units. A query makes no sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from rich.console import RenderableType
+
+Fact = Mapping[str, object]
+"""Name → value. A name ends with its unit: `seconds`, `bytes`, `share`, `p_value`, `_at` (a Unix time); a whole number
+without one is a count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """A step that a result proposes: where, and with which fields."""
+
+    run: str
+    stage: str
+    fields: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The facts that answer a query, the same for the screen, the driver and another agent."""
+
+    facts: tuple[Fact, ...] = ()
+    of: Fact = field(default_factory=dict)
+    """What all facts are of: run, step, arm, block, suite, and the subset where they are not of the whole."""
+    says: tuple[str, ...] = ()
+    """Sentences that the tools phrase: a verdict, a finding, a refusal."""
+    texts: tuple[Fact, ...] = ()
+    """Texts of rows, cases and answers: on the screen alone. A model is told how many there are."""
+    most: int = 0
+    """How many of them the screen shows at first; 0: a few."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """What is not among the facts, and how many of it: `{"blind cases": 10}`."""
+    proposals: tuple[Proposed, ...] = ()
+    page: Callable[[], RenderableType] | None = None
+    """A page of more than the facts, where there is one; made only when it is asked for."""
+
+    def as_json(self) -> dict[str, object]:
+        """The result for a program: numbers as they are, times in ISO 8601. It holds no text of rows or cases."""
+        return self._document(lambda name, value: value)
+
+    def for_model(self) -> str:
+        """The result for a driver: the same, with times, sizes and shares as the screen writes them."""
+        from tunesmith.agent.queries.table import shown
+
+        plain = (bool, int, str)
+        document = self._document(lambda name, value: value if isinstance(value, plain) and not _has_unit(name) else
+                                  shown(name, value))  # fmt: skip
+        return json.dumps(document, ensure_ascii=False, default=str)
+
+    def _document(self, written: Callable[[str, object], object]) -> dict[str, object]:
+        def flat(fact: Fact) -> dict[str, object]:
+            known = {name: moment(name, value) for name, value in fact.items() if value not in (None, "", (), [], {})}
+            return {name: written(name, value) for name, value in known.items()}
+
+        proposed = [{"run": one.run, "stage": one.stage, "fields": dict(one.fields)} for one in self.proposals]
+        document = {
+            "of": flat(self.of),
+            "facts": [flat(fact) for fact in self.facts],
+            "says": list(self.says),
+            "on_the_screen_alone": len(self.texts),
+            "left_out": dict(self.left_out),
+            "proposed": proposed,
+        }
+        return {name: value for name, value in document.items() if value}
+
+
+def _has_unit(name: str) -> bool:
+    return name.endswith(("seconds", "bytes", "share"))
+
+
+def moment(name: str, value: object) -> object:
+    """A Unix time as ISO 8601 by this machine's clock, within a mapping too; another value as it is."""
+    if isinstance(value, Mapping):
+        return {key: moment(str(key), inner) for key, inner in value.items()}
+    if name.endswith("_at") and isinstance(value, int | float):
+        return datetime.fromtimestamp(value).isoformat(timespec="minutes")
+    return value
