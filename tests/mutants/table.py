@@ -1653,6 +1653,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ('self._over = driver.chosen.routing != "auto"', "self._over = False",
          "tests/agent/driver/test_probe.py::test_nothing_is_tried_out_where_the_level_is_set"),
     )),
+    *rows(LEVEL, "agent/repl/talk.py", (
+        ("waits = planned or chat.deps.draft or", "waits = chat.deps.draft or",
+         "tests/agent/repl/test_let_through.py::test_nobody_is_asked_about_a_driver_in_the_midst_of_a_plan_or_a_description"),
+    )),
     *rows(LEVEL, "agent/driver/abilities.py", (
         ('    if routing != "auto":', "    if False:",
          "tests/agent/driver/test_probe.py::test_a_level_that_is_set_counts_before_what_was_found"),
@@ -1672,7 +1676,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_probe.py::test_a_level_changes_between_two_turns_and_never_within_one"),
     )),
     *rows(PEOPLE, "agent/driver/agent.py", (
-        ("return tool_defs if ctx.deps.routed else", "return",
+        ("return tool_defs if deps.routed else", "return",
          "tests/agent/driver/test_routed_turns.py::test_whatever_its_context_holds_a_routed_driver_has_every_tool_that_reads"),
     )),
     *rows(PEOPLE, "agent/driver/routed.py", (
