@@ -1395,7 +1395,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(BLIND, "agent/queries/rows.py", (
         ("[masked(row) for row in store.rows(step.id)]", "store.rows(step.id)",
          "tests/agent/queries/test_rows.py::test_a_blind_case_that_was_a_row_is_counted_and_shown_to_nobody"),
-        ("[row for row in chosen if not row.attributes.hidden])", "chosen)",
+        ("for row in rows if not row.attributes.hidden\n", "for row in rows\n",
          "tests/agent/queries/test_rows.py::test_a_blind_case_that_was_a_row_is_counted_and_shown_to_nobody"),
     )),
     *rows(PEOPLE, "agent/queries/settings.py", (
