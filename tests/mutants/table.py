@@ -1450,18 +1450,19 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(BLIND, "agent/queries/rows.py", (
         ("[masked(row) for row in store.rows(step.id)]", "store.rows(step.id)",
          "tests/agent/queries/test_rows.py::test_a_blind_case_that_was_a_row_is_counted_and_shown_to_nobody"),
-        ("[row for row in chosen if not row.attributes.hidden])", "chosen)",
+        ("for row in rows if not row.attributes.hidden\n", "for row in rows\n",
          "tests/agent/queries/test_rows.py::test_a_blind_case_that_was_a_row_is_counted_and_shown_to_nobody"),
     )),
     *rows(PEOPLE, "agent/queries/settings.py", (
-        ('steps = [step for step in steps if step.request.get("role", "base") == role]', "pass",
+        ('steps = [step for step in steps if step.request.get("role", "base") == roles.get(field, "base")]',
+         "pass",
          "tests/agent/queries/test_settings.py::test_a_model_is_told_with_what_its_name_came_to"),
         ("        if not edits:\n            break\n", "        if False:\n            break\n",
          "tests/agent/queries/test_settings.py::test_an_edit_is_the_reason_only_for_the_step_that_it_led_to"),
     )),
     *rows(PRICES, "agent/queries/curves.py", (
-        ("    if not points:\n        return \"No loss", "    if False:\n        return \"No loss",
-         f"{_FACTS}test_no_loss_is_made_up"),
+        ("    if query.metric and query.metric not in kept:", "    if False:",
+         "tests/agent/queries/test_curves.py::test_of_one_point_and_of_no_curve"),
     )),
     *rows(PRICES, "agent/queries/artifacts.py", (
         ('if artifact.kind != "release" or not artifact.path.exists():', 'if artifact.kind != "release":',
