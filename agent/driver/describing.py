@@ -21,14 +21,11 @@ from tunesmith.agent.driver.describe import echoed as echoed
 from tunesmith.agent.driver.describe import keep as keep
 from tunesmith.agent.driver.describe import open_interview as open_interview
 from tunesmith.agent.driver.describe import put_back as put_back
-from tunesmith.agent.driver.describe import read_words, write_down
+from tunesmith.agent.driver.plan import PlanFineTune, of_behaviour
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.wrong_values import sentence, sentences
-from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.description import EXAMPLES_MIN, OWN_BLIND, DescriptionDraft, Example, distinct
-from tunesmith.tools.evaluation.judge import judge_comes
-from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
 _ARROWS = (re.compile(r"\s*(?:=>|⇒)\s*"), re.compile(r"\s*(?:->|→)\s*"))
@@ -99,22 +96,21 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
 
     Raises BadInput where nothing about the answers can be checked; the description is then asked on from `what`.
     """
-    home = deps.store.home
+    args = PlanFineTune(base=interview.base, pace=interview.pace, quantize=interview.quantize)
     try:
-        folder = write_down(deps, interview, read_words(deps, interview))
+        edited = of_behaviour(deps, args, interview)
     except BadInput as error:
-        saved = keep(home, interview, interview.draft.model_copy(update={"what": ""}))
+        saved = keep(deps.store.home, interview, interview.draft.model_copy(update={"what": ""}))
         raise BadInput(f"{error}. {saved.question}") from None
-    behaviour = load_behaviour(str(folder))
-    blind = f"{OWN_BLIND} of your examples are blind test cases now. " if behaviour.blind_sha256 else ""
+    name = edited.plan.name
+    blind = len(interview.draft.examples) >= EXAMPLES_MIN + OWN_BLIND
     words = (
-        f"The behaviour {behaviour.name} is written down; a rule that asks too much can be removed from its "
-        f"behaviour.yaml and its test cases. {blind}The plan is on your screen. Start it, or change something?"
+        f"The behaviour {name} is written down; a rule that asks too much can be removed from its behaviour.yaml and "
+        f"its test cases. {f'{OWN_BLIND} of your examples are blind test cases now. ' * blind}The plan is on your "
+        "screen. Start it, or change something?"
     )
-    plan = plan_here(
-        deps.ws, folder, interview.pace, model=interview.base, judged=judge_comes(home), quantize=interview.quantize
-    )
-    return plan, words
+    left = "".join(f"\n({one} was not taken: {why}.)" for one, why in edited.not_taken.items())
+    return edited.plan, f"{words}{left}"
 
 
 def described_before(home: Path, words: str) -> Path | None:

@@ -67,7 +67,7 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> dict[str, object]:
     else:
         if opened is not None:
             args = args.model_copy(update={"base": args.base or opened.base, "goal": args.goal or opened.goal})
-        edited = _of_behaviour(deps, args, opened)
+        edited = of_behaviour(deps, args, opened)
         rest = args.model_copy(update={"base": "", "quantize": None})
     name = edited.plan.name
     edited.taken |= {"behaviour": name, "pace": args.pace, **({"goal": args.goal} if args.goal else {})}
@@ -78,8 +78,9 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> dict[str, object]:
     return {"behaviour": name, **_shown(deps, args, edited)}
 
 
-def _of_behaviour(deps: TurnDeps, args: PlanFineTune, opened: Interview | None) -> Edited:
-    """The plan of a behaviour; a base that cannot be had is left to the plan, with the reason."""
+def of_behaviour(deps: TurnDeps, args: PlanFineTune, opened: Interview | None) -> Edited:
+    """The plan of a behaviour, the open one written down; a base that cannot be had is left to the plan, with the
+    reason. Raises BadInput for a behaviour that is not whole, or not there."""
     taken: dict[str, object] = {"quantize": args.quantize} if args.quantize else {}
     not_taken: dict[str, str] = {}
     model = ""

@@ -73,7 +73,7 @@ class ReadManual(Args):
     about: str = Field(description="English words, such as `roll back a deployment`.")
 
 
-ACTS: Mapping[str, tuple[type[Args], Run]] = {
+ACTS: Mapping[str, tuple[type[BaseModel], Run]] = {
     "read_manual": (ReadManual, lambda deps, args: {"manual": manual(deps, args.about)}),
     "describe_behaviour": (describe.DescribeBehaviour, describe.describe_behaviour),
     "plan_fine_tune": (plan.PlanFineTune, plan.plan_fine_tune),
@@ -94,7 +94,7 @@ def toolset() -> FunctionToolset[TurnDeps]:
     return FunctionToolset([*reads, _records_tool(), *acts, *map(_stage_tool, catalog.STAGES)])
 
 
-def _act_tool(name: str, args: type[Args], run: Run) -> Tool[TurnDeps]:
+def _act_tool(name: str, args: type[BaseModel], run: Run) -> Tool[TurnDeps]:
     def call(ctx: RunContext[TurnDeps], **given: object) -> str:
         return _capped(ctx.deps, run(ctx.deps, _read(args, given)))
 
