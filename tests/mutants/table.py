@@ -1014,6 +1014,12 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_PLANNED}test_rows_that_hold_a_test_case_are_refused_however_they_come"),
     )),
     *rows(APPROVALS, "agent/driver/tools.py", (
+        ('{"arm": one.arm, "tokens": one.tokens', '{"arm": one.text, "tokens": one.tokens',
+         "tests/agent/driver/test_tools.py::test_what_a_model_answers_is_the_users_to_read_and_reaches_no_driver"),
+        ("args.run, named_arms(args.arms)), deps.approver)", "args.run, named_arms(args.arms)), lambda *_: None)",
+         "tests/agent/driver/test_tools.py::test_what_a_model_answers_is_the_users_to_read_and_reaches_no_driver"),
+        ("    if deps.end is None:\n", "    if False:\n",
+         "tests/agent/driver/test_tools.py::test_a_driver_has_the_user_asked_and_ends_nothing_itself"),
         ("        deps.check_grounded(asked, request)\n", "",
          f"{_PLANNED}test_a_file_that_the_user_did_not_name_is_not_imported"),
     )),
