@@ -161,8 +161,14 @@ def write_down(deps: TurnDeps, interview: Interview, read: Read | None = None) -
     if read:  # else the table of what the driver described is on the screen
         deps.show(spec_view(spec, _stated(interview), made.left_out))
     deps.show(render.plain(f"{spec.name} is in {folder}; change any field of behaviour.yaml there"))
-    _file(home).unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # closed meanwhile by another program
+        _file(home).rename(_written(home, spec.name))
     return folder
+
+
+def _written(home: Path, name: str) -> Path:
+    """What was said of a behaviour that is written down, for who changes it."""
+    return home / "behaviours" / f"described-{name}.json"
 
 
 def read_words(deps: TurnDeps, interview: Interview) -> Read | None:
@@ -247,6 +253,7 @@ class DescribeBehaviour(Args):
     every_message: bool | None = Field(default=None, description="Applies to all messages.")
     language: str = Field(default="", description="Of the messages, such as German.")
     base: str = Field(default="", description="Model to teach, as the user named it.")
+    take_out: tuple[str, ...] = Field(default=(), description="Parts by their names in the result: `example 2`.")
     drop: bool = Field(default=False, description="Give it up.")
 
 
@@ -261,7 +268,7 @@ def describe_behaviour(deps: TurnDeps, args: DescribeBehaviour) -> object:
         if opened is None:
             raise BadInput("no behaviour is being described, so there is nothing to drop")
         return {"dropped": str(drop(home).name), "note": "nothing was started; what was said is kept in that file"}
-    before = opened or Interview(goal=deps.prompt, pace="full", quantize="auto", driven=True)
+    before = _without(opened or _begun(deps, args), args.take_out, refused)
     examples = tuple(_examples(args.examples, turns, refused))
     texts = {name: text for name in _TEXTS if (text := getattr(args, name).strip())}
     name = {"name": slug(args.name)} if args.name else {}
@@ -277,6 +284,33 @@ def describe_behaviour(deps: TurnDeps, args: DescribeBehaviour) -> object:
     )  # fmt: skip
     said = tuple(text for _, text in _parts(now) if text in before.said or stands(text, turns))
     return _shown(deps, keep(home, now, said=said), refused)
+
+
+def _begun(deps: TurnDeps, args: DescribeBehaviour) -> Interview:
+    """A new description; where a planned one is only amended, that one once more."""
+    name = slug(args.name) if args.name else deps.draft.name if deps.draft else ""
+    if name and not (args.when and args.what):
+        with contextlib.suppress(OSError, ValidationError):  # none of that name
+            again = Interview.model_validate_json(_written(deps.store.home, name).read_bytes())
+            return again.model_copy(update={"driven": True, "conversation": ""})
+    return Interview(goal=deps.prompt, pace="full", quantize="auto", driven=True)
+
+
+def _without(interview: Interview, parts: Sequence[str], refused: list[str]) -> Interview:
+    """The description without some parts; what it has no part of is refused."""
+    draft, proposal, out = interview.draft, interview.proposal, {*parts}
+    named = [(f"example {n}", one) for n, one in enumerate(draft.examples, 1)]
+    refused += [f"there is no part {one[:60]!r}" for one in parts if one not in dict([*_parts(interview), *named])]
+    near = [one for n, one in enumerate(proposal.near_misses, 1) if f"look-alike {n}" not in out]
+    changes = {
+        "parts": tuple(part for part in proposal.parts if f"field {part.name}" not in out),
+        "labels": {value: of for value, of in proposal.labels.items() if f"label {value}" not in out},
+        "near_misses": tuple(near), "template": "" if "template" in out else proposal.template,
+    }  # fmt: skip
+    kept = {"examples": tuple(one for name, one in named if name not in out), **dict.fromkeys(out & {*_TEXTS}, "")}
+    return interview.model_copy(
+        update={"draft": draft.model_copy(update=kept), "proposal": proposal.model_copy(update=changes)}
+    )
 
 
 def _examples(given: Sequence[Given], turns: Sequence[str], refused: list[str]) -> Iterator[Example]:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
-import tempfile
 from pathlib import Path
 
 import yaml
@@ -153,17 +149,3 @@ def edited_draft(text: str, home: Path, interview: Interview) -> Interview:
             f"the edited draft cannot be read ({why}); it stays as it was. Say “edit” to try again"
         ) from None
     return keep(home, interview, draft)
-
-
-def in_editor(text: str, program: str) -> str:
-    """The text as the user leaves it in an editor, which has the terminal meanwhile. Raises BadInput."""
-    with tempfile.TemporaryDirectory(prefix="tunesmith-") as folder:
-        file = Path(folder) / "behaviour.yaml"
-        file.write_text(text)
-        try:
-            ended = subprocess.run([*shlex.split(program), os.fspath(file)], check=False, cwd=folder)
-        except OSError as error:
-            raise BadInput(f"the editor {program!r} cannot be run ({error.strerror}); set $EDITOR") from None
-        if ended.returncode:
-            raise BadInput(f"the editor {program!r} ended with {ended.returncode}; the draft stays as it was")
-        return file.read_text()

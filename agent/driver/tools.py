@@ -16,6 +16,7 @@ from pydantic_ai.messages import ToolCallPart
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.ask_view import AnswersView
 from tunesmith.agent.commands.fields import choices, of_words
+from tunesmith.agent.commands.lean_schema import lean_schema
 from tunesmith.agent.driver import describe, plan
 from tunesmith.agent.driver.agreement import STEP
 from tunesmith.agent.driver.describe import Args
@@ -98,7 +99,8 @@ def _act_tool(name: str, args: type[BaseModel], run: Run) -> Tool[TurnDeps]:
     def call(ctx: RunContext[TurnDeps], **given: object) -> str:
         return _capped(ctx.deps, run(ctx.deps, _read(args, given)))
 
-    return Tool.from_schema(call, name, _text(args), lean_schema(args), takes_ctx=True, sequential=True)
+    known = args.model_fields if args is plan.EditPlan else ()  # by plan_fine_tune
+    return Tool.from_schema(call, name, _text(args), lean_schema(args, known), takes_ctx=True, sequential=True)
 
 
 def _read(args: type[A], given: Mapping[str, object]) -> A:
@@ -219,7 +221,7 @@ def _read_tool(name: str, kind: str) -> Tool[TurnDeps]:
     def read(ctx: RunContext[TurnDeps], show: bool = False, **given: object) -> str:
         return answered(ctx.deps, _read(request, given), show=show)
 
-    schema = lean_schema(request)
+    schema = lean_schema(request, _SHARED)
     schema["properties"] |= _SHOW
     return Tool.from_schema(read, name, _text(request), schema, takes_ctx=True)
 
@@ -246,52 +248,6 @@ def _as_lines(deps: TurnDeps, asked: Query, *, show: bool) -> str:
     if deps.routed:
         deps.spoken, deps.say_next = lines, reply.for_model or "It is on your screen."
     return reply.for_model
-
-
-def lean_schema(args: type[BaseModel]) -> dict[str, Any]:
-    """Arguments as a model reads them: no titles, defaults or nulls, and what all tools share is not explained."""
-    schema = args.model_json_schema()
-    given = {n: _lean(one, schema.get("$defs", {})) for n, one in schema["properties"].items() if n != "kind"}
-    for name in {*given} & {*_SHARED} if args in REQUESTS.values() else given if args is plan.EditPlan else ():
-        given[name].pop("description", None)
-    # Without a required argument some models call a tool again and again: the first one says what is asked.
-    required = [name for name in schema.get("required", ()) if name != "kind"] or [*given][:1]
-    return {"type": "object", "properties": given, "required": required}
-
-
-def _lean(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any]:
-    if reference := schema.get("$ref"):
-        schema = {**defs[str(reference).rpartition("/")[2]], **schema}
-    options = [one for one in schema.get("anyOf", ()) if one.get("type") != "null" and one != {"const": ""}]
-    flat = {**schema, **(_lean(options[0], defs) if len(options) == 1 else {})}
-    enum = [value for one in (*options, flat) for value in one.get("enum", ()) if value != ""]
-    dropped = (
-        "title",
-        "default",
-        "anyOf",
-        "enum",
-        "$ref",
-        "maxItems",
-        "minItems",
-        "maxLength",
-        "pattern",
-        "required",
-        "minimum",
-        "maximum",
-        "minLength",
-    )
-    lean = {key: value for key, value in flat.items() if key not in dropped}
-    if len(options) > 1 and not enum:
-        lean["anyOf"] = [_lean(one, defs) for one in options]
-    if isinstance(lean.pop("additionalProperties", None), Mapping):
-        lean["additionalProperties"] = {"type": "string"}
-    if "items" in lean:
-        lean["items"] = _lean(lean["items"], defs)
-    if "properties" in lean:
-        lean["properties"] = {name: _lean(one, defs) for name, one in lean["properties"].items()}
-    if "properties" in lean:
-        lean.pop("description", None)  # a docstring, for who reads the code
-    return {**lean, **({"enum": list(dict.fromkeys(enum))} if enum else {})}
 
 
 def _in_words(error: ValidationError) -> str:

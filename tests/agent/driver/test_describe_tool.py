@@ -166,6 +166,29 @@ def test_a_description_is_amended_kept_and_dropped(talk: Talk) -> None:
     assert told["dropped"].startswith("dropped-") and open_interview(talk.store.home) is None
 
 
+def test_a_part_is_taken_out_by_its_name_in_the_result(talk: Talk) -> None:
+    whole(talk, look_alikes=["what does aspirin cost", "are you the one at the station"])
+    told = described(talk, "no: without these", take_out=["template", "look-alike 1", "example 2", "example 9"])
+    assert told["left_out"] == ["there is no part 'example 9'"] and told["missing"] == ["1 more of 3 examples"]
+    interview = open_interview(talk.store.home)
+    assert interview and interview.proposal.template == "" and len(interview.draft.examples) == 2
+    assert interview.proposal.near_misses == ("are you the one at the station",)
+
+
+def test_what_is_said_once_the_plan_is_there_changes_the_described_behaviour_and_no_other(talk: Talk) -> None:
+    whole(talk)
+    talk.turn("plan it", ("plan_fine_tune", {"pace": "fast"}), "Start it?")
+    told = described(talk, "and it must never joke", never="it must never joke")
+    assert told["missing"] == [] and told["draft"]["when"] == DESCRIBED["English"][1]["when"]
+    talk.turn("plan that", ("plan_fine_tune", {"pace": "fast"}), "Start it?")
+    assert json.loads(talk.tool_results()[-1])["behaviour"] == "my-english"
+    folders = sorted(path.parent for path in (talk.store.home / "behaviours").glob("*/behaviour.yaml"))
+    assert [load_behaviour(str(one)).never for one in folders] == ["Never give medical advice", "it must never joke"]
+    assert described(talk, "now poems", when="somebody asks", what="a poem")["draft"].keys() == {
+        "when", "what", "examples"
+    }  # fmt: skip
+
+
 def test_a_plan_waits_for_what_is_missing(talk: Talk) -> None:
     whole(talk, examples=[])
     talk.turn("plan it", ("plan_fine_tune", {"pace": "fast"}), "No.")

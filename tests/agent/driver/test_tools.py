@@ -14,9 +14,10 @@ from rich.console import Console
 from tests.agent.driver.test_conversation import Talk
 from tests.fixtures.stored_runs import finished_run, new_builder
 from tests.fixtures.tables import table
+from tunesmith.agent.commands.lean_schema import lean_schema
 from tunesmith.agent.driver import tools
 from tunesmith.agent.driver.history import Window
-from tunesmith.agent.driver.tools import ACTS, lean_schema, stage_call, toolset
+from tunesmith.agent.driver.tools import ACTS, stage_call, toolset
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.memory.records import RUNNING
 from tunesmith.tools.pipeline import catalog
