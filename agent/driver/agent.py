@@ -47,7 +47,7 @@ from pydantic_ai.usage import UsageLimits
 from tunesmith.agent.driver import history, routed
 from tunesmith.agent.driver.agreement import asked
 from tunesmith.agent.driver.endpoint import NotYetStarted, is_gone, model_of, refusal_in
-from tunesmith.agent.driver.state_summary import STATE_HEADING, state_summary
+from tunesmith.agent.driver.state_summary import STATE_HEADING, in_silence, state_summary
 from tunesmith.agent.driver.tools import failed, toolset
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import ApprovalPending
@@ -108,8 +108,11 @@ def _hooks() -> Hooks[TurnDeps]:
 
 async def _that_fit(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
     """All tools, the same in every request, as far as the context has room for them beside the words."""
+    deps = ctx.deps
+    if deps.start_driver and not (deps.routed or deps.returned) and isinstance(ctx.model, NotYetStarted):
+        deps.returned = await deps.start_driver()  # its context says how many of them there is room for
     # A routed driver reads no descriptions: it chooses a label, whose tool has to be there whatever its context holds.
-    return tool_defs if ctx.deps.routed else history.that_fit(tool_defs, ctx.deps.window)
+    return tool_defs if deps.routed else history.that_fit(tool_defs, deps.window)
 
 
 async def _fitted(ctx: RunContext[TurnDeps], request_context: ModelRequestContext) -> ModelRequestContext:
@@ -190,7 +193,10 @@ async def _read(
     ctx.deps.window.thinks |= thoughts
     response = replace(response, parts=[_without_thoughts(part) for part in response.parts])
     texts = [part for part in response.parts if isinstance(part, TextPart)]
-    if len(texts) != 1 or any(isinstance(part, ToolCallPart) for part in response.parts):
+    calls = any(isinstance(part, ToolCallPart) for part in response.parts)
+    if ctx.retry and not calls and not any(part.content.strip() for part in texts):  # it was asked for some again
+        return replace(response, parts=[*response.parts, TextPart(in_silence(ctx.deps))])
+    if len(texts) != 1 or calls:
         return response
     names = {tool.name for tool in request_context.model_request_parameters.function_tools}
     call = call_in_text(texts[0].content, names)

@@ -23,7 +23,6 @@ from pydantic_ai.settings import ModelSettings
 
 from tunesmith.agent.commands.startup import unexpected
 from tunesmith.agent.driver import describing
-from tunesmith.agent.driver.abilities import can_be_routed, window_of
 from tunesmith.agent.driver.agent import LIMITS, build_agent, clear_line, messages_of
 from tunesmith.agent.driver.agreement import asked_again, with_lost_results
 from tunesmith.agent.driver.by_code import decide
@@ -288,8 +287,7 @@ class Chat:
                 stop_if_cancelled()
         driver = await starting
         self._drivers.append(driver)
-        self.deps.window = window_of(self.deps.store.home, driver.model_name, self.deps.window)
-        self.deps.routed &= can_be_routed(self.deps.store.home, driver.model_name)
+        self.deps.read_window()
         return driver
 
     def _run_ordered(self, call: Call) -> TurnAnswer:

@@ -49,6 +49,12 @@ def state_summary(store: Store, run: Run | None, draft: PipelinePlan | None) -> 
     return "\n".join(lines[:11])  # eleven: this page goes with every request
 
 
+def in_silence(deps: TurnDeps) -> str:
+    """What is said where a driver found no words: what is at hand, or the newest run."""
+    state = state_summary(deps.store, deps.current_run(), deps.draft).splitlines()[1]
+    return f"The driver found no words ({state}); say it in other words, or “help” for what I can do."
+
+
 def in_half_a_line(deps: TurnDeps) -> str:
     """Where things stand, in a few words, for a request that has room for few."""
     run = deps.current_run()

@@ -15,7 +15,10 @@ from pydantic_ai.models import Model
 from rich.console import RenderableType
 
 from tunesmith.agent.commands.places import is_known, places
+from tunesmith.agent.driver.abilities import Known
 from tunesmith.agent.driver.endpoint import Endpoint
+from tunesmith.agent.driver.exam import Level
+from tunesmith.agent.driver.figures import Ledger
 from tunesmith.agent.driver.history import Window
 from tunesmith.agent.driver.reads import Reads
 from tunesmith.agent.driver.user_words import names, names_model
@@ -99,10 +102,14 @@ class TurnDeps:
     """What the user said in this turn."""
     user_turns: Callable[[], Sequence[str]] | None = None
     """Every turn of this conversation as it was typed; None: there is none but this turn."""
+    known: Callable[[], Known] | None = None
+    """What is known of the driver by now; None: it stays as it is set here."""
+    level: Level = "native"
+    """Who answers this turn: read as it begins, so that it never changes within one."""
     routed: bool = False
-    """Whether a schema-bound request chooses the tool, as small models need it; else the model's own tool calling."""
+    """At the fallback level: whether a schema-bound request chooses the tool."""
     code_first: bool = False
-    """Whether plain words are answered by code before any model is asked; a driver with a loop of its own hears all."""
+    """At the fallback level: whether plain words are answered by code before any model is asked."""
     window: Window = field(default_factory=Window)
     """How much the driver can be sent, and may answer."""
     keep_waiting: Callable[[Sequence[ModelMessage], Mapping[str, str]], None] = lambda messages, waiting: None
@@ -113,8 +120,8 @@ class TurnDeps:
     """What the turn before called, in a few words; what was said in it where it called nothing."""
     calls: list[str] = field(default_factory=list)
     """What this turn called."""
-    heard: list[str] = field(default_factory=list)
-    """Everything a figure of this turn's answer may come from: tool results, the state card, the user's words."""
+    ledger: Ledger = field(default_factory=Ledger)
+    """Everything a figure of an answer may come from: tool results, the state card, the user's words."""
     reads: Reads = field(default_factory=Reads)
     """What this turn looked at; once it has ended, what `/why` shows."""
     seen_calls: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -171,6 +178,23 @@ class TurnDeps:
     errors: dict[str, TunesmithError] = field(default_factory=dict)
     """Tool → what went wrong in this turn."""
 
+    def __post_init__(self) -> None:
+        """Go by what is known of the driver from the start: a job may end before the first words."""
+        self._read_level()
+
+    def _read_level(self) -> None:
+        if known := self.read_window():
+            self.level = known.level
+            self.routed = self.code_first = known.level != "native"
+
+    def read_window(self) -> Known | None:
+        """Take over how much the driver can be sent; what is known of it, None where nobody says."""
+        known = self.known() if self.known else None
+        if known:
+            self.window.context_tokens = known.context_tokens
+            self.window.thinks |= known.thinks
+        return known
+
     @property
     def store(self) -> Store:
         """The history."""
@@ -220,25 +244,29 @@ class TurnDeps:
         self.draft_before, self.facts = None, ()
         self.drafts_before.clear()
         self.kept.clear()
+        self.ledger.clear()
 
     def change(self, plan: PipelinePlan) -> None:
         """Let the proposed plan be another one; the one before can be had back."""
         self.draft, self.draft_before = plan, self.draft
 
     def begin_turn(self, prompt: str) -> None:
-        """Forget what belonged to the turn before."""
+        """Forget what belonged to the turn before; from now on the driver goes by what is known of it."""
+        self._read_level()
         spoken = f'"{self.prompt[:_BEFORE_CHARACTERS]}"' if self.prompt else ""
         self.before, self.calls = next(iter(self.calls), spoken), []
         self.said = self.prompt if self.last_query is not None else ""
         self.prompt, self.say_next, self.returned, self.undecided = prompt, "", None, None
         self.spoken, self.nearest, self.unsure, self.for_model = (), (), None, ""
-        self.heard, self.reads = [prompt], Reads()
+        self.ledger.begin_turn()
+        self.reads = Reads()
+        self.note(prompt)
         self.seen_calls.clear()
         self.errors.clear()
 
     def note(self, result: object) -> None:
         """Remember what a tool told, for the check of figures."""
-        self.heard.append(str(result))
+        self.ledger.note(result)
 
     # What a turn came to, for the exit code of a script
 

@@ -34,6 +34,8 @@ class Result:
     """Sentences that the tools phrase: a verdict, a finding, a refusal."""
     texts: tuple[Fact, ...] = ()
     """Texts of rows, cases and answers: on the screen alone. A model is told how many there are."""
+    most: int = 0
+    """How many of them the screen shows at first; 0: a few."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """What is not among the facts, and how many of it: `{"blind cases": 10}`."""
     proposals: tuple[Proposed, ...] = ()
@@ -55,7 +57,7 @@ class Result:
 
     def _document(self, written: Callable[[str, object], object]) -> dict[str, object]:
         def flat(fact: Fact) -> dict[str, object]:
-            known = {name: _moment(name, value) for name, value in fact.items() if value not in (None, "", (), [], {})}
+            known = {name: moment(name, value) for name, value in fact.items() if value not in (None, "", (), [], {})}
             return {name: written(name, value) for name, value in known.items()}
 
         proposed = [{"run": one.run, "stage": one.stage, "fields": dict(one.fields)} for one in self.proposals]
@@ -74,8 +76,10 @@ def _has_unit(name: str) -> bool:
     return name.endswith(("seconds", "bytes", "share"))
 
 
-def _moment(name: str, value: object) -> object:
-    """A Unix time as ISO 8601 by this machine's clock; another value as it is."""
+def moment(name: str, value: object) -> object:
+    """A Unix time as ISO 8601 by this machine's clock, within a mapping too; another value as it is."""
+    if isinstance(value, Mapping):
+        return {key: moment(str(key), inner) for key, inner in value.items()}
     if name.endswith("_at") and isinstance(value, int | float):
         return datetime.fromtimestamp(value).isoformat(timespec="minutes")
     return value

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
+from itertools import groupby
 
 from rich.console import Console, Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.layout import prose
-from tunesmith.agent.queries.facts import Fact, Result
+from tunesmith.agent.queries.facts import Fact, Result, moment
 from tunesmith.tools.core.format import count, duration, listed, one_line, p_value, percent, size
 
 MOST_ROWS = 12
 """An answer stays on a screen; its page has all rows."""
+_FEW_TEXTS = 3
+"""Rows or cases with what they ask and answer: some four lines each."""
+_IDS = ("case", "row")
 _LONGEST = 300
 """Characters of a text in a fact: two lines of a terminal or three."""
 _NAMES = {"seconds": "took", "bytes": "size", "p_value": "p"}
-_WORDS = {"rss": "RAM", "ram": "RAM", "vram": "VRAM", "gpu": "GPU"}
-_NO_COUNT = ("seed", "port", "pid", "place")
-"""Whole numbers that are names."""
+_WORDS = {"rss": "RAM", "ram": "RAM", "vram": "VRAM", "gpu": "GPU", "gpus": "GPUs", "cpu": "CPU"}
+_UNKNOWN: tuple[object, ...] = (None, "", (), [], {})
+"""Values that say nothing; 0 and False say something."""
+_NO_COUNT = ("seed", "port", "pid", "place", "at_step")
+"""Ends of names whose whole numbers are names or places."""
 
 
 def shown(name: str, value: object) -> str:
     """A value as people read it, by the unit in its name."""
+    value = moment(name, value)
     if value is None or value == "":
         return "–"
     if isinstance(value, bool):
@@ -31,7 +38,8 @@ def shown(name: str, value: object) -> str:
     if isinstance(value, int | float):
         return _number(name, value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{one_line(key)}: {shown(str(key), inner)}" for key, inner in value.items()) or "none"
+        known = {str(key): inner for key, inner in value.items() if inner not in _UNKNOWN}
+        return ", ".join(f"{_key(one_line(key))}: {shown(key, inner)}" for key, inner in known.items()) or "none"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return listed([shown(name, one) for one in value], MOST_ROWS) or "none"
     text = one_line(value).replace("T", " ", 1) if name.endswith("_at") else one_line(value)
@@ -49,7 +57,12 @@ def _number(name: str, value: float) -> str:
         return p_value(value).removeprefix("p ").removeprefix("= ")
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value) if name in _NO_COUNT else f"{value:,}" if value else "none"
+    return str(value) if name.endswith(_NO_COUNT) else f"{value:,}" if value else "none"
+
+
+def _key(name: str) -> str:
+    """A name within a value: only one with a unit is ours, another may be a label."""
+    return title(name) if name.endswith(("_seconds", "_bytes", "_share", "_at")) else name
 
 
 def title(name: str) -> str:
@@ -63,28 +76,38 @@ def title(name: str) -> str:
 
 def line(fact: Fact) -> str:
     """A fact in one line: its names and values, without those that are not known."""
-    known = {name: value for name, value in fact.items() if value not in (None, "", (), [], {})}
+    known = {name: value for name, value in fact.items() if value not in _UNKNOWN}
     return " · ".join(f"{title(name)} {shown(name, value)}" for name, value in known.items())
 
 
-def table(facts: Sequence[Fact], most: int = 0) -> RenderableType:
-    """Facts as a table, a row each: all, or the first `most`. A column that no fact fills is left out."""
-    names = dict.fromkeys(name for fact in facts for name, value in fact.items() if value not in (None, "", (), []))
-    rows = [[shown(name, fact.get(name)) for name in names] for fact in facts[: most or None]]
+def table(facts: Sequence[Fact]) -> RenderableType:
+    """Facts as a table, a row each. What a fact does not have is blank; a column that none fills is left out."""
+    filled = {name for fact in facts for name, value in fact.items() if value not in _UNKNOWN}
+    names = [name for name in dict.fromkeys(name for fact in facts for name in fact) if name in filled]
+    rows = [[_cell(name, fact.get(name)) for name in names] for fact in facts]
     return render.rows_table([title(name) for name in names], rows, exact=True)
 
 
+def _cell(name: str, value: object) -> str:
+    return "" if value in _UNKNOWN else shown(name, value)
+
+
 def view(result: Result, *, whole: bool = False) -> RenderableType:
-    """A result on the screen: what it is of, what the tools say, the facts, the texts, and what is left out."""
+    """A result on the screen: what it is of, what the tools say, the facts, the texts, and what is left out.
+
+    Facts with other names stand in a table of their own; a row or case whose texts are shown, among its texts alone.
+    """
     parts: list[RenderableType] = [prose(one) for one in (line(result.of), *result.says) if one]
-    most = 0 if whole else MOST_ROWS
-    if len(result.facts) == 1:
-        parts.append(prose(line(result.facts[0])))
-    elif result.facts:
-        parts.append(table(result.facts, most))
-    for text in result.texts[: most or None]:
+    told = {text.get(name) for text in result.texts for name in _IDS} - {None}
+    facts = [fact for fact in result.facts if told.isdisjoint(fact.get(name) for name in _IDS)]
+    most = 0 if whole else max(result.most, MOST_ROWS)
+    of_texts = 0 if whole else result.most or _FEW_TEXTS
+    for _, alike in groupby(facts[: most or None], key=tuple):
+        group = list(alike)
+        parts.append(prose(line(group[0])) if len(group) == 1 else table(group))
+    for text in result.texts[: of_texts or None]:
         parts += _of_texts(text)
-    more = max(0, max(len(result.facts), len(result.texts)) - most) if most else 0
+    more = 0 if whole else max(0, len(facts) - most) + max(0, len(result.texts) - of_texts)
     if more:
         parts.append(prose(f"{more:,} more: “show all” lists them."))
     if result.left_out:
@@ -108,7 +131,7 @@ def _of_texts(texts: Fact) -> list[RenderableType]:
     short = {name: value for name, value in texts.items() if len(shown(name, value)) <= 40}
     long = {name: value for name, value in texts.items() if name not in short}
     return [
-        prose(line(short)),
+        *([prose(line(short))] if short else []),
         *(prose(f"  {title(name)}: {shown(name, value)}", hang=4) for name, value in long.items()),
     ]
 

@@ -39,7 +39,8 @@ CLAIM, APPROVALS, LEDGER = "claim", "approvals", "ledger"
 STATISTICS, SUITES, WHOLE = "statistics", "suites", "whole or absent"
 PEOPLE, BLIND, PRICES = "what people said", "blind cases", "prices"
 SAME_TOKENS = "the same tokens in training, measuring, serving and release"
-LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, PEOPLE, BLIND, PRICES, SAME_TOKENS)
+LEVEL = "a driver's level"
+LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, PEOPLE, BLIND, PRICES, SAME_TOKENS, LEVEL)
 """Guards beside them that nothing may weaken unseen."""
 
 
@@ -65,6 +66,7 @@ _DEPLOYING = "tests/tools/export/test_deploying.py::"
 _SMOKE = "tests/tools/pipeline/test_smoke.py::"
 _CHANGED = f"{_PINS}test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"
 _FACTS = "tests/agent/queries/test_with_every_fact.py::"
+_FITS = "tests/agent/queries/test_fits.py::"
 _FIRST_CARD = "tests/tools/pipeline/gpu_check/test_first_card.py::"
 _STORE, _WORKERS = "tests/memory/test_store.py::", "tests/trust/test_workers.py::"
 _FILES, _POWER = "tests/memory/test_files.py::", "tests/trust/test_power_cut.py::"
@@ -694,7 +696,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ('without_thoughts=thoughts_of(model.folder) == "switch",', "",
          "tests/tools/evaluation/test_judge_job.py::test_a_judge_with_a_switch_for_thoughts_grades_without_them"),
     )),
-    *rows(SAME_TOKENS, "agent/driver/endpoint.py", (
+    *rows(SAME_TOKENS, "agent/driver/own_server.py", (
         ('without_thoughts=thoughts_of(folder) == "switch",', "",
          "tests/agent/driver/test_endpoint.py::test_a_driver_with_a_switch_for_thoughts_is_served_without_them"),
     )),
@@ -709,7 +711,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("                if room < 0:", "                if False:", "tests/tools/models/test_template_trial.py"),
     )),
     *rows(TEMPLATE, "agent/driver/endpoint.py", (
-        ("            _try_template(folder)\n", "", "tests/agent/driver/test_driver_template.py"),
+        ("            own_server.try_template(folder)\n", "", "tests/agent/driver/test_driver_template.py"),
     )),
     *rows(TERMINAL, "agent/commands/price.py", (
         ('_FRAME.sub("·", one_line(entry))', "one_line(entry)", "tests/agent/commands/test_render.py"),
@@ -1450,21 +1452,36 @@ MUTANTS: tuple[Mutant, ...] = (
         ('return "" if any(is_current(context.store, test) for test in tests) else', 'return "" if False else',
          f"{_FACTS}test_what_was_merged_and_not_tested_is_said_to_be_unknown"),
     )),
+    *rows(BLIND, "agent/queries/rows.py", (
+        ("[masked(row) for row in store.rows(step.id)]", "store.rows(step.id)",
+         "tests/agent/queries/test_rows.py::test_a_blind_case_that_was_a_row_is_counted_and_shown_to_nobody"),
+        ("[row for row in chosen if not row.attributes.hidden])", "chosen)",
+         "tests/agent/queries/test_rows.py::test_a_blind_case_that_was_a_row_is_counted_and_shown_to_nobody"),
+    )),
+    *rows(PEOPLE, "agent/queries/settings.py", (
+        ('steps = [step for step in steps if step.request.get("role", "base") == role]', "pass",
+         "tests/agent/queries/test_settings.py::test_a_model_is_told_with_what_its_name_came_to"),
+        ("        if not edits:\n            break\n", "        if False:\n            break\n",
+         "tests/agent/queries/test_settings.py::test_an_edit_is_the_reason_only_for_the_step_that_it_led_to"),
+    )),
     *rows(PRICES, "agent/queries/curves.py", (
         ("    if not points:\n        return \"No loss", "    if False:\n        return \"No loss",
          f"{_FACTS}test_no_loss_is_made_up"),
     )),
     *rows(PRICES, "agent/queries/artifacts.py", (
         ('if artifact.kind != "release" or not artifact.path.exists():', 'if artifact.kind != "release":',
-         f"{_FACTS}test_a_release_is_told_with_its_path_and_how_it_is_loaded"),
+         "tests/agent/queries/test_artifacts.py::test_what_is_gone_is_not_loaded"),
+        ("c.block == PRIMARY_BLOCK and not c.is_blind]", "c.block == PRIMARY_BLOCK]",
+         "tests/agent/queries/test_artifacts.py::test_an_example_to_ask_is_no_blind_case_and_for_the_screen_alone"),
     )),
     *rows(PRICES, "agent/queries/fits.py", (
-        ("whole = [asked.model.name for asked in models if not asked.lacking()]",
-         'whole = [asked.model.name for asked in models if asked.goes("train")]',
-         f"{_FACTS}test_a_model_that_is_named_for_a_card_can_be_trained_and_measured_and_served_there"),
+        ('"fits": not decided.lacks, "lacks"', '"fits": "train" not in decided.lacks, "lacks"',
+         f"{_FITS}test_the_largest_that_fits_can_be_trained_and_measured_and_served"),
+        ("if query.bits in (0, _BITS[task.precision])]", "]",
+         f"{_FITS}test_a_task_is_told_at_exactly_the_bits_that_were_named"),
     )),
     *rows(PRICES, "tools/models/model_names.py", (
-        ("(m for m in models if not m.shape.experts)", "models", f"{_FACTS}test_no_shape_is_made_up_for_a_size"),
+        ("(m for m in models if not m.shape.experts)", "models", f"{_FITS}test_no_shape_is_made_up_for_a_size"),
     )),
     *rows(CLAIM, "agent/queries/findings.py", (
         ('one.kind == "forgot" and one.evidence.get("verdict") != WORSE', "False",
@@ -1618,6 +1635,46 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/words/test_words.py::test_what_no_word_names_is_what_the_question_itself_says"),
         ("if not given and other and \"run\" in own", "if not given and \"run\" in own",
          "tests/agent/words/test_words.py::test_of_two_runs_the_other_one_is_meant_only_where_words_say_so"),
+    )),
+    *rows(LEAVES, "agent/driver/probe.py", (
+        ("if endpoint.listener or record.agreed:", "if True:",
+         "tests/agent/driver/test_probe.py::test_no_token_goes_to_an_endpoint_for_it_before_a_yes"),
+        ("record.level is not None or record.agreed is False", "record.level is not None",
+         "tests/agent/driver/test_probe.py::test_no_token_goes_to_an_endpoint_for_it_before_a_yes"),
+    )),
+    *rows(LEAVES, "agent/driver/endpoint.py", (
+        ("        if self._context is None:\n", "        if True:\n",
+         "tests/agent/driver/test_endpoint.py::test_the_context_of_an_endpoint_is_what_it_says_of_it_and_it_is_asked_once"),
+    )),
+    *rows(LEVEL, "agent/driver/probe.py", (
+        ("raise NoVerdict(f\"“{self.task.name}” ended early: {error}\") from error", "return False",
+         "tests/agent/driver/test_probe.py::test_a_task_that_died_is_no_verdict"),
+        ("            if why := stopped():\n", "            if why := \"\":\n",
+         "tests/agent/driver/test_probe.py::test_a_step_that_begins_ends_the_examination"),
+        ("if self._over or self._stopped() or not self._may_start():", "if self._over or not self._may_start():",
+         "tests/agent/driver/test_probe.py::test_nothing_is_examined_beside_a_step_that_is_at_work"),
+        (" and not servers.list_servers(self._driver.home)", "",
+         "tests/agent/driver/test_probe.py::test_no_server_ends_for_an_examination"),
+        ('self._over = driver.chosen.routing != "auto"', "self._over = False",
+         "tests/agent/driver/test_probe.py::test_nothing_is_tried_out_where_the_level_is_set"),
+    )),
+    *rows(LEVEL, "agent/driver/abilities.py", (
+        ('    if routing != "auto":', "    if False:",
+         "tests/agent/driver/test_probe.py::test_a_level_that_is_set_counts_before_what_was_found"),
+        ("return record if record.exam == EXAM else", "return record if record else",
+         "tests/agent/driver/test_probe.py::test_what_another_version_kept_is_nothing"),
+    )),
+    *rows(LEVEL, "agent/driver/endpoint.py", (
+        ("_digest([weights, parser, tokens])", "_digest([parser, tokens])",
+         "tests/agent/driver/test_probe.py::test_a_record_is_of_weights_and_of_how_they_are_served"),
+        ("{chosen.endpoint} {chosen.name} {_digest(rest)}", "{chosen.endpoint} {chosen.name}",
+         "tests/agent/driver/test_probe.py::test_the_examination_sets_the_level_of_this_driver_with_these_settings"),
+        ('set_here = "context_tokens" in chosen.model_fields_set', "set_here = False",
+         "tests/agent/driver/test_endpoint.py::test_a_context_that_is_set_counts_before_what_an_endpoint_says_of_it"),
+    )),
+    *rows(LEVEL, "agent/driver/chat.py", (
+        ("        self.deps.read_window()\n", "        self.deps._read_level()\n",
+         "tests/agent/driver/test_probe.py::test_a_level_changes_between_two_turns_and_never_within_one"),
     )),
     *rows(PEOPLE, "agent/driver/agent.py", (
         ("return tool_defs if ctx.deps.routed else", "return",

@@ -20,6 +20,7 @@ from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.commands.approvals import ALWAYS, TerminalApprover
 from tunesmith.agent.driver.agent import call_in_text
 from tunesmith.agent.driver.chat import Chat
+from tunesmith.agent.driver.figures import MARK
 from tunesmith.agent.driver.history import Window, characters, tool_characters
 from tunesmith.agent.driver.tools import toolset
 from tunesmith.agent.driver.turn_deps import TurnDeps
@@ -228,11 +229,11 @@ def test_rows_go_to_the_screen_and_never_to_the_model(talk: Callable[..., Talk])
     assert APPROVE_NOW not in sent and "r1 has 1 candidate rows" in one.tool_results()[-1]
 
 
-def test_a_figure_that_no_record_holds_is_left_out_and_named(talk: Callable[..., Talk]) -> None:
+def test_a_figure_that_no_record_holds_is_marked_in_its_sentence_and_named(talk: Callable[..., Talk]) -> None:
     one = talk()
     reply = one.turn("hello", "All is well. The adapter reached 97 % accuracy. Shall we go on?")
     assert reply.left_out == ("97 %",)
-    assert "accuracy" not in " ".join(one.said) and one.said[:2] == ["All is well.", "Shall we go on?"]
+    assert one.said == ["All is well.", f"The adapter reached {MARK} accuracy.", "Shall we go on?"]
 
 
 def test_figures_of_tool_results_pass_in_other_units_too(talk: Callable[..., Talk]) -> None:
@@ -334,7 +335,8 @@ def test_as_many_turns_are_sent_as_the_context_holds_and_the_state_is_behind_the
 
 def test_what_only_the_model_was_to_read_is_never_its_reply(talk: Callable[..., Talk]) -> None:
     one = talk()
-    assert one.turn("thx", "Where things stand: all done; before read_setting r1.").text.startswith("I have no answer")
+    silent = one.turn("thx", "Where things stand: all done; before read_setting r1.")
+    assert silent.text.startswith("The driver found no words (no run yet)")
     assert one.turn("hi", "Hello! (Where things stand: no run yet.)").text == "Hello!"
 
 

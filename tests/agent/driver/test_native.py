@@ -19,21 +19,18 @@ from tests.fixtures import stored_runs
 from tests.fixtures.stub_driver import StubDriver
 from tests.fixtures.tables import table
 from tests.fixtures.waiting import HANG_S
-from tunesmith.agent.commands.settings import DriverSettings
 from tunesmith.agent.driver import state_summary
-from tunesmith.agent.driver.abilities import is_routed
 from tunesmith.agent.driver.agent import LIMITS
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.describing import begin, open_interview
 from tunesmith.agent.driver.endpoint import Endpoint, model_of
+from tunesmith.agent.driver.figures import MARK
 from tunesmith.agent.driver.history import Window
-from tunesmith.agent.driver.probe import TASKS, level_of, probe
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.registry import ask
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
-from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
 
@@ -226,7 +223,24 @@ def test_the_end_of_a_job_is_told_with_the_next_step(native: Native) -> None:
     assert "learned: 57 of 60 people's cases right" in told and ("go on" in told or "what should I try next" in told)
 
 
-# The level
+# What it says
+
+
+def test_a_figure_of_the_turn_before_and_a_quotient_are_said_and_an_invented_one_is_marked(native: Native) -> None:
+    native.turn("how long did the training take?", [read("step", run="r1", stage="train", about="time")], "A while.")
+    said = native.turn(
+        "and per step?",
+        "Training took 2 min 32 s (s7 of r1). That is about 2.03 s per optimiser step. The adapter passes 83 % now.",
+    )
+    assert said == (
+        f"Training took 2 min 32 s (s7 of r1). That is about 2.03 s per optimiser step. The adapter passes {MARK} now."
+    )
+
+
+@pytest.mark.parametrize("reads", [[], [[read("runs", about="all")]]])
+def test_a_turn_whose_model_finds_no_words_ends_with_where_things_stand(native: Native, reads: list[Calls]) -> None:
+    said = native.turn("which runs are there?", *reads, "", "", "")
+    assert "r1 (ticket-triage), done" in said and len(native.requests) == 2 + len(reads), "it was asked once more"
 
 
 def test_the_tokens_that_a_stream_counts_hold_a_turn_to_its_limit(native: Native) -> None:
@@ -238,68 +252,6 @@ def test_the_tokens_that_a_stream_counts_hold_a_turn_to_its_limit(native: Native
         with pytest.raises(StepFailed, match="24,000 tokens"):
             turn.result(HANG_S)
         assert len(stub.requests) == 2, "the second answer passes the limit"
-
-
-def served(*right: str) -> StubDriver:
-    """A driver that passes these tasks and answers every other one with words alone."""
-    times = [("read_step", {"about": "time", "run": run, "stage": "train"}) for run in ("r1", "r2", "r3")]
-    again = {**dict.fromkeys(catalog.BY_NAME["evaluate"].load().settable), "arm": "adapter", "other": None, "run": "r2"}
-    replies: dict[str, list[Any]] = {
-        "How long did": [times[0], "It took 10 min 11 s."],
-        "How many target": [("read_result", {"about": "passed", "run": "r2", "arm": "adapter"}), "71 of 90."],
-        "Thanks": ["You are welcome."],
-        "With which": [("read_setting", {"fields": ["learning_rate"], "run": "r3"}), "It was 0.0007."],
-        "Find the run": [("read_runs", {"about": "best"}), ("evaluate", again), "It was not started."],
-        "Which of r1": [*times, "r2 did, by 11 min 51 s."],
-    }
-    names = dict(zip(replies, [task.name for task in TASKS], strict=True))
-
-    def script(body: dict[str, Any]) -> Any:
-        asked = next((m["content"] for m in body["messages"] if m["role"] == "user"), "")
-        if "weather" in json.dumps(body.get("tools", "")) and "tools" in right:
-            return "weather", {"city": "Oslo", "unit": "celsius"}
-        done = sum(m["role"] == "tool" for m in body["messages"])
-        for begins, acts in replies.items():
-            if str(asked).startswith(begins) and names[begins] in right:
-                return acts[done]
-        return "I do not know."
-
-    return StubDriver(script)
-
-
-ALL = tuple(task.name for task in TASKS)
-
-
-@table(
-    ("passed", "level"),
-    [
-        (ALL, "native"),
-        (tuple(name for name in ALL if name != "setting"), "native"),
-        (tuple(name for name in ALL if name != "three reads"), "routed"),
-        (tuple(name for name in ALL if name != "two steps"), "routed"),
-        (("choice", "arguments", "abstention"), "routed"),
-        ((), "routed"),
-    ],
-)
-def test_a_driver_is_native_by_the_tasks_that_it_passes(passed: tuple[str, ...], level: str) -> None:
-    assert level_of({name: name in passed for name in ALL}) == level
-
-
-@pytest.mark.parametrize(("passed", "routed"), [(ALL, False), (("choice", "arguments"), True)])
-def test_the_examination_sets_the_level_that_the_conversation_goes_by(
-    tmp_path: Path, passed: tuple[str, ...], routed: bool
-) -> None:
-    stub = served("tools", *passed)
-    chosen = DriverSettings(endpoint=stub.url, name="stub")
-    try:
-        assert is_routed(tmp_path, chosen), "nothing is known yet"
-        found = probe(Endpoint(stub.url, "stub"), tmp_path, chosen)
-    finally:
-        stub.close()
-    assert found["level"] == ("routed" if routed else "native")
-    assert is_routed(tmp_path, chosen) is routed
-    assert is_routed(tmp_path, DriverSettings(endpoint=stub.url, name="another")), "it was another that was examined"
-    assert is_routed(tmp_path, chosen.model_copy(update={"routing": True})), "what is set counts before what was found"
 
 
 # Thoughts

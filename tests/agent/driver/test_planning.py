@@ -13,7 +13,7 @@ from tests.fixtures.hub_stand_in import COMMIT, MODEL, hub_of
 from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
-from tunesmith.agent.driver.voice import sentences, unsupported
+from tunesmith.agent.driver.voice import sentences
 from tunesmith.agent.words.reading import read
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.machine.measure import measure_machine
@@ -162,20 +162,6 @@ def test_a_question_without_a_run_is_about_the_run_that_was_asked_about_and_step
     talk.turn("compare it with r2", ("read_compare_runs", {"run": "r2"}), "So.")
     assert "r1 (ticket-triage) and r2 (ticket-triage)" in talk.tool_results()[-1]
     assert talk.deps.current_run() == talk.store.newest_run()
-
-
-@table(
-    ("text", "found"),
-    [
-        ("It takes 10-20 minutes.", ["10", "20 minutes"]),
-        ("A 50-60% gain.", ["50", "60%"]),
-        ("Accuracy reached ninety percent.", ["ninety"]),
-        ("It has .95 accuracy.", [".95"]),
-        ("One of them is W8A8, on llama-3.2 with vLLM 0.32.1, in r1.", []),
-    ],
-)
-def test_a_figure_is_found_however_it_is_written(text: str, found: list[str]) -> None:
-    assert unsupported(text, []) == found
 
 
 def test_the_mark_of_a_list_is_no_sentence_of_its_own() -> None:
