@@ -1,4 +1,4 @@
-"""A new behaviour as it is described: the draft of the open description, and the driver's tool that fills it.
+"""A new behaviour as the driver describes it, and its folder once it is whole.
 
 The driver says what it understood; code holds each part to what the user typed in this conversation. A part is *said*
 where it stands there, else *proposed*, and the table shows which. An example is taken letter for letter, or refused.
@@ -6,8 +6,6 @@ where it stands there, else *proposed*, and the table shows which. An example is
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,12 +14,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.spec_view import spec_view
+from tunesmith.agent.driver.drafts import Interview, close, described_as, drop, echoed, keep, open_interview
 from tunesmith.agent.driver.reading import NAME_WORDS, Read, ask_of, named, read_by
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.driver.user_words import stands, stands_exactly
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.memory.files import atomic_write
-from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.data.answer_shape import fitted
 from tunesmith.tools.data.behaviour import write_behaviour
@@ -30,122 +27,6 @@ from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.spec import Spec, Value
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.judge import judge_comes
-from tunesmith.tools.pipeline.behaviour_plan import Quantizing
-
-_ECHOED_CHARACTERS = 100
-"""Of a person's own words, to see that they were taken: they know the rest."""
-_QUESTIONS = {
-    "when": "1 of 4: When shall it apply? Say what kind of message it is for, such as: "
-    "the user asks how to cook something. (A part that was said can be said anew, as when: … or what: … or never: …)",
-    "what": "2 of 4: What exactly shall the answer be? Its form and length, such as: three bullet points, "
-    "each one step.",
-    "never": "3 of 4: What must the answer never do? “Nothing” is an answer too.",
-    "examples": f"4 of 4: Now {EXAMPLES_MIN} examples, one a message, written as: MESSAGE => ANSWER (\\n stands for "
-    "a new line). They say what is right, so they are yours: old messages with the answers that you would have wanted.",
-}
-
-# The draft
-
-
-class Interview(Frozen):
-    """What a new behaviour is to be, as far as it was said."""
-
-    goal: str
-    pace: Literal["fast", "full"]
-    quantize: Quantizing
-    draft: DescriptionDraft = DescriptionDraft()
-    base: str = ""
-    """The model that the wish named; empty: the plan chooses one."""
-    conversation: str = ""
-    """The conversation that it belongs to; empty until the end of its first turn."""
-    proposal: Proposal = Proposal()
-    """The form of the answers and their parts, as a driver understood them."""
-    said: tuple[str, ...] = ()
-    """Texts of it that stood in the user's words when they were given."""
-    driven: bool = False
-    """Whether the driver describes it from the user's words; else code asks for it part by part."""
-    unstated: bool = False
-    """Whether examples came from a script or another agent, so that none of them is a person's case."""
-
-    @property
-    def asked(self) -> str:
-        """The part that the user is asked for; one more example where its writing down was interrupted."""
-        return next(iter(missing(self.draft)), "examples")
-
-    @property
-    def question(self) -> str:
-        """What to ask the user now."""
-        given = distinct(self.draft.examples)
-        if self.asked != "examples" or not given:
-            return _QUESTIONS[self.asked]
-        counted = f"{min(len(given), EXAMPLES_MIN)} of {EXAMPLES_MIN} examples are here"
-        return f"{counted}; the newest is read as: {echoed(given[-1])}. The next one, as MESSAGE => ANSWER?"
-
-
-def echoed(example: Example) -> str:
-    """An example as it was understood, in one line."""
-    texts = (" ".join(text.replace("\n", "\\n").split()) for text in (example.prompt, example.answer))
-    return " => ".join(f"“{text[:_ECHOED_CHARACTERS]}{'…' * (len(text) > _ECHOED_CHARACTERS)}”" for text in texts)
-
-
-def _file(home: Path) -> Path:
-    return home / "behaviours" / "draft.json"
-
-
-def open_interview(home: Path) -> Interview | None:
-    """The description that is being given, if any."""
-    try:
-        return Interview.model_validate_json(_file(home).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValidationError):  # none, or an earlier version's
-        return None
-
-
-def conversation_of(home: Path) -> str:
-    """The conversation in which a description is open; empty where none is, or where its first turn never ended."""
-    interview = open_interview(home)
-    return interview.conversation if interview else ""
-
-
-def belonging(home: Path, conversation: str) -> Interview | None:
-    """The description that is open; from now on it belongs to this conversation where it belonged to none."""
-    interview = open_interview(home)
-    if interview is None or interview.conversation:
-        return interview
-    return keep(home, interview, conversation=conversation)
-
-
-def put_back(home: Path, description: Mapping[str, object] | None) -> None:
-    """Let what a conversation keeps be the description that is open; None for none, as for one of another version."""
-    opened = open_interview(home)
-    if opened is None and _file(home).exists():
-        drop(home)  # nobody else keeps what cannot be read
-    try:
-        if (again := Interview.model_validate(description)) != opened:
-            keep(home, again)
-    except ValidationError:
-        with contextlib.suppress(NotADirectoryError):  # a home that is none has no file
-            _file(home).unlink(missing_ok=True)
-
-
-def begin(home: Path, goal: str, pace: Literal["fast", "full"], quantize: Quantizing, base: str = "") -> Interview:
-    """Begin to describe a new behaviour; one that was begun before is set aside."""
-    if _file(home).exists():
-        drop(home)
-    return keep(home, Interview(goal=goal, pace=pace, quantize=quantize, base=base))
-
-
-def drop(home: Path) -> Path:
-    """Give the description up; what was said of it stays in a file of its own, which is returned."""
-    aside = _file(home).with_name(f"dropped-{time.time_ns()}.json")
-    _file(home).rename(aside)
-    return aside
-
-
-def keep(home: Path, interview: Interview, draft: DescriptionDraft | None = None, **changes: object) -> Interview:
-    """Keep the description, with another draft or other fields of its own."""
-    changed = interview.model_copy(update={**changes, **({"draft": draft} if draft else {})})
-    atomic_write(_file(home), changed.model_dump_json(indent=1))
-    return changed
 
 
 def write_down(deps: TurnDeps, interview: Interview, read: Read | None = None) -> Path:
@@ -161,14 +42,8 @@ def write_down(deps: TurnDeps, interview: Interview, read: Read | None = None) -
     if read:  # else the table of what the driver described is on the screen
         deps.show(spec_view(spec, _stated(interview), made.left_out))
     deps.show(render.plain(f"{spec.name} is in {folder}; change any field of behaviour.yaml there"))
-    with contextlib.suppress(FileNotFoundError):  # closed meanwhile by another program
-        _file(home).rename(_written(home, spec.name))
+    close(home, spec.name)
     return folder
-
-
-def _written(home: Path, name: str) -> Path:
-    """What was said of a behaviour that is written down, for who changes it."""
-    return home / "behaviours" / f"described-{name}.json"
 
 
 def read_words(deps: TurnDeps, interview: Interview) -> Read | None:
@@ -289,10 +164,9 @@ def describe_behaviour(deps: TurnDeps, args: DescribeBehaviour) -> object:
 def _begun(deps: TurnDeps, args: DescribeBehaviour) -> Interview:
     """A new description; where a planned one is only amended, that one once more."""
     name = slug(args.name) if args.name else deps.draft.name if deps.draft else ""
-    if name and not (args.when and args.what):
-        with contextlib.suppress(OSError, ValidationError):  # none of that name
-            again = Interview.model_validate_json(_written(deps.store.home, name).read_bytes())
-            return again.model_copy(update={"driven": True, "conversation": ""})
+    amended = None if args.when and args.what else described_as(deps.store.home, name)
+    if name and amended:
+        return amended.model_copy(update={"driven": True, "conversation": ""})
     return Interview(goal=deps.prompt, pace="full", quantize="auto", driven=True)
 
 

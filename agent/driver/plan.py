@@ -16,7 +16,8 @@ from pydantic import Field
 from tunesmith.agent.commands import run_steps
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
-from tunesmith.agent.driver.describe import Args, Interview, open_interview, read_words, write_down
+from tunesmith.agent.driver.describe import Args, read_words, write_down
+from tunesmith.agent.driver.drafts import Interview, open_interview
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
@@ -41,7 +42,7 @@ class PlanFineTune(Changes):
     """Propose and price the whole plan that teaches a behaviour. It is shown as a table, and nothing starts. Set what
     the user said, nothing else."""
 
-    behaviour: str = Field(default="", description="Described before, or demo (tickets as JSON); else the open one.")
+    behaviour: str = Field(default="", description="Described before, or demo: the bundled one; else the open one.")
     goal: str = Field(default="", description="The user's words.")
     pace: Literal["fast", "full"] = Field(default="full", description="fast: a quick try in minutes.")
 

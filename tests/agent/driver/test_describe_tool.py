@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tests.agent.driver.test_conversation import Talk
 from tests.fixtures.tables import table
-from tunesmith.agent.driver.describe import open_interview
+from tunesmith.agent.driver.drafts import open_interview
 from tunesmith.agent.driver.user_words import names, names_model, stands, stands_exactly
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.suites.loading import load_suites
