@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
+_LEFT_OUT = re.compile(r"(?:^|; )(?:empty|0): [^;]*")
+"""What an argument means that is left out: a driver leaves it out then."""
+_HIDDEN = ("kind", "as_table")
+"""What the tool's name says, and how `show` is called in requests that phrase lines."""
+
 
 def lean_schema(args: type[BaseModel], known: Collection[str] = ()) -> dict[str, Any]:
-    """Arguments as a model reads them: no titles, defaults or nulls, and none explained that is `known` by its name."""
+    """Arguments as a model reads them: no titles, defaults or nulls. What is `known` by its name has a type alone."""
     schema = args.model_json_schema()
-    given = {n: _lean(one, schema.get("$defs", {})) for n, one in schema["properties"].items() if n != "kind"}
+    given = {n: _lean(one, schema.get("$defs", {})) for n, one in schema["properties"].items() if n not in _HIDDEN}
     for name in {*given} & {*known}:
-        given[name].pop("description", None)
+        given[name] = {"type": "string", **{key: given[name][key] for key in ("type", "items") if key in given[name]}}
     # Without a required argument some models call a tool again and again: the first one says what is asked.
-    required = [name for name in schema.get("required", ()) if name != "kind"] or [*given][:1]
+    required = [name for name in schema.get("required", ()) if name not in _HIDDEN] or [*given][:1]
     return {"type": "object", "properties": given, "required": required}
 
 
@@ -39,6 +45,7 @@ def _lean(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any]:
         "minimum",
         "maximum",
         "minLength",
+        "format",
     )
     lean = {key: value for key, value in flat.items() if key not in dropped}
     if len(options) > 1 and not enum:
@@ -51,4 +58,10 @@ def _lean(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any]:
         lean["properties"] = {name: _lean(one, defs) for name, one in lean["properties"].items()}
     if "properties" in lean:
         lean.pop("description", None)  # a docstring, for who reads the code
+    if enum:
+        lean.pop("type", None)
+    if "description" in lean and not (text := _LEFT_OUT.sub("", lean["description"])):
+        del lean["description"]
+    elif "description" in lean:
+        lean["description"] = text
     return {**lean, **({"enum": list(dict.fromkeys(enum))} if enum else {})}

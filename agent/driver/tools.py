@@ -204,7 +204,7 @@ def _stop(deps: TurnDeps, step: str) -> object:
 
 _SQL_ROWS = 40
 """More rows fill a small driver's context; the screen says that there are more."""
-_SHARED = ("run", "step", "stage", "arm", "block", "since", "until")
+_SHARED = ("run", "other_run", "step", "stage", "arm", "other_arm", "block", "since", "until")
 """Arguments that mean the same in every tool: the driver's instructions say what, once."""
 _SHOW: Mapping[str, object] = {"show": {"type": "boolean"}}
 _SQL = (
@@ -217,12 +217,15 @@ _SQL = (
 
 def _read_tool(name: str, kind: str) -> Tool[TurnDeps]:
     request = REQUESTS[kind]
+    own = "show" in request.model_fields
 
-    def read(ctx: RunContext[TurnDeps], show: bool = False, **given: object) -> str:
-        return answered(ctx.deps, _read(request, given), show=show)
+    def read(ctx: RunContext[TurnDeps], **given: object) -> str:
+        show = given.get("show") if own else given.pop("show", False)
+        return answered(ctx.deps, _read(request, given), show=bool(show))
 
     schema = lean_schema(request, _SHARED)
-    schema["properties"] |= _SHOW
+    needed = [field for field, info in request.model_fields.items() if info.is_required()]
+    schema |= {"properties": {**_SHOW, **schema["properties"]}, "required": needed or ["run" if own else "show"]}
     return Tool.from_schema(read, name, _text(request), schema, takes_ctx=True)
 
 

@@ -1677,7 +1677,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_probe.py::test_a_level_changes_between_two_turns_and_never_within_one"),
     )),
     *rows(PEOPLE, "agent/driver/agent.py", (
-        ("return tool_defs if ctx.deps.routed else", "return",
+        ("return tool_defs if deps.routed else", "return",
          "tests/agent/driver/test_routed_turns.py::test_whatever_its_context_holds_a_routed_driver_has_every_tool_that_reads"),
     )),
     *rows(PEOPLE, "agent/driver/routed.py", (
