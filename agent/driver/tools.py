@@ -36,7 +36,6 @@ from tunesmith.tools.core.auto import readable_default
 from tunesmith.tools.evaluation.ask import named_arms
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.ask_models import Question, ask_models
-from tunesmith.tools.pipeline.known_cases import refuse_cases
 from tunesmith.tools.pipeline.run_step import propose_step, start_agreed
 
 A = TypeVar("A", bound=BaseModel)
@@ -150,8 +149,6 @@ def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
         others = {name: value for name, value in further.items() if value not in (None, "")}
         asked = {**of_words(settings or "", request), **others}
         deps.check_grounded(asked, request)
-        if source := str(asked.get("source", "")):
-            refuse_cases(deps.store, source)
         if not entry.asks(asked):
             return _capped(deps, run_stage(deps, entry, asked))
         raise ApprovalRequired(metadata={STEP: propose_step(deps.ws, checked(deps, entry, asked)).id})

@@ -1007,8 +1007,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("    if found := asking_cases(", "    if found := () and asking_cases(",
          f"{_PLANNED}test_rows_that_hold_a_test_case_are_refused_however_they_come"),
     )),
-    *rows(BLIND, "agent/driver/tools.py", (
-        ("            refuse_cases(deps.store, source)\n", "            pass\n",
+    *rows(BLIND, "agent/driver/stages.py", (
+        ('        refuse_cases(deps.store, str(source), given.get("mapping"))\n', "        pass\n",
          f"{_PLANNED}test_rows_that_hold_a_test_case_are_refused_however_they_come"),
     )),
     *rows(BLIND, "tools/imports/survey.py", (
