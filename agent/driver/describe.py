@@ -6,6 +6,7 @@ where it stands there, else *proposed*, and the table shows which. An example is
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,7 +18,7 @@ from tunesmith.agent.commands.spec_view import spec_view
 from tunesmith.agent.driver.drafts import Interview, close, described_as, drop, echoed, keep, open_interview
 from tunesmith.agent.driver.reading import NAME_WORDS, Read, ask_of, named, read_by
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.driver.user_words import stands, stands_exactly
+from tunesmith.agent.driver.user_words import as_typed, stands
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.data.answer_shape import fitted
@@ -88,7 +89,7 @@ class Given(Args):
     """An example, as the user typed it."""
 
     message: str
-    answer: str
+    answer: Annotated[str, BeforeValidator(lambda one: one if isinstance(one, str) else json.dumps(one))]
 
 
 def _by_value(given: object) -> object:
@@ -190,12 +191,12 @@ def _without(interview: Interview, parts: Sequence[str], refused: list[str]) -> 
 def _examples(given: Sequence[Given], turns: Sequence[str], refused: list[str]) -> Iterator[Example]:
     """The examples that stand in the user's words letter for letter; the others are refused by their numbers."""
     for number, one in enumerate(given, 1):
-        altered = [name for name in ("message", "answer") if not stands_exactly(getattr(one, name), turns)]
-        if altered:
+        typed = {name: as_typed(getattr(one, name), turns) for name in ("message", "answer")}
+        if altered := [name for name, text in typed.items() if not text]:
             refused.append(f"example {number}: its {' and its '.join(altered)} is not what the user typed")
             continue
         try:
-            yield Example(prompt=one.message, answer=one.answer.replace("\\n", "\n"))
+            yield Example(prompt=typed["message"], answer=typed["answer"].replace("\\n", "\n"))
         except ValidationError as error:
             refused.append(f"example {number}: {sentence(error.errors()[0], Example)}")
 

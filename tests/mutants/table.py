@@ -978,7 +978,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_said.py::test_a_file_of_rows_is_no_base_model"),
     )),
     *rows(PEOPLE, "agent/driver/describe.py", (
-        ("        if altered:", "        if False:",
+        ("for name, text in typed.items() if not text]:", "for name, text in typed.items() if text is None]:",
          f"{_DESCRIBED}test_an_example_that_is_altered_by_one_letter_is_refused_by_its_number_and_the_others_stay"),
         ("if text in before.said or stands(text, turns))", "if text)",
          f"{_DESCRIBED}test_words_that_were_not_said_are_shown_as_proposed"),

@@ -131,6 +131,16 @@ def test_an_example_that_is_altered_by_one_letter_is_refused_by_its_number_and_t
     assert told["left_out"] == ["example 1: its answer is not what the user typed"]
 
 
+def test_an_answer_in_json_is_kept_in_the_users_own_spelling(talk: Talk) -> None:
+    typed = ['{"want":"loan",  "days": 3}', '{"want":"return", "days": null}', '{"want":"loan","days":1}']
+    words = [f"{n} tents please => {answer}" for n, answer in enumerate(typed)]
+    given = [(f"{n} tents please", json.dumps(json.loads(answer))) for n, answer in enumerate(typed)]
+    given.append(("2 tents please", '{"want": "loan", "days": 2}'))
+    told = described(talk, "\n".join(words), examples=given)
+    assert told["left_out"] == ["example 4: its answer is not what the user typed"]
+    assert [one["answer"] for one in told["draft"]["examples"]] == typed
+
+
 def test_words_that_were_not_said_are_shown_as_proposed(talk: Talk) -> None:
     told = whole(talk, never="Never be rude to anybody", look_alikes=["what does aspirin cost"])
     assert {"never", "look-alike 1"} <= {*told["proposed"]} and "when" in told["said"]
