@@ -37,7 +37,7 @@ def write_down(deps: TurnDeps, interview: Interview, read: Read | None = None) -
     missing or nothing about the answers can be checked; the description stays open then.
     """
     home = deps.store.home
-    made = read or Read(*_checked(interview))
+    made = read or _checked(interview)
     spec = made.spec.model_copy(update={"unstated": interview.unstated})
     folder = write_behaviour(spec, home / "behaviours", judged=judge_comes(home))
     if read:  # else the table of what the driver described is on the screen
@@ -71,9 +71,13 @@ def spec_of(interview: Interview) -> Spec:
     return Spec.model_validate(described(interview.draft.model_copy(update={"name": name})).model_dump())
 
 
-def _checked(interview: Interview) -> tuple[Spec, str, tuple[str, ...]]:
-    held = verified(spec_of(interview), interview.proposal)
-    return held.spec, "the driver", held.left_out
+def _checked(interview: Interview) -> Read:
+    """What the examples bear out of what the driver proposed. Raises BadInput."""
+    try:
+        held = verified(spec_of(interview), interview.proposal)
+    except ValidationError as error:
+        raise BadInput(sentence(error.errors()[0], Spec)) from None
+    return Read(held.spec, "the driver", held.left_out)
 
 
 # What the driver says of it
@@ -272,9 +276,9 @@ def _shown(deps: TurnDeps, now: Interview, refused: list[str]) -> dict[str, obje
         rows += [[f"example {n}", echoed(one), "said"] for n, one in enumerate(draft.examples, 1)]
         deps.show(render.rows_table(["part", "of the new behaviour", "by"], rows, exact=True))
     else:
-        spec, _, found = _checked(now)
-        left_out = [*refused, *found]
-        deps.show(spec_view(spec, _stated(now), left_out))
+        made = _checked(now)
+        left_out = [*refused, *made.left_out]
+        deps.show(spec_view(made.spec.model_copy(update={"unstated": now.unstated}), _stated(now), left_out))
     values = {*now.proposal.labels, *(value for part in now.proposal.parts for value in part.values)}
     unseen = [text for text in sorted(values) if text not in now.said and not stands(text, answers)]
     told = {"when": draft.when, "what": draft.what, "never": draft.never, "base": now.base}

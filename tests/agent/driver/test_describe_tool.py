@@ -166,6 +166,13 @@ def test_values_that_no_example_and_no_word_holds_are_named(talk: Talk) -> None:
     assert told["in_no_word_and_no_example"] == ["egal"] and "label egal" in told["proposed"]
 
 
+def test_what_no_spec_can_hold_is_told_and_the_description_stays(talk: Talk) -> None:
+    talk.turn("so", ("describe_behaviour", {"name": "x", "fields": [{"name": "no name", "kind": "label"}]}), "Hm.")
+    assert "field no name: " in json.loads(talk.tool_results()[-1])["left_out"][0]
+    talk.turn("so", ("describe_behaviour", {"name": "x", "examples": "none"}), "Hm.")
+    assert "examples" in talk.requests[-1][0][-1].parts[0].content and open_interview(talk.store.home)  # type: ignore[union-attr]
+
+
 def test_a_description_is_amended_kept_and_dropped(talk: Talk) -> None:
     whole(talk, examples=[])
     described(talk, "make that the day alone", what="the day alone")
@@ -221,6 +228,7 @@ def test_examples_that_nobody_typed_at_a_terminal_are_no_persons_cases(talk: Tal
     [suite] = (talk.store.home / "behaviours").glob("*/suites/target.yaml")
     cases = load_suites([suite], models=("judge", "embedder")).cases
     assert cases and {case.of_people for case in cases} == {at_a_terminal}
+    assert ("unstated" in screen(talk)) is not at_a_terminal
 
 
 @table(
