@@ -16,8 +16,9 @@ from pydantic import Field
 from tunesmith.agent.commands import run_steps
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
-from tunesmith.agent.driver.describe import Args, read_words, write_down
+from tunesmith.agent.driver.describe import read_words, write_down
 from tunesmith.agent.driver.drafts import Interview, open_interview
+from tunesmith.agent.driver.told import Args
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write

@@ -19,11 +19,11 @@ from tunesmith.agent.commands.fields import choices, of_words
 from tunesmith.agent.commands.lean_schema import lean_schema
 from tunesmith.agent.driver import describe, plan
 from tunesmith.agent.driver.agreement import STEP
-from tunesmith.agent.driver.describe import Args
 from tunesmith.agent.driver.look_ups import remember
 from tunesmith.agent.driver.manual import manual
 from tunesmith.agent.driver.reads import looking
 from tunesmith.agent.driver.stages import checked, run_stage, started
+from tunesmith.agent.driver.told import Args
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.facts import Result
