@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
-import tempfile
 from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
 
-from tunesmith.agent.driver.describe import Interview as Interview
-from tunesmith.agent.driver.describe import begin as begin
-from tunesmith.agent.driver.describe import belonging as belonging
-from tunesmith.agent.driver.describe import conversation_of as conversation_of
-from tunesmith.agent.driver.describe import drop as drop
-from tunesmith.agent.driver.describe import echoed as echoed
-from tunesmith.agent.driver.describe import keep as keep
-from tunesmith.agent.driver.describe import open_interview as open_interview
-from tunesmith.agent.driver.describe import put_back as put_back
-from tunesmith.agent.driver.describe import read_words, write_down
+from tunesmith.agent.driver.drafts import Interview as Interview
+from tunesmith.agent.driver.drafts import begin as begin
+from tunesmith.agent.driver.drafts import belonging as belonging
+from tunesmith.agent.driver.drafts import conversation_of as conversation_of
+from tunesmith.agent.driver.drafts import drop as drop
+from tunesmith.agent.driver.drafts import echoed as echoed
+from tunesmith.agent.driver.drafts import keep as keep
+from tunesmith.agent.driver.drafts import open_interview as open_interview
+from tunesmith.agent.driver.drafts import put_back as put_back
+from tunesmith.agent.driver.plan import PlanFineTune, of_behaviour
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.wrong_values import sentence, sentences
-from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.description import EXAMPLES_MIN, OWN_BLIND, DescriptionDraft, Example, distinct
-from tunesmith.tools.evaluation.judge import judge_comes
-from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
 _ARROWS = (re.compile(r"\s*(?:=>|⇒)\s*"), re.compile(r"\s*(?:->|→)\s*"))
@@ -99,22 +92,21 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
 
     Raises BadInput where nothing about the answers can be checked; the description is then asked on from `what`.
     """
-    home = deps.store.home
+    args = PlanFineTune(base=interview.base, pace=interview.pace, quantize=interview.quantize)
     try:
-        folder = write_down(deps, interview, read_words(deps, interview))
+        edited = of_behaviour(deps, args, interview)
     except BadInput as error:
-        saved = keep(home, interview, interview.draft.model_copy(update={"what": ""}))
+        saved = keep(deps.store.home, interview, interview.draft.model_copy(update={"what": ""}))
         raise BadInput(f"{error}. {saved.question}") from None
-    behaviour = load_behaviour(str(folder))
-    blind = f"{OWN_BLIND} of your examples are blind test cases now. " if behaviour.blind_sha256 else ""
+    name = edited.plan.name
+    blind = len(interview.draft.examples) >= EXAMPLES_MIN + OWN_BLIND
     words = (
-        f"The behaviour {behaviour.name} is written down; a rule that asks too much can be removed from its "
-        f"behaviour.yaml and its test cases. {blind}The plan is on your screen. Start it, or change something?"
+        f"The behaviour {name} is written down; a rule that asks too much can be removed from its behaviour.yaml and "
+        f"its test cases. {f'{OWN_BLIND} of your examples are blind test cases now. ' * blind}The plan is on your "
+        "screen. Start it, or change something?"
     )
-    plan = plan_here(
-        deps.ws, folder, interview.pace, model=interview.base, judged=judge_comes(home), quantize=interview.quantize
-    )
-    return plan, words
+    left = "".join(f"\n({one} was not taken: {why}.)" for one, why in edited.not_taken.items())
+    return edited.plan, f"{words}{left}"
 
 
 def described_before(home: Path, words: str) -> Path | None:
@@ -157,17 +149,3 @@ def edited_draft(text: str, home: Path, interview: Interview) -> Interview:
             f"the edited draft cannot be read ({why}); it stays as it was. Say “edit” to try again"
         ) from None
     return keep(home, interview, draft)
-
-
-def in_editor(text: str, program: str) -> str:
-    """The text as the user leaves it in an editor, which has the terminal meanwhile. Raises BadInput."""
-    with tempfile.TemporaryDirectory(prefix="tunesmith-") as folder:
-        file = Path(folder) / "behaviour.yaml"
-        file.write_text(text)
-        try:
-            ended = subprocess.run([*shlex.split(program), os.fspath(file)], check=False, cwd=folder)
-        except OSError as error:
-            raise BadInput(f"the editor {program!r} cannot be run ({error.strerror}); set $EDITOR") from None
-        if ended.returncode:
-            raise BadInput(f"the editor {program!r} ended with {ended.returncode}; the draft stays as it was")
-        return file.read_text()

@@ -26,8 +26,9 @@ def _pages() -> tuple[Mapping[str, str], Mapping[str, str]]:
 def manual(deps: TurnDeps, about: str) -> dict[str, str]:
     """The sections that some words are nearest to. Raises BadInput where none is, with the topics."""
     talk, terms = _pages()
-    texts = {name: f"{name.replace('_', ' ')} {text}" for name, text in {**talk, **terms}.items()}
-    if found := matching(about, texts, most=_SECTIONS):
+    titles = {f"§ {name}": name.replace("_", " ") for name in {**talk, **terms}}  # a § is no word of anybody's
+    texts = {key: f"{title} {talk.get(key[2:]) or terms[key[2:]]}" for key, title in titles.items()}
+    near = dict.fromkeys((*matching(about, titles, most=_SECTIONS), *matching(about, texts, most=_SECTIONS)))
+    if found := [key[2:] for key in near][:_SECTIONS]:
         return {name: talk_text(deps, name) if name in talk else terms[name] for name in found}
-    topics = ", ".join(name.replace("_", " ") for name in texts)
-    raise BadInput(f"no section is near {about[:60]!r}; there are: {topics}")
+    raise BadInput(f"no section is near {about[:60]!r}; there are: {', '.join(titles.values())}")

@@ -16,7 +16,9 @@ from pydantic import Field
 from tunesmith.agent.commands import run_steps
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
-from tunesmith.agent.driver.describe import Args, Interview, open_interview, read_words, write_down
+from tunesmith.agent.driver.describe import read_words, write_down
+from tunesmith.agent.driver.drafts import Interview, open_interview
+from tunesmith.agent.driver.told import Args
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
@@ -41,7 +43,7 @@ class PlanFineTune(Changes):
     """Propose and price the whole plan that teaches a behaviour. It is shown as a table, and nothing starts. Set what
     the user said, nothing else."""
 
-    behaviour: str = Field(default="", description="Described before, or demo (tickets as JSON); else the open one.")
+    behaviour: str = Field(default="", description="Described before, or demo: the bundled one; else the open one.")
     goal: str = Field(default="", description="The user's words.")
     pace: Literal["fast", "full"] = Field(default="full", description="fast: a quick try in minutes.")
 
@@ -67,7 +69,7 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> dict[str, object]:
     else:
         if opened is not None:
             args = args.model_copy(update={"base": args.base or opened.base, "goal": args.goal or opened.goal})
-        edited = _of_behaviour(deps, args, opened)
+        edited = of_behaviour(deps, args, opened)
         rest = args.model_copy(update={"base": "", "quantize": None})
     name = edited.plan.name
     edited.taken |= {"behaviour": name, "pace": args.pace, **({"goal": args.goal} if args.goal else {})}
@@ -78,8 +80,9 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> dict[str, object]:
     return {"behaviour": name, **_shown(deps, args, edited)}
 
 
-def _of_behaviour(deps: TurnDeps, args: PlanFineTune, opened: Interview | None) -> Edited:
-    """The plan of a behaviour; a base that cannot be had is left to the plan, with the reason."""
+def of_behaviour(deps: TurnDeps, args: PlanFineTune, opened: Interview | None) -> Edited:
+    """The plan of a behaviour, the open one written down; a base that cannot be had is left to the plan, with the
+    reason. Raises BadInput for a behaviour that is not whole, or not there."""
     taken: dict[str, object] = {"quantize": args.quantize} if args.quantize else {}
     not_taken: dict[str, str] = {}
     model = ""

@@ -9,6 +9,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import RUNNING, Step
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.known_cases import refuse_cases
 from tunesmith.tools.pipeline.run_step import Outcome, run_step
 from tunesmith.tools.pipeline.runs import place
 from tunesmith.tools.pipeline.workspace import StepRequest
@@ -25,8 +26,10 @@ def checked(deps: TurnDeps, entry: catalog.Entry, fields: dict[str, object]) -> 
 def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) -> object:
     """Carry out one stage: what is expensive shows its price and asks first, and starts nothing without a yes.
 
-    Raises Declined for a no, ApprovalPending where nobody could decide.
+    Raises Declined for a no, ApprovalPending where nobody could decide, BadInput for rows that hold a test case.
     """
+    if source := given.get("source"):
+        refuse_cases(deps.store, str(source), given.get("mapping"))
     if entry.asks(given):
         outcome = run_step(deps.ws, checked(deps, entry, given), deps.approver, follow=deps.follow)
         if outcome.decision and outcome.declined:

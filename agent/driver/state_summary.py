@@ -12,6 +12,7 @@ from tunesmith.agent.queries.following import next_stages
 from tunesmith.memory.records import DONE, PLANNED, RUNNING, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration
+from tunesmith.tools.data.description import missing
 from tunesmith.tools.evaluation.findings import findings
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
@@ -24,7 +25,8 @@ def state_summary(store: Store, run: Run | None, draft: PipelinePlan | None) -> 
     """At most eleven lines: the time, the run, what is done, what runs, what comes next, what is served."""
     lines = [time.strftime("now: %A %Y-%m-%d %H:%M")]
     if interview := open_interview(store.home):
-        lines.append(f"a new behaviour is being described, the user was asked: {interview.question}")
+        lacking = ", ".join(missing(interview.draft)) or "nothing: plan_fine_tune plans it"
+        lines.append(f"a new behaviour is being described; missing: {lacking}")
     if draft:
         lines.append(f"proposed plan, not started: {', '.join(spec.stage for spec in draft.steps)}")
     if run is None:

@@ -16,13 +16,14 @@ from pydantic_ai.messages import ToolCallPart
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.ask_view import AnswersView
 from tunesmith.agent.commands.fields import choices, of_words
+from tunesmith.agent.commands.lean_schema import lean_schema
 from tunesmith.agent.driver import describe, plan
 from tunesmith.agent.driver.agreement import STEP
-from tunesmith.agent.driver.describe import Args
 from tunesmith.agent.driver.look_ups import remember
 from tunesmith.agent.driver.manual import manual
 from tunesmith.agent.driver.reads import looking
 from tunesmith.agent.driver.stages import checked, run_stage, started
+from tunesmith.agent.driver.told import Args
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.facts import Result
@@ -35,7 +36,6 @@ from tunesmith.tools.core.auto import readable_default
 from tunesmith.tools.evaluation.ask import named_arms
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.ask_models import Question, ask_models
-from tunesmith.tools.pipeline.known_cases import refuse_cases
 from tunesmith.tools.pipeline.run_step import propose_step, start_agreed
 
 A = TypeVar("A", bound=BaseModel)
@@ -73,7 +73,7 @@ class ReadManual(Args):
     about: str = Field(description="English words, such as `roll back a deployment`.")
 
 
-ACTS: Mapping[str, tuple[type[Args], Run]] = {
+ACTS: Mapping[str, tuple[type[BaseModel], Run]] = {
     "read_manual": (ReadManual, lambda deps, args: {"manual": manual(deps, args.about)}),
     "describe_behaviour": (describe.DescribeBehaviour, describe.describe_behaviour),
     "plan_fine_tune": (plan.PlanFineTune, plan.plan_fine_tune),
@@ -94,11 +94,12 @@ def toolset() -> FunctionToolset[TurnDeps]:
     return FunctionToolset([*reads, _records_tool(), *acts, *map(_stage_tool, catalog.STAGES)])
 
 
-def _act_tool(name: str, args: type[Args], run: Run) -> Tool[TurnDeps]:
+def _act_tool(name: str, args: type[BaseModel], run: Run) -> Tool[TurnDeps]:
     def call(ctx: RunContext[TurnDeps], **given: object) -> str:
         return _capped(ctx.deps, run(ctx.deps, _read(args, given)))
 
-    return Tool.from_schema(call, name, _text(args), lean_schema(args), takes_ctx=True, sequential=True)
+    known = args.model_fields if args is plan.EditPlan else ()  # by plan_fine_tune
+    return Tool.from_schema(call, name, _text(args), lean_schema(args, known), takes_ctx=True, sequential=True)
 
 
 def _read(args: type[A], given: Mapping[str, object]) -> A:
@@ -148,8 +149,6 @@ def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
         others = {name: value for name, value in further.items() if value not in (None, "")}
         asked = {**of_words(settings or "", request), **others}
         deps.check_grounded(asked, request)
-        if source := str(asked.get("source", "")):
-            refuse_cases(deps.store, source)
         if not entry.asks(asked):
             return _capped(deps, run_stage(deps, entry, asked))
         raise ApprovalRequired(metadata={STEP: propose_step(deps.ws, checked(deps, entry, asked)).id})
@@ -202,7 +201,7 @@ def _stop(deps: TurnDeps, step: str) -> object:
 
 _SQL_ROWS = 40
 """More rows fill a small driver's context; the screen says that there are more."""
-_SHARED = ("run", "step", "stage", "arm", "block", "since", "until")
+_SHARED = ("run", "other_run", "step", "stage", "arm", "other_arm", "block", "since", "until")
 """Arguments that mean the same in every tool: the driver's instructions say what, once."""
 _SHOW: Mapping[str, object] = {"show": {"type": "boolean"}}
 _SQL = (
@@ -215,12 +214,15 @@ _SQL = (
 
 def _read_tool(name: str, kind: str) -> Tool[TurnDeps]:
     request = REQUESTS[kind]
+    own = "show" in request.model_fields
 
-    def read(ctx: RunContext[TurnDeps], show: bool = False, **given: object) -> str:
-        return answered(ctx.deps, _read(request, given), show=show)
+    def read(ctx: RunContext[TurnDeps], **given: object) -> str:
+        show = given.get("show") if own else given.pop("show", False)
+        return answered(ctx.deps, _read(request, given), show=bool(show))
 
-    schema = lean_schema(request)
-    schema["properties"] |= _SHOW
+    schema = lean_schema(request, _SHARED)
+    needed = [field for field, info in request.model_fields.items() if info.is_required()]
+    schema |= {"properties": {**_SHOW, **schema["properties"]}, "required": needed or ["run" if own else "show"]}
     return Tool.from_schema(read, name, _text(request), schema, takes_ctx=True)
 
 
@@ -246,52 +248,6 @@ def _as_lines(deps: TurnDeps, asked: Query, *, show: bool) -> str:
     if deps.routed:
         deps.spoken, deps.say_next = lines, reply.for_model or "It is on your screen."
     return reply.for_model
-
-
-def lean_schema(args: type[BaseModel]) -> dict[str, Any]:
-    """Arguments as a model reads them: no titles, defaults or nulls, and what all tools share is not explained."""
-    schema = args.model_json_schema()
-    given = {n: _lean(one, schema.get("$defs", {})) for n, one in schema["properties"].items() if n != "kind"}
-    for name in {*given} & {*_SHARED} if args in REQUESTS.values() else given if args is plan.EditPlan else ():
-        given[name].pop("description", None)
-    # Without a required argument some models call a tool again and again: the first one says what is asked.
-    required = [name for name in schema.get("required", ()) if name != "kind"] or [*given][:1]
-    return {"type": "object", "properties": given, "required": required}
-
-
-def _lean(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any]:
-    if reference := schema.get("$ref"):
-        schema = {**defs[str(reference).rpartition("/")[2]], **schema}
-    options = [one for one in schema.get("anyOf", ()) if one.get("type") != "null" and one != {"const": ""}]
-    flat = {**schema, **(_lean(options[0], defs) if len(options) == 1 else {})}
-    enum = [value for one in (*options, flat) for value in one.get("enum", ()) if value != ""]
-    dropped = (
-        "title",
-        "default",
-        "anyOf",
-        "enum",
-        "$ref",
-        "maxItems",
-        "minItems",
-        "maxLength",
-        "pattern",
-        "required",
-        "minimum",
-        "maximum",
-        "minLength",
-    )
-    lean = {key: value for key, value in flat.items() if key not in dropped}
-    if len(options) > 1 and not enum:
-        lean["anyOf"] = [_lean(one, defs) for one in options]
-    if isinstance(lean.pop("additionalProperties", None), Mapping):
-        lean["additionalProperties"] = {"type": "string"}
-    if "items" in lean:
-        lean["items"] = _lean(lean["items"], defs)
-    if "properties" in lean:
-        lean["properties"] = {name: _lean(one, defs) for name, one in lean["properties"].items()}
-    if "properties" in lean:
-        lean.pop("description", None)  # a docstring, for who reads the code
-    return {**lean, **({"enum": list(dict.fromkeys(enum))} if enum else {})}
 
 
 def _in_words(error: ValidationError) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 
 from tunesmith.tools.models.model_names import is_listed
 
@@ -28,6 +30,21 @@ def stands_exactly(text: str, turns: Sequence[str]) -> bool:
     written = text.strip()
     forms = (written, written.replace("\n", "\\n"))
     return bool(written) and any(_within(form, turn) for turn in turns for form in forms)
+
+
+def as_typed(text: str, turns: Sequence[str]) -> str:
+    """A text as it was typed letter for letter, a JSON object in the user's own spelling; empty: it was not typed."""
+    if stands_exactly(text, turns):
+        return text.strip()
+    begins = ((turn, match.start()) for turn in turns for match in re.finditer(r"[{\[]", turn))
+    with suppress(ValueError, RecursionError):
+        wanted = json.loads(text)
+        for typed, at in begins:
+            with suppress(ValueError):
+                value, end = json.JSONDecoder().raw_decode(typed, at)
+                if value == wanted:
+                    return typed[at:end]
+    return ""
 
 
 def names(place: str, turns: Sequence[str]) -> bool:

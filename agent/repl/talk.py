@@ -304,7 +304,7 @@ class Talk:
 
     def _edit(self, text: str) -> str:
         """Have the user edit a text: the terminal is the editor's until it is closed."""
-        from tunesmith.agent.driver.describing import in_editor
+        from tunesmith.agent.repl.editor import in_editor
 
         edited: str = self._screen.from_thread(lambda: in_editor(text, self._screen.settings.editor))
         return edited

@@ -979,7 +979,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_said.py::test_a_file_of_rows_is_no_base_model"),
     )),
     *rows(PEOPLE, "agent/driver/describe.py", (
-        ("        if altered:", "        if False:",
+        ("for name, text in typed.items() if not text]:", "for name, text in typed.items() if text is None]:",
          f"{_DESCRIBED}test_an_example_that_is_altered_by_one_letter_is_refused_by_its_number_and_the_others_stay"),
         ("if text in before.said or stands(text, turns))", "if text)",
          f"{_DESCRIBED}test_words_that_were_not_said_are_shown_as_proposed"),
@@ -1008,8 +1008,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("    if found := asking_cases(", "    if found := () and asking_cases(",
          f"{_PLANNED}test_rows_that_hold_a_test_case_are_refused_however_they_come"),
     )),
-    *rows(BLIND, "agent/driver/tools.py", (
-        ("            refuse_cases(deps.store, source)\n", "            pass\n",
+    *rows(BLIND, "agent/driver/stages.py", (
+        ('        refuse_cases(deps.store, str(source), given.get("mapping"))\n', "        pass\n",
          f"{_PLANNED}test_rows_that_hold_a_test_case_are_refused_however_they_come"),
     )),
     *rows(BLIND, "tools/imports/survey.py", (
@@ -1017,6 +1017,12 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_PLANNED}test_rows_that_hold_a_test_case_are_refused_however_they_come"),
     )),
     *rows(APPROVALS, "agent/driver/tools.py", (
+        ('{"arm": one.arm, "tokens": one.tokens', '{"arm": one.text, "tokens": one.tokens',
+         "tests/agent/driver/test_tools.py::test_what_a_model_answers_is_the_users_to_read_and_reaches_no_driver"),
+        ("args.run, named_arms(args.arms)), deps.approver)", "args.run, named_arms(args.arms)), lambda *_: None)",
+         "tests/agent/driver/test_tools.py::test_what_a_model_answers_is_the_users_to_read_and_reaches_no_driver"),
+        ("    if deps.end is None:\n", "    if False:\n",
+         "tests/agent/driver/test_tools.py::test_a_driver_has_the_user_asked_and_ends_nothing_itself"),
         ("        deps.check_grounded(asked, request)\n", "",
          f"{_PLANNED}test_a_file_that_the_user_did_not_name_is_not_imported"),
     )),

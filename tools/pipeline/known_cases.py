@@ -19,16 +19,17 @@ _EXAMPLES = ("example", UNSTATED[0])
 """Cases whose message is a described example: among a user's own rows it is trained on, and tests nothing then."""
 
 
-def refuse_cases(store: Store, source: str, mapping: Mapping[str, str] | None = None) -> int:
+def refuse_cases(store: Store, source: str, mapping: object = None) -> int:
     """How many rows a file or folder holds, as far as its first ones tell. Raises BadInput where one is a test case.
 
     A data set of the hub is not read before its download was agreed to; critique holds its rows against the cases.
     """
+    columns = {str(name): str(role) for name, role in mapping.items()} if isinstance(mapping, Mapping) else {}
     limit = int(ImportRequest.model_fields["limit"].default)
     if is_on_hub(source):
         return limit
     files = files_of(source)
-    look = look_at(files, dict(mapping or {}), limit)
+    look = look_at(files, columns, limit)
     if look.inspection.status == "INCOMPATIBLE":  # its import says why
         return look.records
     read = RowsSource(files.files, dict(look.inspection.mapping), limit, source)

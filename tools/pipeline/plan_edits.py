@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DONE
+from tunesmith.tools.core import field_names
 from tunesmith.tools.core.field_names import ours
 from tunesmith.tools.core.format import listed
 from tunesmith.tools.core.local_paths import expanded
@@ -139,7 +140,10 @@ def with_setting(steps: Steps, name: str, value: str, check: Check) -> Steps:
     fields = {one: declared.request.model_fields for one, declared in known.items()}
     having = [one for one in known if ours(plain, fields[one]) in fields[one]]
     if not having:
-        raise BadInput(unknown(repr(plain[:60]), plain, list(dict.fromkeys(n for of in fields.values() for n in of))))
+        names = list(dict.fromkeys(name for of in fields.values() for name in of))
+        near = difflib.get_close_matches(plain, names, 1) or field_names.nearly(plain, names) or stage
+        where = f"no step of the plan has one; write STAGE.FIELD, of {', '.join(planned)}"
+        raise BadInput(unknown(repr(plain[:60]), plain, names) if near else f"unknown field {plain[:60]!r}; {where}")
     alone = [one for one in having if ours(plain, fields[one]) in known[one].meant_by]
     for one in alone[:1] or having:
         steps = with_fields(steps, one, {plain: _listed(fields[one][ours(plain, fields[one])], value)}, check)

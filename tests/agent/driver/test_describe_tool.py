@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tests.agent.driver.test_conversation import Talk
 from tests.fixtures.tables import table
-from tunesmith.agent.driver.describe import open_interview
+from tunesmith.agent.driver.drafts import open_interview
 from tunesmith.agent.driver.user_words import names, names_model, stands, stands_exactly
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.suites.loading import load_suites
@@ -131,6 +131,16 @@ def test_an_example_that_is_altered_by_one_letter_is_refused_by_its_number_and_t
     assert told["left_out"] == ["example 1: its answer is not what the user typed"]
 
 
+def test_an_answer_in_json_is_kept_in_the_users_own_spelling(talk: Talk) -> None:
+    typed = ['{"want":"loan",  "days": 3}', '{"want":"return", "days": null}', '{"want":"loan","days":1}']
+    words = [f"{n} tents please => {answer}" for n, answer in enumerate(typed)]
+    given = [(f"{n} tents please", json.dumps(json.loads(answer))) for n, answer in enumerate(typed)]
+    given.append(("2 tents please", '{"want": "loan", "days": 2}'))
+    told = described(talk, "\n".join(words), examples=given)
+    assert told["left_out"] == ["example 4: its answer is not what the user typed"]
+    assert [one["answer"] for one in told["draft"]["examples"]] == typed
+
+
 def test_words_that_were_not_said_are_shown_as_proposed(talk: Talk) -> None:
     told = whole(talk, never="Never be rude to anybody", look_alikes=["what does aspirin cost"])
     assert {"never", "look-alike 1"} <= {*told["proposed"]} and "when" in told["said"]
@@ -156,6 +166,13 @@ def test_values_that_no_example_and_no_word_holds_are_named(talk: Talk) -> None:
     assert told["in_no_word_and_no_example"] == ["egal"] and "label egal" in told["proposed"]
 
 
+def test_what_no_spec_can_hold_is_told_and_the_description_stays(talk: Talk) -> None:
+    talk.turn("so", ("describe_behaviour", {"name": "x", "fields": [{"name": "no name", "kind": "label"}]}), "Hm.")
+    assert "field no name: " in json.loads(talk.tool_results()[-1])["left_out"][0]
+    talk.turn("so", ("describe_behaviour", {"name": "x", "examples": "none"}), "Hm.")
+    assert "examples" in talk.requests[-1][0][-1].parts[0].content and open_interview(talk.store.home)  # type: ignore[union-attr]
+
+
 def test_a_description_is_amended_kept_and_dropped(talk: Talk) -> None:
     whole(talk, examples=[])
     described(talk, "make that the day alone", what="the day alone")
@@ -164,6 +181,29 @@ def test_a_description_is_amended_kept_and_dropped(talk: Talk) -> None:
     assert talk.chat.conversations.load(talk.chat.id).description == interview.model_dump(mode="json")
     told = described(talk, "forget it", drop=True)
     assert told["dropped"].startswith("dropped-") and open_interview(talk.store.home) is None
+
+
+def test_a_part_is_taken_out_by_its_name_in_the_result(talk: Talk) -> None:
+    whole(talk, look_alikes=["what does aspirin cost", "are you the one at the station"])
+    told = described(talk, "no: without these", take_out=["template", "look-alike 1", "example 2", "example 9"])
+    assert told["left_out"] == ["there is no part 'example 9'"] and told["missing"] == ["1 more of 3 examples"]
+    interview = open_interview(talk.store.home)
+    assert interview and interview.proposal.template == "" and len(interview.draft.examples) == 2
+    assert interview.proposal.near_misses == ("are you the one at the station",)
+
+
+def test_what_is_said_once_the_plan_is_there_changes_the_described_behaviour_and_no_other(talk: Talk) -> None:
+    whole(talk)
+    talk.turn("plan it", ("plan_fine_tune", {"pace": "fast"}), "Start it?")
+    told = described(talk, "and it must never joke", never="it must never joke")
+    assert told["missing"] == [] and told["draft"]["when"] == DESCRIBED["English"][1]["when"]
+    talk.turn("plan that", ("plan_fine_tune", {"pace": "fast"}), "Start it?")
+    assert json.loads(talk.tool_results()[-1])["behaviour"] == "my-english"
+    folders = sorted(path.parent for path in (talk.store.home / "behaviours").glob("*/behaviour.yaml"))
+    assert [load_behaviour(str(one)).never for one in folders] == ["Never give medical advice", "it must never joke"]
+    assert described(talk, "now poems", when="somebody asks", what="a poem")["draft"].keys() == {
+        "when", "what", "examples"
+    }  # fmt: skip
 
 
 def test_a_plan_waits_for_what_is_missing(talk: Talk) -> None:
@@ -188,6 +228,7 @@ def test_examples_that_nobody_typed_at_a_terminal_are_no_persons_cases(talk: Tal
     [suite] = (talk.store.home / "behaviours").glob("*/suites/target.yaml")
     cases = load_suites([suite], models=("judge", "embedder")).cases
     assert cases and {case.of_people for case in cases} == {at_a_terminal}
+    assert ("unstated" in screen(talk)) is not at_a_terminal
 
 
 @table(

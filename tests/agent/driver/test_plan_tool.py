@@ -85,6 +85,7 @@ def test_what_was_taken_stands_in_the_plan_and_its_steps_are_priced(talk: Talk) 
     ("given", "why"),
     [
         ({"settings": "train.lora_rnk=8"}, "did you mean 'lora_rank'?"),
+        ({"settings": "nonsense=3"}, "no step of the plan has one; write STAGE.FIELD, of inspect"),
         ({"settings": "trian.lora_rank=8"}, "the plan has no step 'trian'; its steps are inspect"),
         ({"settings": "lora_rank=999999"}, "256"),
         ({"settings": "lora_rank"}, "write lora_rank=VALUE"),
