@@ -55,7 +55,7 @@ class Result:
 
     def _document(self, written: Callable[[str, object], object]) -> dict[str, object]:
         def flat(fact: Fact) -> dict[str, object]:
-            known = {name: _moment(name, value) for name, value in fact.items() if value not in (None, "", (), [], {})}
+            known = {name: moment(name, value) for name, value in fact.items() if value not in (None, "", (), [], {})}
             return {name: written(name, value) for name, value in known.items()}
 
         proposed = [{"run": one.run, "stage": one.stage, "fields": dict(one.fields)} for one in self.proposals]
@@ -74,8 +74,10 @@ def _has_unit(name: str) -> bool:
     return name.endswith(("seconds", "bytes", "share"))
 
 
-def _moment(name: str, value: object) -> object:
-    """A Unix time as ISO 8601 by this machine's clock; another value as it is."""
+def moment(name: str, value: object) -> object:
+    """A Unix time as ISO 8601 by this machine's clock, within a mapping too; another value as it is."""
+    if isinstance(value, Mapping):
+        return {key: moment(str(key), inner) for key, inner in value.items()}
     if name.endswith("_at") and isinstance(value, int | float):
         return datetime.fromtimestamp(value).isoformat(timespec="minutes")
     return value

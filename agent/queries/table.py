@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.layout import prose
-from tunesmith.agent.queries.facts import Fact, Result
+from tunesmith.agent.queries.facts import Fact, Result, moment
 from tunesmith.tools.core.format import count, duration, listed, one_line, p_value, percent, size
 
 MOST_ROWS = 12
@@ -17,13 +17,14 @@ MOST_ROWS = 12
 _LONGEST = 300
 """Characters of a text in a fact: two lines of a terminal or three."""
 _NAMES = {"seconds": "took", "bytes": "size", "p_value": "p"}
-_WORDS = {"rss": "RAM", "ram": "RAM", "vram": "VRAM", "gpu": "GPU"}
+_WORDS = {"rss": "RAM", "ram": "RAM", "vram": "VRAM", "gpu": "GPU", "gpus": "GPUs", "cpu": "CPU"}
 _NO_COUNT = ("seed", "port", "pid", "place")
 """Whole numbers that are names."""
 
 
 def shown(name: str, value: object) -> str:
     """A value as people read it, by the unit in its name."""
+    value = moment(name, value)
     if value is None or value == "":
         return "–"
     if isinstance(value, bool):
@@ -31,7 +32,7 @@ def shown(name: str, value: object) -> str:
     if isinstance(value, int | float):
         return _number(name, value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{one_line(key)}: {shown(str(key), inner)}" for key, inner in value.items()) or "none"
+        return ", ".join(f"{_key(one_line(key))}: {shown(str(key), inner)}" for key, inner in value.items()) or "none"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return listed([shown(name, one) for one in value], MOST_ROWS) or "none"
     text = one_line(value).replace("T", " ", 1) if name.endswith("_at") else one_line(value)
@@ -50,6 +51,11 @@ def _number(name: str, value: float) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value) if name in _NO_COUNT else f"{value:,}" if value else "none"
+
+
+def _key(name: str) -> str:
+    """A name within a value: only one with a unit is ours, another may be a label."""
+    return title(name) if name.endswith(("_seconds", "_bytes", "_share", "_at")) else name
 
 
 def title(name: str) -> str:

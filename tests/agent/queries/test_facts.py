@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -23,6 +24,7 @@ HIDDEN = "my sister's address"
         ("share", 0.957, "96 %"), ("share", 0.9996, "99.9 %"), ("p_value", 0.0004, "< 0.001"), ("lost", 0, "none"),
         ("lost", 12345, "12,345"), ("port", 18977, "18977"), ("seed", 0, "0"), ("fits", False, "no"),
         ("loss", 0.123456, "0.1235"), ("step", None, "–"), ("by", {"billing": 3}, "billing: 3"),
+        ("card", {"free_vram_bytes": 3 << 30, "order_id": 2}, "free VRAM: 3.0 GiB, order_id: 2"),
         ("arms", ("base", "adapter"), "base and adapter"), ("name", "a\x1b[2Jb\nc", "a⟨U+001B⟩[2Jb c"),
     ],
 )  # fmt: skip
@@ -41,6 +43,12 @@ def test_a_text_of_a_row_is_on_the_screen_and_reaches_no_model() -> None:
     assert any(HIDDEN in line for line in text_of(result))
     assert HIDDEN not in result.for_model() + json.dumps(result.as_json())
     assert result.as_json()["on_the_screen_alone"] == 1
+
+
+def test_a_moment_is_written_alike_wherever_it_stands() -> None:
+    written = shown("began_at", 1_795_000_000.4)
+    assert written == time.strftime("%Y-%m-%d %H:%M", time.localtime(1_795_000_000))
+    assert shown("newer", {"began_at": 1_795_000_000.4}) == f"began: {written}"
 
 
 def test_a_driver_reads_what_the_screen_writes_and_a_program_reads_numbers() -> None:
