@@ -18,6 +18,8 @@ _LONGEST = 300
 """Characters of a text in a fact: two lines of a terminal or three."""
 _NAMES = {"seconds": "took", "bytes": "size", "p_value": "p"}
 _WORDS = {"rss": "RAM", "ram": "RAM", "vram": "VRAM", "gpu": "GPU", "gpus": "GPUs", "cpu": "CPU"}
+_UNKNOWN: tuple[object, ...] = (None, "", (), [], {})
+"""Values that say nothing; 0 and False say something."""
 _NO_COUNT = ("seed", "port", "pid", "place")
 """Whole numbers that are names."""
 
@@ -32,7 +34,8 @@ def shown(name: str, value: object) -> str:
     if isinstance(value, int | float):
         return _number(name, value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{_key(one_line(key))}: {shown(str(key), inner)}" for key, inner in value.items()) or "none"
+        known = {str(key): inner for key, inner in value.items() if inner not in _UNKNOWN}
+        return ", ".join(f"{_key(one_line(key))}: {shown(key, inner)}" for key, inner in known.items()) or "none"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return listed([shown(name, one) for one in value], MOST_ROWS) or "none"
     text = one_line(value).replace("T", " ", 1) if name.endswith("_at") else one_line(value)
@@ -69,13 +72,14 @@ def title(name: str) -> str:
 
 def line(fact: Fact) -> str:
     """A fact in one line: its names and values, without those that are not known."""
-    known = {name: value for name, value in fact.items() if value not in (None, "", (), [], {})}
+    known = {name: value for name, value in fact.items() if value not in _UNKNOWN}
     return " · ".join(f"{title(name)} {shown(name, value)}" for name, value in known.items())
 
 
 def table(facts: Sequence[Fact], most: int = 0) -> RenderableType:
     """Facts as a table, a row each: all, or the first `most`. A column that no fact fills is left out."""
-    names = dict.fromkeys(name for fact in facts for name, value in fact.items() if value not in (None, "", (), []))
+    filled = {name for fact in facts for name, value in fact.items() if value not in _UNKNOWN}
+    names = [name for name in dict.fromkeys(name for fact in facts for name in fact) if name in filled]
     rows = [[shown(name, fact.get(name)) for name in names] for fact in facts[: most or None]]
     return render.rows_table([title(name) for name in names], rows, exact=True)
 

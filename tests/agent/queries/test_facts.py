@@ -24,7 +24,7 @@ HIDDEN = "my sister's address"
         ("share", 0.957, "96 %"), ("share", 0.9996, "99.9 %"), ("p_value", 0.0004, "< 0.001"), ("lost", 0, "none"),
         ("lost", 12345, "12,345"), ("port", 18977, "18977"), ("seed", 0, "0"), ("fits", False, "no"),
         ("loss", 0.123456, "0.1235"), ("step", None, "–"), ("by", {"billing": 3}, "billing: 3"),
-        ("card", {"free_vram_bytes": 3 << 30, "order_id": 2}, "free VRAM: 3.0 GiB, order_id: 2"),
+        ("card", {"free_vram_bytes": 3 << 30, "order_id": 2, "b": None}, "free VRAM: 3.0 GiB, order_id: 2"),
         ("arms", ("base", "adapter"), "base and adapter"), ("name", "a\x1b[2Jb\nc", "a⟨U+001B⟩[2Jb c"),
     ],
 )  # fmt: skip
@@ -62,6 +62,13 @@ def test_what_is_left_out_is_counted_and_a_long_list_says_how_much_more_there_is
     result = Result(tuple({"case": f"c{n}"} for n in range(MOST_ROWS + 3)), left_out={"blind cases": 1})
     lines = text_of(result)
     assert any(line.startswith("3 more") for line in lines) and lines[-1] == "Not shown: 1 blind case."
+
+
+def test_a_column_stands_where_its_fact_has_it_and_none_is_empty() -> None:
+    first, _, *rows = text_of(
+        Result(({"stage": "merge", "arm": "", "not_known": None}, {"stage": "evaluate", "arm": "base"}))
+    )
+    assert first.split() == ["stage", "arm"] and rows[0].split() == ["merge", "–"]
 
 
 def test_an_argument_that_changes_nothing_is_refused_by_its_name(two_runs: Store) -> None:
