@@ -34,6 +34,8 @@ class Result:
     """Sentences that the tools phrase: a verdict, a finding, a refusal."""
     texts: tuple[Fact, ...] = ()
     """Texts of rows, cases and answers: on the screen alone. A model is told how many there are."""
+    most: int = 0
+    """How many of them the screen shows at first; 0: a few."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """What is not among the facts, and how many of it: `{"blind cases": 10}`."""
     proposals: tuple[Proposed, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
+from itertools import groupby
 
 from rich.console import Console, Group, RenderableType
 
@@ -14,14 +15,17 @@ from tunesmith.tools.core.format import count, duration, listed, one_line, p_val
 
 MOST_ROWS = 12
 """An answer stays on a screen; its page has all rows."""
+_FEW_TEXTS = 3
+"""Rows or cases with what they ask and answer: some four lines each."""
+_IDS = ("case", "row")
 _LONGEST = 300
 """Characters of a text in a fact: two lines of a terminal or three."""
 _NAMES = {"seconds": "took", "bytes": "size", "p_value": "p"}
 _WORDS = {"rss": "RAM", "ram": "RAM", "vram": "VRAM", "gpu": "GPU", "gpus": "GPUs", "cpu": "CPU"}
 _UNKNOWN: tuple[object, ...] = (None, "", (), [], {})
 """Values that say nothing; 0 and False say something."""
-_NO_COUNT = ("seed", "port", "pid", "place")
-"""Whole numbers that are names."""
+_NO_COUNT = ("seed", "port", "pid", "place", "at_step")
+"""Ends of names whose whole numbers are names or places."""
 
 
 def shown(name: str, value: object) -> str:
@@ -53,7 +57,7 @@ def _number(name: str, value: float) -> str:
         return p_value(value).removeprefix("p ").removeprefix("= ")
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value) if name in _NO_COUNT else f"{value:,}" if value else "none"
+    return str(value) if name.endswith(_NO_COUNT) else f"{value:,}" if value else "none"
 
 
 def _key(name: str) -> str:
@@ -76,25 +80,34 @@ def line(fact: Fact) -> str:
     return " · ".join(f"{title(name)} {shown(name, value)}" for name, value in known.items())
 
 
-def table(facts: Sequence[Fact], most: int = 0) -> RenderableType:
-    """Facts as a table, a row each: all, or the first `most`. A column that no fact fills is left out."""
+def table(facts: Sequence[Fact]) -> RenderableType:
+    """Facts as a table, a row each. What a fact does not have is blank; a column that none fills is left out."""
     filled = {name for fact in facts for name, value in fact.items() if value not in _UNKNOWN}
     names = [name for name in dict.fromkeys(name for fact in facts for name in fact) if name in filled]
-    rows = [[shown(name, fact.get(name)) for name in names] for fact in facts[: most or None]]
+    rows = [[_cell(name, fact.get(name)) for name in names] for fact in facts]
     return render.rows_table([title(name) for name in names], rows, exact=True)
 
 
+def _cell(name: str, value: object) -> str:
+    return "" if value in _UNKNOWN else shown(name, value)
+
+
 def view(result: Result, *, whole: bool = False) -> RenderableType:
-    """A result on the screen: what it is of, what the tools say, the facts, the texts, and what is left out."""
+    """A result on the screen: what it is of, what the tools say, the facts, the texts, and what is left out.
+
+    Facts with other names stand in a table of their own; a row or case whose texts are shown, among its texts alone.
+    """
     parts: list[RenderableType] = [prose(one) for one in (line(result.of), *result.says) if one]
-    most = 0 if whole else MOST_ROWS
-    if len(result.facts) == 1:
-        parts.append(prose(line(result.facts[0])))
-    elif result.facts:
-        parts.append(table(result.facts, most))
-    for text in result.texts[: most or None]:
+    told = {text.get(name) for text in result.texts for name in _IDS} - {None}
+    facts = [fact for fact in result.facts if told.isdisjoint(fact.get(name) for name in _IDS)]
+    most = 0 if whole else max(result.most, MOST_ROWS)
+    of_texts = 0 if whole else result.most or _FEW_TEXTS
+    for _, alike in groupby(facts[: most or None], key=tuple):
+        group = list(alike)
+        parts.append(prose(line(group[0])) if len(group) == 1 else table(group))
+    for text in result.texts[: of_texts or None]:
         parts += _of_texts(text)
-    more = max(0, max(len(result.facts), len(result.texts)) - most) if most else 0
+    more = 0 if whole else max(0, len(facts) - most) + max(0, len(result.texts) - of_texts)
     if more:
         parts.append(prose(f"{more:,} more: “show all” lists them."))
     if result.left_out:
@@ -118,7 +131,7 @@ def _of_texts(texts: Fact) -> list[RenderableType]:
     short = {name: value for name, value in texts.items() if len(shown(name, value)) <= 40}
     long = {name: value for name, value in texts.items() if name not in short}
     return [
-        prose(line(short)),
+        *([prose(line(short))] if short else []),
         *(prose(f"  {title(name)}: {shown(name, value)}", hang=4) for name, value in long.items()),
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -22,7 +23,8 @@ HIDDEN = "my sister's address"
     [
         ("seconds", 152.0, "2 min 32 s"), ("estimated_seconds", 4, "4.0 s"), ("bytes", 3 << 30, "3.0 GiB"),
         ("share", 0.957, "96 %"), ("share", 0.9996, "99.9 %"), ("p_value", 0.0004, "< 0.001"), ("lost", 0, "none"),
-        ("lost", 12345, "12,345"), ("port", 18977, "18977"), ("seed", 0, "0"), ("fits", False, "no"),
+        ("lost", 12345, "12,345"), ("port", 18977, "18977"), ("seed", 0, "0"), ("lowest_at_step", 0, "0"),
+        ("fits", False, "no"),
         ("loss", 0.123456, "0.1235"), ("step", None, "–"), ("by", {"billing": 3}, "billing: 3"),
         ("card", {"free_vram_bytes": 3 << 30, "order_id": 2, "b": None}, "free VRAM: 3.0 GiB, order_id: 2"),
         ("arms", ("base", "adapter"), "base and adapter"), ("name", "a\x1b[2Jb\nc", "a⟨U+001B⟩[2Jb c"),
@@ -65,13 +67,26 @@ def test_what_is_left_out_is_counted_and_a_long_list_says_how_much_more_there_is
 
 
 def test_a_column_stands_where_its_fact_has_it_and_none_is_empty() -> None:
-    first, _, *rows = text_of(
-        Result(({"stage": "merge", "arm": "", "not_known": None}, {"stage": "evaluate", "arm": "base"}))
-    )
-    assert first.split() == ["stage", "arm"] and rows[0].split() == ["merge", "–"]
+    facts = ({"stage": "merge", "arm": "", "seed": None}, {"stage": "evaluate", "arm": "base", "seed": None})
+    first, _, *rows = text_of(Result(facts))
+    assert first.split() == ["stage", "arm"] and [*map(str.split, rows)] == [["merge"], ["evaluate", "base"]]
 
 
 def test_an_argument_that_changes_nothing_is_refused_by_its_name(two_runs: Store) -> None:
     with pytest.raises(BadInput, match="read_across takes no stage with these arguments"):
         asked(two_runs, "across", figure="pass_rate", stage="train")
     assert asked(two_runs, "across", figure="time", stage="train").of["stage"] == "train"
+
+
+def test_facts_with_other_names_stand_in_a_table_of_their_own() -> None:
+    one, two = ({"arm": "base", "passed": 1}, {"arm": "adapter", "passed": 2}), ({"stage": "train", "lost": 0},)
+    lines = text_of(Result((*one, *two)))
+    assert not any("arm" in line and "stage" in line for line in lines) and "stage train · lost none" in lines
+
+
+def test_a_case_whose_texts_are_shown_is_not_listed_beside_them_and_as_many_are_shown_as_were_asked_for() -> None:
+    facts = tuple({"case": f"c{n}", "verdict": "fails"} for n in range(9))
+    result = Result(facts, texts=tuple({**fact, "asked": HIDDEN} for fact in facts))
+    assert [sum(f"case c{n}" in line for line in text_of(result)) for n in (0, 8)] == [1, 0]
+    assert text_of(result)[-1].startswith("6 more")
+    assert text_of(replace(result, most=8))[-1].startswith("1 more")
