@@ -80,7 +80,7 @@ class _Watched:
 
     @property  # type: ignore[misc]  # it passes for the request
     def __class__(self) -> Any:
-        return type(self._request)
+        return type(self.__dict__.get("_request", self))  # it may be looked at while it is made, as by a trace
 
     def __getattr__(self, name: str) -> Any:
         self._used.add(name)

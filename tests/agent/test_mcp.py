@@ -33,8 +33,8 @@ SECRET = "SEEN-BY-PEOPLE-ONLY"
 NAMES_A_CASE = ("across", "approvals", "cases", "findings", "runs", "run")
 """Their facts name cases and runs, and quote the user's own reason for a no."""
 QUESTIONS: list[dict[str, Any]] = [
-    {"kind": "runs"}, {"kind": "run", "run": "r1"}, {"kind": "step", "stage": "train", "about": "time"},
-    {"kind": "steps", "about": "failures"}, {"kind": "result"}, {"kind": "cases", "outcome": "any"},
+    {"kind": "runs"}, {"kind": "run", "run": "r1"}, {"kind": "step", "stage": "train"},
+    {"kind": "steps", "which": "failures"}, {"kind": "result"}, {"kind": "cases", "outcome": "any"},
     {"kind": "suite", "about": "cases"}, {"kind": "findings"}, {"kind": "setting", "fields": ["lora_rank"]},
     {"kind": "settings"}, {"kind": "rows", "about": "examples"}, {"kind": "curve"}, {"kind": "artifact"},
     {"kind": "approvals"}, {"kind": "jobs"}, {"kind": "confusion"}, {"kind": "across"}, {"kind": "machine"},
@@ -210,7 +210,7 @@ def test_nothing_that_people_wrote_or_models_answered_reaches_the_client(home: P
     said = json.dumps([*answers, refused.content[0].text])
     for private in ("I am not sure", "order #48", "Paris is the capital"):
         assert private not in said, private
-    told = json.dumps([*answers[:2], *(one["facts"] for kind, one in asked.items() if kind not in NAMES_A_CASE)])
+    told = json.dumps([*answers[:2], *(one.get("facts") for kind, one in asked.items() if kind not in NAMES_A_CASE)])
     assert SECRET not in told
 
 

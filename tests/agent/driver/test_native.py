@@ -103,7 +103,7 @@ def read(kind: str, **given: Any) -> tuple[str, dict[str, Any]]:
 
 
 def test_a_question_that_needs_three_reads_gets_them_in_one_round(native: Native) -> None:
-    reads = [read("step", stage=stage, about="time") for stage in ("train", "merge", "quantize")]
+    reads = [read("step", stage=stage) for stage in ("train", "merge", "quantize")]
     said = native.turn("which of training, merging and quantizing took longest?", reads, "Training, 2 min 32 s (s7).")
     assert len(native.requests) == 2, "three reads are one request"
     told = " ".join(native.results())
@@ -238,7 +238,7 @@ def test_the_end_of_a_job_is_told_with_the_next_step(native: Native) -> None:
 
 
 def test_the_tokens_that_a_stream_counts_hold_a_turn_to_its_limit(native: Native) -> None:
-    with contextlib.closing(StubDriver(lambda body: ("read_runs", {"about": "all"}))) as stub:
+    with contextlib.closing(StubDriver(lambda body: ("read_runs", {"status": ""}))) as stub:
         stub.output_tokens = LIMITS.output_tokens_limit or 0
         turn = native.chat.begin(
             "which runs are there?", lambda: model_of(Endpoint(stub.url, "stub")), lambda line: None
@@ -250,14 +250,14 @@ def test_the_tokens_that_a_stream_counts_hold_a_turn_to_its_limit(native: Native
 
 def served(*right: str) -> StubDriver:
     """A driver that passes these tasks and answers every other one with words alone."""
-    times = [("read_step", {"about": "time", "run": run, "stage": "train"}) for run in ("r1", "r2", "r3")]
+    times = [("read_step", {"run": run, "stage": "train"}) for run in ("r1", "r2", "r3")]
     again = {**dict.fromkeys(catalog.BY_NAME["evaluate"].load().settable), "arm": "adapter", "other": None, "run": "r2"}
     replies: dict[str, list[Any]] = {
         "How long did": [times[0], "It took 10 min 11 s."],
         "How many target": [("read_result", {"about": "passed", "run": "r2", "arm": "adapter"}), "71 of 90."],
         "Thanks": ["You are welcome."],
         "With which": [("read_setting", {"fields": ["learning_rate"], "run": "r3"}), "It was 0.0007."],
-        "Find the run": [("read_runs", {"about": "best"}), ("evaluate", again), "It was not started."],
+        "Find the run": [("read_runs", {"status": ""}), ("evaluate", again), "It was not started."],
         "Which of r1": [*times, "r2 did, by 11 min 51 s."],
     }
     names = dict(zip(replies, [task.name for task in TASKS], strict=True))
