@@ -361,5 +361,5 @@ def test_reads_of_one_round_run_at_once_and_their_lines_stay_together(
     native.deps.show = lambda line: shown.append(str(line))
     native.turn("how did it go?", [read("result", run="r1"), read("findings", run="r1"), read("runs")], "Fine.")
     assert len(native.results()) == 3
-    first = next(i for i, line in enumerate(shown) if line.startswith("There is 1 run"))
-    assert shown[first + 1].startswith("  r1"), shown
+    first = next(i for i, line in enumerate(shown) if line.startswith("runs 1"))
+    assert shown[first + 1].startswith("run r1"), shown
