@@ -11,7 +11,7 @@ from tunesmith.agent.queries.answer import Context, decided_by, find, within
 from tunesmith.agent.queries.arguments import Query, RunName, Since, Until
 from tunesmith.agent.queries.facts import Fact, Result
 from tunesmith.agent.queries.steps import at_work as at_work
-from tunesmith.agent.queries.steps import listed, progress
+from tunesmith.agent.queries.steps import progress, timed
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.json_values import picked
 from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, Artifact, Step
@@ -192,8 +192,8 @@ def _previous(store: Store) -> Artifact | None:
 def jobs(query: JobsQuery, context: Context) -> Result:
     """The steps that run or wait, what is served, and the step that ended last."""
     store = context.store
-    running = [{**listed(step), **progress(store, step)} for step in store.steps(status=RUNNING)]
-    waiting = [listed(step) for status in (APPROVED, PLANNED) for step in store.steps(status=status)]
+    running = [{**timed(step), **progress(store, step)} for step in store.steps(status=RUNNING)]
+    waiting = [timed(step) for status in (APPROVED, PLANNED) for step in store.steps(status=status)]
     ended = [step for run in store.runs() for step in store.steps(run.id) if step.finished_at]
     last = max(ended, key=lambda step: step.finished_at or 0.0, default=None)
     of = {

@@ -36,7 +36,7 @@ ERRORS = ("error", "failed_before")
 """Facts that quote the error on a step's record, as `get_step` does."""
 QUESTIONS: list[dict[str, Any]] = [
     {"kind": "runs"}, {"kind": "run", "run": "r1"}, {"kind": "step", "stage": "train"},
-    {"kind": "steps", "which": "failures"}, {"kind": "result"}, {"kind": "cases", "outcome": "any"},
+    {"kind": "steps", "outcome": "failed"}, {"kind": "result"}, {"kind": "cases", "outcome": "any"},
     {"kind": "suite", "about": "cases"}, {"kind": "findings"}, {"kind": "setting", "fields": ["lora_rank"]},
     {"kind": "settings"}, {"kind": "rows", "about": "examples"}, {"kind": "curve"}, {"kind": "artifact"},
     {"kind": "approvals"}, {"kind": "jobs"}, {"kind": "confusion"}, {"kind": "across"}, {"kind": "machine"},

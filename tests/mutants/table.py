@@ -1385,16 +1385,16 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_said.py::test_a_step_whose_records_lack_what_todays_price_is_made_of_says_so"),
     )),
     *rows(PRICES, "agent/queries/steps.py", (
-        ("newest.run == step.run or", "True or",
+        ("later = newest.run != step.run and", "later = False and",
          f"{_STEPS}test_a_step_of_the_run_talked_about_names_a_newer_one_of_another_run"),
-        ("isinstance(rank, int) and rank > 0", "rank", f"{_STEPS}test_trainable_parameters_are_computed_where_no_step_"
-         "recorded_them"),
+        ("not isinstance(rank, int) or rank < 1", "not rank",
+         f"{_STEPS}test_trainable_parameters_are_computed_where_no_step_recorded_them"),
         ("return any(is_current(store, test) for test in tests)", "return True",
          f"{_STEPS}test_a_merged_model_is_told_with_whether_it_was_tested_as_it_is"),
         ("loss[-1][1] if loss else None", "loss[-1][1] if loss else 0.0", f"{_STEPS}test_no_loss_is_made_up"),
     )),
     *rows(PEOPLE, "agent/queries/steps.py", (
-        ("of, said_by(step), tuple(log),", "of, (*said_by(step), *log_end(file)), tuple(log),",
+        ("texts=tuple(log), says=tuple(says),", "says=(*says, *map(str, log)),",
          f"{_STEPS}test_the_end_of_a_log_is_for_the_screen"),
         ("if name in headline or _is_number(value)}", "}",
          f"{_STEPS}test_what_a_step_passed_reported_and_said_is_among_its_facts"),

@@ -238,7 +238,7 @@ def test_the_end_of_a_job_is_told_with_the_next_step(native: Native) -> None:
 
 
 def test_the_tokens_that_a_stream_counts_hold_a_turn_to_its_limit(native: Native) -> None:
-    with contextlib.closing(StubDriver(lambda body: ("read_runs", {"status": ""}))) as stub:
+    with contextlib.closing(StubDriver(lambda body: ("read_runs", {"outcome": ""}))) as stub:
         stub.output_tokens = LIMITS.output_tokens_limit or 0
         turn = native.chat.begin(
             "which runs are there?", lambda: model_of(Endpoint(stub.url, "stub")), lambda line: None
@@ -257,7 +257,7 @@ def served(*right: str) -> StubDriver:
         "How many target": [("read_result", {"about": "passed", "run": "r2", "arm": "adapter"}), "71 of 90."],
         "Thanks": ["You are welcome."],
         "With which": [("read_setting", {"fields": ["learning_rate"], "run": "r3"}), "It was 0.0007."],
-        "Find the run": [("read_runs", {"status": ""}), ("evaluate", again), "It was not started."],
+        "Find the run": [("read_runs", {"outcome": ""}), ("evaluate", again), "It was not started."],
         "Which of r1": [*times, "r2 did, by 11 min 51 s."],
     }
     names = dict(zip(replies, [task.name for task in TASKS], strict=True))

@@ -37,12 +37,9 @@ def test_each_run_has_its_verdict_and_what_its_last_arm_passes(two_runs: Store) 
     assert {**whole, "arm": "quantized", "target_passed": "57 of 60"}.items() <= found.facts[1].items()
 
 
-def test_runs_are_chosen_by_how_they_ended_and_by_the_days_of_their_steps(two_runs: Store, tmp_path: Path) -> None:
-    assert asked(two_runs, "runs", status="failed").of["runs"] == 0
-    assert asked(two_runs, "runs", since="2000-01-01", until="2000-01-02").of["runs"] == 0
-    since = asked(two_runs, "runs", since="2001-01-01")
-    assert [one["run"] for one in since.facts] == ["r2", "r1"] and "train failed" in since.facts[1]["ran"]  # type: ignore[operator]
-    failed = in_state(tmp_path / "home", "a run whose training step failed", "runs", status="failed")
+def test_runs_that_failed_are_chosen(two_runs: Store, tmp_path: Path) -> None:
+    assert asked(two_runs, "runs", outcome="failed").of["runs"] == 0
+    failed = in_state(tmp_path / "home", "a run whose training step failed", "runs", outcome="failed")
     assert [one["run"] for one in failed.facts] == ["r1"]
 
 
@@ -84,8 +81,7 @@ def test_a_run_that_is_not_there_is_told_with_those_that_are(two_runs: Store, ki
         asked(two_runs, kind, run="r77")
 
 
-@table(("kind", "given"), [("run", {}), ("step", {}), ("steps", {"which": "failures"}),
-                           ("steps", {"which": "out_of_memory"})])  # fmt: skip
+@table(("kind", "given"), [("run", {}), ("step", {}), ("steps", {"outcome": "failed"})])
 def test_what_broke_off_is_told_with_how_it_goes_on_and_its_price(
     tmp_path: Path, kind: str, given: dict[str, Any]
 ) -> None:
@@ -99,44 +95,32 @@ def test_what_broke_off_is_told_with_how_it_goes_on_and_its_price(
 
 def test_a_step_that_cannot_be_done_again_as_things_are_has_no_price(tmp_path: Path) -> None:
     store = stored_runs.failed_run(tmp_path / "home")[0]
-    [fact] = asked(store, "steps", which="failures").facts
+    [fact] = asked(store, "steps", outcome="failed").facts
     assert "cannot_be_done" in fact["going_on_takes"]  # type: ignore[operator]
 
 
 def test_steps_are_ordered_by_what_is_asked_for(two_runs: Store) -> None:
     longest = asked(two_runs, "steps", run="r1", order="time")
-    assert (
-        longest.facts[0]["stage"] == "train"
-        and longest.of["steps"] == 13
-        and longest.of["seconds"] == pytest.approx(804.9)
-    )
+    assert longest.facts[0]["stage"] == "train" and longest.of["seconds"] == pytest.approx(804.9)
+    assert (longest.of["of_steps"], longest.of["failed_or_stopped"]) == (13, 1)
     assert asked(two_runs, "steps", run="r1", order="memory").facts[0]["stage"] == "preflight"
-    late = asked(two_runs, "steps", run="r1", order="late")
-    over = [one["seconds"] - one["estimated_seconds"] for one in late.facts]  # type: ignore[operator]
-    assert over == sorted(over, reverse=True) and late.of["later_than_estimated"] == sum(one > 0 for one in over)
+    late = asked(two_runs, "steps", run="r1", order="late").facts
+    over = [one["seconds"] - one["estimated_seconds"] for one in late]  # type: ignore[operator]
+    assert over == sorted(over, reverse=True)
+
+
+def test_the_steps_of_a_span_of_time_are_of_every_run(two_runs: Store) -> None:
+    assert {one["run"] for one in asked(two_runs, "steps", since="2001-01-01").facts} == {"r1", "r2"}
+    none = asked(two_runs, "steps", since="2000-01-01", until="2000-01-02")
+    assert none.facts == () and {"since": "2000-01-01 00:00", "of_steps": 0}.items() <= none.of.items()
 
 
 def test_failures_are_of_every_run_and_say_which_later_step_did_it_after_all(two_runs: Store) -> None:
-    found = asked(two_runs, "steps", which="failures")
-    assert found.of["runs"] == ["r2", "r1"] and found.of["failed_or_stopped"] == 1 and found.of["of_steps"] == 24
+    found = asked(two_runs, "steps", outcome="failed")
+    assert found.of["runs"] == ["r2", "r1"] and found.of["failed_or_stopped"] == 1
     assert {"step": "s6", "done_since_by": "s7"}.items() <= found.facts[0].items() and not found.proposals
-    none = asked(two_runs, "steps", which="failures", since="2001-02-03", until="2001-02-04")
+    none = asked(two_runs, "steps", outcome="failed", since="2001-02-03", until="2001-02-04")
     assert (none.of["failed_or_stopped"], none.of["of_steps"], none.facts) == (0, 0, ())
-
-
-@table(
-    ("errors", "alike"),
-    [(("out of memory at 11.2 GiB", "out of memory at 9.8 GiB"), 2), (("killed", "no disk", "killed"), 2),
-     (("killed", "no disk"), 0), (("killed",), None)],
-)  # fmt: skip
-def test_of_several_failures_it_is_counted_how_many_share_an_error(
-    tmp_path: Path, errors: tuple[str, ...], alike: int | None
-) -> None:
-    build = stored_runs.new_builder(tmp_path / str(abs(hash(errors))))
-    for error in errors:
-        build.end(build.step("train", estimated=(9.0, 1)), 4.0, 1, error=error)
-    assert asked(build.store, "steps", which="failures").of["share_an_error"] == alike
-    build.store.close()
 
 
 def test_the_steps_ahead_have_the_prices_that_a_plan_shows(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from tunesmith.tools.pipeline.workspace import Workspace
 
 def test_a_step_is_told_with_its_time_its_memory_its_numbers_and_its_settings(two_runs: Store) -> None:
     found = asked(two_runs, "step", run="r1", stage="train")
-    assert found.of["step"] == "s7"
     [fact] = found.facts
+    assert fact["step"] == "s7"
     assert {"seconds": 152.0, "estimated_seconds": 160.0, "peak_rss_bytes": 2290 << 20}.items() <= fact.items()
     assert fact["recorded"]["trainable_parameters"] == 4_884_480  # type: ignore[index]
     assert fact["asked_for"]["lora_rank"] == 16 and 0 < fact["run_time_share"] < 1  # type: ignore[index, operator]
@@ -61,7 +61,7 @@ def test_a_step_of_the_run_talked_about_names_a_newer_one_of_another_run(two_run
     context = Context(Workspace(two_runs, None, lambda event, **data: None), two_runs.run("r1"))
     for given, newer in (({}, "r2"), ({"run": "r1"}, None)):
         found = ask(REQUESTS["step"].model_validate({"stage": "train", **given}), context)
-        assert found.of["run"] == "r1" and found.facts[0]["newer"].get("run") == newer  # type: ignore[union-attr]
+        assert found.facts[0]["run"] == "r1" and found.facts[0]["newer"].get("run") == newer  # type: ignore[union-attr]
 
 
 def test_a_checkpoint_counts_that_was_written_to_its_end(tmp_path: Path) -> None:
@@ -123,27 +123,29 @@ def test_the_end_of_a_log_is_for_the_screen(tmp_path: Path) -> None:
 
 
 def test_a_number_is_found_by_its_name_in_the_newest_step_that_recorded_it(two_runs: Store) -> None:
-    found = asked(two_runs, "figure", figure="trained_tokens")
-    assert found.of["run"] == "r2" and found.facts[0]["trained_tokens"] == 58_113
+    [fact] = asked(two_runs, "step", figure="trained_tokens").facts
+    assert fact["run"] == "r2" and fact["recorded"]["trained_tokens"] == 58_113  # type: ignore[index]
     with pytest.raises(NotFound, match=r"No step of any run recorded nope; recorded are: steps, .*trained_tokens"):
-        asked(two_runs, "figure", figure="nope")
+        asked(two_runs, "step", figure="nope")
 
 
 def test_a_number_of_a_step_at_work_is_not_made_up(tmp_path: Path) -> None:
     with home_of_state(tmp_path / "home", "a training step is running"):
-        fact = asked(Store(tmp_path / "home"), "figure", figure="trained_tokens").facts[0]
-    assert fact["trained_tokens"] == "not recorded before the step ends" and fact["note"].startswith("step 38 of 75")  # type: ignore[attr-defined]
+        [fact] = asked(Store(tmp_path / "home"), "step", figure="trained_tokens").facts
+    assert "trained_tokens" not in fact["recorded"]  # type: ignore[operator]
+    assert str(fact["note"]).startswith("step 38 of 75") and fact["status"] == "running"
 
 
 def test_trainable_parameters_are_computed_where_no_step_recorded_them(tmp_path: Path) -> None:
     with home_of_state(tmp_path / "home", "one finished run"):
-        store = Store(tmp_path / "home")
-        assert asked(store, "figure", figure="trainable_parameters").of["step"] == "s7"
+        store, named = Store(tmp_path / "home"), "trainable_parameters"
+        recorded = asked(store, "step", figure=named).facts[0]["recorded"]
+        assert recorded[named] == 4_884_480 and f"{named}_by" not in recorded  # type: ignore[index, operator]
         with store.write() as conn:
             conn.execute("UPDATE steps SET result = json_remove(result, '$.trainable_parameters')")
-        [fact] = asked(store, "figure", figure="trainable_parameters").facts
-        assert {"trainable_parameters": 4_884_480, "lora_rank": 16, "by": "arithmetic"}.items() <= fact.items()
+        computed = asked(store, "step", figure=named).facts[0]["recorded"]
+        assert {named: 4_884_480, f"{named}_by": "arithmetic"}.items() <= computed.items()  # type: ignore[attr-defined]
         with store.write() as conn:
             conn.execute("UPDATE steps SET request = json_set(request, '$.lora_rank', 'auto') WHERE stage = 'train'")
         with pytest.raises(NotFound, match="No step of any run recorded trainable_parameters"):
-            asked(store, "figure", figure="trainable_parameters")
+            asked(store, "step", figure=named)
