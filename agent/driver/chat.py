@@ -23,14 +23,13 @@ from pydantic_ai.settings import ModelSettings
 
 from tunesmith.agent.commands.startup import unexpected
 from tunesmith.agent.driver import describing
-from tunesmith.agent.driver.abilities import can_be_routed, window_of
 from tunesmith.agent.driver.agent import LIMITS, build_agent, clear_line, messages_of
 from tunesmith.agent.driver.agreement import asked_again, with_lost_results
 from tunesmith.agent.driver.by_code import decide
 from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.history import is_prompt, summed_up, with_text
-from tunesmith.agent.driver.ordering import run_stage
 from tunesmith.agent.driver.parts import after_a_no, steps_of
+from tunesmith.agent.driver.stages import run_stage
 from tunesmith.agent.driver.turn_deps import Call, Declined, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.unsure import did_you_mean, guessed
 from tunesmith.agent.driver.voice import Reply, Say, Voice
@@ -65,6 +64,7 @@ class Chat:
         self.deps = deps
         self.conversations = Conversations(deps.store)
         self.id = describing.conversation_of(deps.store.home) or self.conversations.new()
+        deps.user_turns = lambda: [turn.prompt for turn in self.conversations.load(self.id, whole=True).turns]
         self._agent = build_agent(None)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)  # leaving waits for no model
@@ -287,8 +287,7 @@ class Chat:
                 stop_if_cancelled()
         driver = await starting
         self._drivers.append(driver)
-        self.deps.window = window_of(self.deps.store.home, driver.model_name, self.deps.window)
-        self.deps.routed &= can_be_routed(self.deps.store.home, driver.model_name)
+        self.deps.read_window()
         return driver
 
     def _run_ordered(self, call: Call) -> TurnAnswer:
@@ -313,7 +312,8 @@ class Chat:
 
     async def _by_code(self, say: Say) -> TurnAnswer | None:
         """Answer the turn by code, where the words are plain; None: the driver has to."""
-        if not (self.deps.code_first or describing.open_interview(self.deps.store.home)):
+        opened = describing.open_interview(self.deps.store.home)
+        if not (self.deps.code_first or (opened and not opened.driven)):
             return None
         whole = self.deps.prompt
         steps = await asyncio.to_thread(steps_of, self.deps)

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.approvals import is_yes, no_clear_yes
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, kept_apart, named_files, plan_questions, planning
-from tunesmith.agent.driver.at_price import Waits
 from tunesmith.agent.driver.choosing import edits_in, of_other_run, of_the_plan, settings_before
 from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.look_ups import GUESSED, looked_up, turn_context
-from tunesmith.agent.driver.step_facts import brief, step_facts
-from tunesmith.agent.driver.turn_deps import Call, Declined, TurnAnswer, TurnDeps
+from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import GOES_ON, Context, cite, clip, find, reached, taken_up
 from tunesmith.agent.queries.facts import Proposed
 from tunesmith.agent.queries.following import chain_ahead, lacking_before, next_stages
@@ -29,14 +26,9 @@ from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slots, amounts, slots_of
 from tunesmith.agent.words.values import numbers_in
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.records import DECLINED, RUNNING, Step
-from tunesmith.tools.core.format import duration, listed
-from tunesmith.tools.core.stage import Plan
-from tunesmith.tools.pipeline import catalog
+from tunesmith.memory.records import DECLINED, RUNNING
+from tunesmith.tools.core.format import listed
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, parse_fields
-from tunesmith.tools.pipeline.run_step import Outcome, run_step
-from tunesmith.tools.pipeline.runs import place
-from tunesmith.tools.pipeline.workspace import Decision, StepRequest
 
 
 def accepted(deps: TurnDeps, slots: Slots) -> TurnAnswer | Call:
@@ -189,63 +181,6 @@ def stop(deps: TurnDeps, reading: Reading) -> TurnAnswer:
     alone = "" if ends else "It goes on without you, also with this terminal closed. "
     later = f" “Go on” takes it up {GOES_ON[step.stage]}." if step.stage in GOES_ON else ""
     return TurnAnswer(f"{at_work(step)} {alone}`/stop {step.id}` ends it, after one more question.{later}")
-
-
-# A step that was ordered
-
-
-def checked(deps: TurnDeps, entry: catalog.Entry, fields: dict[str, object]) -> StepRequest:
-    """The request of a stage that costs something. Raises BadInput for a free path, and for one that is at work."""
-    deps.check_grounded(fields)
-    request = StepRequest.given(entry.name, fields)
-    _refuse_a_second(deps, request)
-    return request
-
-
-def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) -> object:
-    """Carry out one stage that code has read: what is expensive asks the user first, beside each time, memory or disk
-    that the words name, and starts nothing without a yes."""
-
-    def asked(plan: Plan, step: str) -> Decision:
-        if told := Waits.of(plan).held_to(slots_of(deps.prompt)):
-            deps.show(prose(told))
-        return deps.approver(plan, step)
-
-    if entry.asks(given):
-        outcome = run_step(deps.ws, checked(deps, entry, given), asked, follow=deps.follow)
-        if outcome.decision and outcome.declined:
-            reason = outcome.decision.reason and f": {outcome.decision.reason}"
-            raise Declined(
-                f"{entry.name}: the user said no{reason}; nothing was started. “{entry.name}” shows its price again."
-            )
-        return started(deps, outcome.step)
-    request = StepRequest.given(entry.name, given)
-    if entry.only_looks:
-        seen = run_steps.look(deps.ws, request)["result"]
-        deps.show(render.result_table(seen))
-        return {"stage": entry.name, **brief(seen)}
-    ended = run_step(deps.ws, request, deps.approver).done()
-    deps.show(render.result_table(ended.report))
-    return step_facts(ended)
-
-
-def started(deps: TurnDeps, step: Step) -> object:
-    """What is told of a step that was agreed to and started. Raises StepFailed where it was followed and failed."""
-    deps.focused_run_id = ""
-    ran = {"ran_with": dict(StepRequest.of(step).fields)}
-    if deps.follow:
-        return {**step_facts(Outcome(step).done()), **ran}
-    deps.say(f"{step.stage} runs in the background; you are told when it ends, and we can go on talking.")
-    told = {"started": step.stage, "step": step.id, "run": step.run, "estimated": duration(step.estimated_seconds)}
-    return {**told, **ran, "note": "it runs in the background; the user is told when it ends"}
-
-
-def _refuse_a_second(deps: TurnDeps, request: StepRequest) -> None:
-    """Raises BadInput where the stage is at work in the run already: the driver would only start it twice."""
-    run = place(deps.store, request).run
-    running = [step for step in deps.store.steps(run, status=RUNNING) if step.stage == request.stage]
-    if running:
-        raise BadInput(f"{request.stage} ({running[0].id}) runs already; wait for it to end")
 
 
 # The proposed plan

@@ -9,24 +9,29 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import RLock
 
+from pydantic import BaseModel
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model
 from rich.console import RenderableType
 
+from tunesmith.agent.commands.places import is_known, places
+from tunesmith.agent.driver.abilities import Known
 from tunesmith.agent.driver.endpoint import Endpoint
+from tunesmith.agent.driver.exam import Level
+from tunesmith.agent.driver.figures import Ledger
 from tunesmith.agent.driver.history import Window
+from tunesmith.agent.driver.reads import Reads
+from tunesmith.agent.driver.user_words import names, names_model
 from tunesmith.agent.queries.answer import Context
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.facts import Proposed
 from tunesmith.agent.queries.registry import TOOLS
-from tunesmith.agent.words.reading import LONGEST, Reading
-from tunesmith.agent.words.slots import slots_of
+from tunesmith.agent.words.reading import Reading
 from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, StepFailed, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.description import DescriptionDraft
 from tunesmith.tools.models.bundled import BUNDLED
-from tunesmith.tools.models.model_names import hub_name
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Approver, Workspace
@@ -38,6 +43,10 @@ _BEFORE_CHARACTERS = 60
 _FREE = (entry.name for entry in catalog.STAGES if not entry.expensive and not entry.makes)
 _READING = frozenset({*TOOLS, "query_records", *_FREE})
 """These put right only what they got wrong themselves."""
+
+
+_OF_THEIR_OWN = ("model", "source", "revision", "mapping", "split")
+"""Fields that are looked at by themselves, or that name nothing outside what the others name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +100,16 @@ class TurnDeps:
     """The same as it was before its newest change; None: nothing of it was changed."""
     prompt: str = ""
     """What the user said in this turn."""
+    user_turns: Callable[[], Sequence[str]] | None = None
+    """Every turn of this conversation as it was typed; None: there is none but this turn."""
+    known: Callable[[], Known] | None = None
+    """What is known of the driver by now; None: it stays as it is set here."""
+    level: Level = "native"
+    """Who answers this turn: read as it begins, so that it never changes within one."""
     routed: bool = False
-    """Whether a schema-bound request chooses the tool, as small models need it; else the model's own tool calling."""
+    """At the fallback level: whether a schema-bound request chooses the tool."""
     code_first: bool = False
-    """Whether plain words are answered by code before any model is asked; a driver with a loop of its own hears all."""
+    """At the fallback level: whether plain words are answered by code before any model is asked."""
     window: Window = field(default_factory=Window)
     """How much the driver can be sent, and may answer."""
     keep_waiting: Callable[[Sequence[ModelMessage], Mapping[str, str]], None] = lambda messages, waiting: None
@@ -105,8 +120,10 @@ class TurnDeps:
     """What the turn before called, in a few words; what was said in it where it called nothing."""
     calls: list[str] = field(default_factory=list)
     """What this turn called."""
-    heard: list[str] = field(default_factory=list)
-    """Everything a figure of this turn's answer may come from: tool results, the state card, the user's words."""
+    ledger: Ledger = field(default_factory=Ledger)
+    """Everything a figure of an answer may come from: tool results, the state card, the user's words."""
+    reads: Reads = field(default_factory=Reads)
+    """What this turn looked at; once it has ended, what `/why` shows."""
     seen_calls: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Call → its last result and how often in a row it was the same."""
     spoken: tuple[str, ...] = ()
@@ -161,6 +178,23 @@ class TurnDeps:
     errors: dict[str, TunesmithError] = field(default_factory=dict)
     """Tool → what went wrong in this turn."""
 
+    def __post_init__(self) -> None:
+        """Go by what is known of the driver from the start: a job may end before the first words."""
+        self._read_level()
+
+    def _read_level(self) -> None:
+        if known := self.read_window():
+            self.level = known.level
+            self.routed = self.code_first = known.level != "native"
+
+    def read_window(self) -> Known | None:
+        """Take over how much the driver can be sent; what is known of it, None where nobody says."""
+        known = self.known() if self.known else None
+        if known:
+            self.window.context_tokens = known.context_tokens
+            self.window.thinks |= known.thinks
+        return known
+
     @property
     def store(self) -> Store:
         """The history."""
@@ -183,16 +217,25 @@ class TurnDeps:
         self.note(words)
         self.say_next = words
 
-    def check_grounded(self, given: Mapping[str, object]) -> None:
-        """No free path among the tools: a model is a bundled one, or a whole word of the user's. Raises BadInput."""
-        model = given.get("model")
-        words = {word.strip(".,;:!?'\"()") for word in self.prompt.split()}
-        if (
-            model is not None
-            and model not in BUNDLED
-            and str(model) not in {*words, *_published(self.prompt[:LONGEST])}
-        ):
+    def said_by_user(self) -> Sequence[str]:
+        """Every turn of this conversation that its user typed."""
+        turns = self.user_turns() if self.user_turns else (self.prompt,)
+        return [turn for turn in turns if not turn.startswith(NOT_THE_USER)]
+
+    def check_grounded(self, given: Mapping[str, object], request: type[BaseModel] | None = None) -> None:
+        """No free path among the tools: what may name a model, a file or a suite is ours, or the user named it.
+
+        Named are whole words, in any turn of this conversation; of a `request` every such field is looked at. Raises
+        BadInput.
+        """
+        turns = self.said_by_user()
+        model, source = given.get("model"), given.get("source")
+        if model is not None and model not in BUNDLED and not names_model(str(model), turns):
             raise BadInput(f"model {model!r}: the user did not name it; ask which model, or use 'bundled'")
+        others = {name: value for name, value in given.items() if name not in _OF_THEIR_OWN}
+        for text in (*([str(source)] if source else []), *(places(request, others) if request else ())):
+            if not is_known(text) and not names(text, turns):
+                raise BadInput(f"{text!r}: the user did not name it; ask which, as they would type it")
 
     def forget(self) -> None:
         """Forget what was talked about, for another conversation."""
@@ -201,25 +244,29 @@ class TurnDeps:
         self.draft_before, self.facts = None, ()
         self.drafts_before.clear()
         self.kept.clear()
+        self.ledger.clear()
 
     def change(self, plan: PipelinePlan) -> None:
         """Let the proposed plan be another one; the one before can be had back."""
         self.draft, self.draft_before = plan, self.draft
 
     def begin_turn(self, prompt: str) -> None:
-        """Forget what belonged to the turn before."""
+        """Forget what belonged to the turn before; from now on the driver goes by what is known of it."""
+        self._read_level()
         spoken = f'"{self.prompt[:_BEFORE_CHARACTERS]}"' if self.prompt else ""
         self.before, self.calls = next(iter(self.calls), spoken), []
         self.said = self.prompt if self.last_query is not None else ""
         self.prompt, self.say_next, self.returned, self.undecided = prompt, "", None, None
         self.spoken, self.nearest, self.unsure, self.for_model = (), (), None, ""
-        self.heard = [prompt]
+        self.ledger.begin_turn()
+        self.reads = Reads()
+        self.note(prompt)
         self.seen_calls.clear()
         self.errors.clear()
 
     def note(self, result: object) -> None:
         """Remember what a tool told, for the check of figures."""
-        self.heard.append(str(result))
+        self.ledger.note(result)
 
     # What a turn came to, for the exit code of a script
 
@@ -241,14 +288,6 @@ class TurnDeps:
         """The error that the turn came to; None where all is well."""
         left = list(self.errors.values())
         return next((error for error in left if is_lasting(error)), left[-1] if left else None)
-
-
-def _published(prompt: str) -> list[str]:
-    """OWNER/NAME of the models that words name as they are spoken of."""
-    try:
-        return [hub_name(name) for name in slots_of(prompt).values("model")]
-    except BadInput:  # a family, and no size of it
-        return []
 
 
 def is_lasting(error: TunesmithError | None) -> bool:

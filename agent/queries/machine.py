@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Literal
 
 from tunesmith.agent.queries import scores
@@ -17,12 +16,8 @@ from tunesmith.memory.json_values import picked
 from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, Artifact, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.machine import cores_text
-from tunesmith.tools.core.stage import Facts
-from tunesmith.tools.machine.cards import card_of_size
 from tunesmith.tools.machine.gpus import left_out_gpus, serves_on_cpu
 from tunesmith.tools.machine.measure import measure_machine
-from tunesmith.tools.models.model_names import NamedModel
-from tunesmith.tools.pipeline.fits import PREPARING, Fits, Task, fits, with_card
 from tunesmith.tools.suites.case import PRIMARY_BLOCK
 
 
@@ -54,61 +49,6 @@ def answer(query: MachineQuery, context: Context) -> Result:
         "vllm": vllm,
     }
     return Result((fact,), says=left_out_gpus())
-
-
-CARDS_GIB = (8, 12, 16, 24, 32, 48, 80, 141, 192, 640)
-"""Sizes of single cards that are sold, and of a server of eight."""
-_BITS = {"bf16": 16, "FP8": 8, "W8A8": 8, "W4A16": 4, "nf4": 4}
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What one kind of work needs, and in which memory."""
-
-    name: str
-    work: str
-    bits: int
-    bytes: int
-    memory: str
-    """RAM or VRAM."""
-    fits: bool
-    """As its plan says."""
-    lacks: str = ""
-    """What is lacking beside memory, in the words of the plan's refusal."""
-
-
-def needs_in(forecast: Fits) -> list[Need]:
-    """What every kind of work needs of a model on a machine."""
-    return [need for task in forecast.tasks if task.task not in PREPARING for need in _needs(task)]
-
-
-def needs_of_a_card(model: NamedModel, facts: Facts) -> list[Need]:
-    """The same by the smallest usual card on which each kind of work fits; what fits on none is left out."""
-    by_task: dict[tuple[str, str], list[Need]] = {}
-    for card_gib in CARDS_GIB:
-        for task in fits(model, with_card(facts.machine, card_of_size(card_gib), home=facts.home)).tasks:
-            needs = list(_needs(task)) if task.task not in PREPARING else []
-            if needs and task.fits:
-                by_task.setdefault((task.task, task.precision), needs)
-    return [need for needs in by_task.values() for need in needs]
-
-
-def _needs(task: Task) -> Iterator[Need]:
-    """The task's need, of RAM and VRAM where it takes both."""
-    price, bits, name = task.plan.estimate, _BITS[task.precision], _name(task)
-    lacks = "; ".join(refusal for refusal in task.plan.refusals if " of disk, " in refusal)
-    if task.task == "train" and any("load_in_4bit" in way.settings for way in task.plan.fitting):
-        return  # that is the other task
-    for bytes_, kind in ((price.peak_vram_bytes, "VRAM"), (price.peak_ram_bytes, "RAM")):
-        if bytes_:
-            yield Need(name, task.task, bits, bytes_, kind, task.fits, lacks)
-
-
-def _name(task: Task) -> str:
-    if task.task == "train":
-        return task.settings
-    verb = {"measure": "measuring", "serve": "serving", "merge": "merging", "quantize": "quantizing"}[task.task]
-    return verb if task.task in ("merge", "quantize") else f"{verb} at {_BITS[task.precision]} bits"
 
 
 # What answers now and what did before, and what is at work or waits

@@ -16,7 +16,7 @@ from tunesmith.agent.queries.answer import Context, clip, find
 from tunesmith.agent.queries.arguments import AnyArm, Query, Recorded, RunName, StageName, StepName
 from tunesmith.agent.queries.facts import Fact, Proposed, Result
 from tunesmith.agent.queries.prices import cost_of
-from tunesmith.agent.queries.table import line, shown
+from tunesmith.agent.queries.table import line
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.json_values import picked
 from tunesmith.memory.records import ASIDE_RUNS, DONE, FAILED, RUNNING, STOPPED, Step
@@ -193,9 +193,6 @@ def at_work(step: Step) -> str:
     elapsed = time.time() - (step.started_at or time.time())
     left = render.eta_seconds(elapsed, step.total, step.estimated_seconds)
     return line({"step": step.id, **picked(step, "stage", "run", "status"), **_reached(step), "left_seconds": left})
-
-
-plain = shown
 
 
 def known_stage(name: str) -> str:

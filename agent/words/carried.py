@@ -58,7 +58,7 @@ def another_value(before: Query, value: float) -> dict[str, object]:
     several."""
     whole = int(value) if float(value).is_integer() else value
     if isinstance(before, SettingQuery):
-        return {"about": "sensible", "value": value, "fields": before.fields[:1]}
+        return {"value": value, "fields": before.fields[:1]}
     if isinstance(before, FitsQuery) and before.bits:
         return {"bits": whole} if whole in _BITS else {}
     if not isinstance(before, PriceQuery):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -12,6 +11,7 @@ from typing import Any
 
 from rapidfuzz.distance import OSA
 
+from tunesmith.agent.commands.consent import folded
 from tunesmith.tools.core.yaml_file import read_own
 
 _HAN = "\u4e00-\u9fff"
@@ -94,7 +94,6 @@ def _same(name: str, word: str) -> bool:
 def lexicon() -> Mapping[str, Names]:
     """Each table of the lexicon as names; a plain list of words is a table of one thing, a choice one per field."""
     page = dict(_page())
-    del page["consent"]
     tables = {f"choices.{field}": options for field, options in page.pop("choices").items()}
     tables |= {name: value if isinstance(value, dict) else {name: value} for name, value in page.items()}
     return {name: Names({str(k): str(v) for k, v in table.items()}) for name, table in tables.items()}
@@ -104,14 +103,6 @@ def lexicon() -> Mapping[str, Names]:
 def words_in(table: str) -> frozenset[str]:
     """Every word and saying of a table."""
     return frozenset(lexicon()[table].words())
-
-
-@cache
-def consent() -> Mapping[str, frozenset[tuple[str, ...]]]:
-    """The words that agree to a price or refuse it, by what they do, each in its parts; no other reading knows them."""
-    return {
-        kind: frozenset(tuple(name.split()) for name in names.split(",")) for kind, names in _page()["consent"].items()
-    }
 
 
 @cache
@@ -138,12 +129,6 @@ def words_of(text: str) -> list[Word]:
         written = folded(match[0])
         words.append(Word(repaired(written), match.start(), match.end(), written))
     return words
-
-
-def folded(text: str) -> str:
-    """Small letters without accents."""
-    plain = unicodedata.normalize("NFD", text.casefold())
-    return "".join(letter for letter in plain if unicodedata.category(letter) != "Mn")
 
 
 @cache

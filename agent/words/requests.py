@@ -27,7 +27,7 @@ from tunesmith.tools.pipeline import catalog
 
 CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
 """The arms in the order in which they are made."""
-_CHOICES = ("about", "part", "figure", "metric", "decision", "order")
+_CHOICES = ("about", "part", "figure", "metric", "decision", "order", "show")
 """Arguments that a label's second half may be."""
 _NOT_PRICED = ("inspect",)
 
@@ -366,7 +366,7 @@ def followed(before: Query, asked: Asked, runs: Sequence[str]) -> Query | None:
     if not given:
         given = _of_its_kind(before, asked)
         if before.kind in ("step", "price") and _card(asked):  # how long it took here, and on another card?
-            return FitsQuery(about="time", work="train", card=_card(asked), cards=_cards(asked) or 1)
+            return FitsQuery(work="train", card=_card(asked), cards=_cards(asked) or 1)
     if not given:
         return None
     data = {**before.model_dump(exclude={"kind", "number", "as_table", *forgets(before, given)}), **given}

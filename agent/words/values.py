@@ -108,14 +108,8 @@ def _in_digits(text: str) -> Iterator[Number]:
         yield Number(value, match.start(), end, unit)
 
 
-def spelt_numbers(text: str) -> Iterator[Number]:
-    """The numbers that a text has as English words, for a check of what a model writes."""
-    return _in_words(text, _english())
-
-
-def _in_words(text: str, among: Mapping[str, float] | None = None) -> Iterator[Number]:
-    known = _number_words() if among is None else among
-    words = words_of(text)
+def _in_words(text: str) -> Iterator[Number]:
+    known, words = _number_words(), words_of(text)
     at = 0
     while at < len(words):
         after, total, last = at, 0.0, 0.0
@@ -155,7 +149,7 @@ def _value_of(word: str, known: Mapping[str, float]) -> float | None:
     for ending in _HALF_ENDINGS:
         if word.endswith(ending) and (whole := known.get(word.removesuffix(ending))) is not None:
             return whole + 0.5
-    of_several = known is _number_words() and not is_known(word, by_stem=False)  # `fortune` is no 41
+    of_several = not is_known(word, by_stem=False)  # `fortune` is no 41
     return _compounds().get(word) if of_several else None
 
 
@@ -188,13 +182,6 @@ def _number_words() -> Mapping[str, float]:
 @cache
 def _words_as_well() -> frozenset[str]:
     return frozenset(lexicon()["numbers_or_words"].words())
-
-
-@cache
-def _english() -> Mapping[str, float]:
-    """The first word of each row of the table, and a dozen."""
-    first = {name: word for word, name in reversed(lexicon()["numbers"].single_words().items())}
-    return {word: float(name) for name, word in first.items()} | {"dozen": 12.0}
 
 
 @cache

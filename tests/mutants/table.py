@@ -39,7 +39,8 @@ CLAIM, APPROVALS, LEDGER = "claim", "approvals", "ledger"
 STATISTICS, SUITES, WHOLE = "statistics", "suites", "whole or absent"
 PEOPLE, BLIND, PRICES = "what people said", "blind cases", "prices"
 SAME_TOKENS = "the same tokens in training, measuring, serving and release"
-LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, PEOPLE, BLIND, PRICES, SAME_TOKENS)
+LEVEL = "a driver's level"
+LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, PEOPLE, BLIND, PRICES, SAME_TOKENS, LEVEL)
 """Guards beside them that nothing may weaken unseen."""
 
 
@@ -66,6 +67,7 @@ _SMOKE = "tests/tools/pipeline/test_smoke.py::"
 _CHANGED = f"{_PINS}test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"
 _FACTS = "tests/agent/queries/test_with_every_fact.py::"
 _STEPS = "tests/agent/queries/test_steps.py::"
+_FITS = "tests/agent/queries/test_fits.py::"
 _FIRST_CARD = "tests/tools/pipeline/gpu_check/test_first_card.py::"
 _STORE, _WORKERS = "tests/memory/test_store.py::", "tests/trust/test_workers.py::"
 _FILES, _POWER = "tests/memory/test_files.py::", "tests/trust/test_power_cut.py::"
@@ -76,6 +78,8 @@ _PATHS, _LIMITS = "tests/trust/test_path_attacks.py::", "tests/trust/test_bounds
 _TERMINAL, _STATISTICS = "tests/trust/test_terminal.py::", "tests/tools/evaluation/test_statistics.py::"
 _FOLDER, _APPROVERS = "tests/tools/models/test_folder.py::", "tests/agent/commands/test_approvals.py::"
 
+_DESCRIBED = "tests/agent/driver/test_describe_tool.py::"
+_PLANNED = "tests/agent/driver/test_plan_tool.py::"
 _UNASKED = "tests/trust/test_unasked_looks.py::"
 _LEAVE = "tests/agent/test_doors.py::test_leave_is_asked_for_exactly_what_would_be_looked_at"
 _LOST = "tests/trust/test_lost_store.py::"
@@ -693,7 +697,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ('without_thoughts=thoughts_of(model.folder) == "switch",', "",
          "tests/tools/evaluation/test_judge_job.py::test_a_judge_with_a_switch_for_thoughts_grades_without_them"),
     )),
-    *rows(SAME_TOKENS, "agent/driver/endpoint.py", (
+    *rows(SAME_TOKENS, "agent/driver/own_server.py", (
         ('without_thoughts=thoughts_of(folder) == "switch",', "",
          "tests/agent/driver/test_endpoint.py::test_a_driver_with_a_switch_for_thoughts_is_served_without_them"),
     )),
@@ -708,7 +712,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("                if room < 0:", "                if False:", "tests/tools/models/test_template_trial.py"),
     )),
     *rows(TEMPLATE, "agent/driver/endpoint.py", (
-        ("            _try_template(folder)\n", "", "tests/agent/driver/test_driver_template.py"),
+        ("            own_server.try_template(folder)\n", "", "tests/agent/driver/test_driver_template.py"),
     )),
     *rows(TERMINAL, "agent/commands/price.py", (
         ('_FRAME.sub("·", one_line(entry))', "one_line(entry)", "tests/agent/commands/test_render.py"),
@@ -908,17 +912,17 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(APPROVALS, "agent/commands/approvals.py", (
         ("if not _left(more, around) else None", "", "tests/agent/commands/test_approvals.py"),
         ('"start" if stage else "yes", "behind"', '"start", "behind"', "tests/agent/commands/test_approvals.py"),
-        ('_said("yes", "start" if stage else "yes", "behind")', '_said("yes", "start", "opening", "behind")',
+        ('sayings("yes", "start" if stage else "yes", "behind")', 'sayings("yes", "start", "opening", "behind")',
          "tests/agent/commands/test_approvals.py"),
         (" or _hesitates(text):\n        return None", ":\n        return None",
          "tests/agent/commands/test_approvals.py"),
         ("        if not opened or _NO.match(words):\n", "        if not opened:\n",
          f"{_APPROVERS}test_what_begins_with_a_no_is_no_yes_whatever_the_tables_say"),
-        ('    return bool(words) and not _left(words, _said("ends"))\n', '    return bool(words) and is_yes(text)\n',
+        ('    return bool(words) and not _left(words, sayings("ends"))\n', '    return bool(words) and is_yes(text)\n',
          f"{_APPROVERS}test_what_is_to_be_ended_is_ended_by_a_plain_yes_alone"),
         ("    if len(text) > LONGEST:\n        return None\n", "",
          f"{_APPROVERS}test_an_answer_that_is_too_long_is_neither_and_is_not_parted_into_words"),
-        ('_said("yes", "start" if stage else "yes")', '_said("yes", "start")',
+        ('sayings("yes", "start" if stage else "yes")', 'sayings("yes", "start")',
          "tests/agent/commands/test_approvals.py::test_an_order_to_start_agrees_to_no_other_question"),
         (" and (marked or alone)", "",
          "tests/agent/commands/test_approvals.py::test_a_no_is_a_no_at_once_with_its_words_as_the_reason"),
@@ -974,8 +978,59 @@ MUTANTS: tuple[Mutant, ...] = (
         ('if not re.search(f"{FILES}$", str(slot.value))', "if slot.value",
          "tests/agent/driver/test_said.py::test_a_file_of_rows_is_no_base_model"),
     )),
-    *rows(APPROVALS, "agent/driver/planning.py", (
-        ("        deps.check_grounded({str(args.field): args.value})\n", "",
+    *rows(PEOPLE, "agent/driver/describe.py", (
+        ("        if altered:", "        if False:",
+         f"{_DESCRIBED}test_an_example_that_is_altered_by_one_letter_is_refused_by_its_number_and_the_others_stay"),
+        ("if text in before.said or stands(text, turns))", "if text)",
+         f"{_DESCRIBED}test_words_that_were_not_said_are_shown_as_proposed"),
+        ("(bool(examples) and deps.edit is None)", "False",
+         f"{_DESCRIBED}test_examples_that_nobody_typed_at_a_terminal_are_no_persons_cases"),
+        ('    unseen = [text for', '    unseen = [text for _ in () for',
+         f"{_DESCRIBED}test_values_that_no_example_and_no_word_holds_are_named"),
+    )),
+    *rows(PEOPLE, "agent/driver/turn_deps.py", (
+        ("if not turn.startswith(NOT_THE_USER)]", "if turn]",
+         f"{_DESCRIBED}test_the_words_of_a_tool_or_of_a_job_that_ended_are_not_the_users"),
+    )),
+    *rows(PEOPLE, "tools/data/spec_suites.py", (
+        ("if spec.unstated else", "if False else",
+         f"{_DESCRIBED}test_examples_that_nobody_typed_at_a_terminal_are_no_persons_cases"),
+    )),
+    *rows(APPROVALS, "agent/driver/user_words.py", (
+        ("if own and is_listed(model))", "if own)",
+         f"{_DESCRIBED}test_a_model_is_named_by_its_whole_name_or_as_people_say_a_listed_one"),
+        ('pattern = rf"(?<![\\w./~-])', 'pattern = rf"',
+         f"{_DESCRIBED}test_a_model_is_named_by_its_whole_name_or_as_people_say_a_listed_one"),
+        ('return re.search(rf"(?<![A-Za-z0-9])', 'return re.search(rf"',
+         f"{_DESCRIBED}test_a_part_is_said_where_each_of_its_sentences_was_typed"),
+    )),
+    *rows(BLIND, "tools/pipeline/known_cases.py", (
+        ("    if found := asking_cases(", "    if found := () and asking_cases(",
+         f"{_PLANNED}test_rows_that_hold_a_test_case_are_refused_however_they_come"),
+    )),
+    *rows(BLIND, "agent/driver/tools.py", (
+        ("            refuse_cases(deps.store, source)\n", "            pass\n",
+         f"{_PLANNED}test_rows_that_hold_a_test_case_are_refused_however_they_come"),
+    )),
+    *rows(BLIND, "tools/imports/survey.py", (
+        ("    return sha256(normal(text, digits_count=True).encode())", "    return sha256(text.encode())",
+         f"{_PLANNED}test_rows_that_hold_a_test_case_are_refused_however_they_come"),
+    )),
+    *rows(APPROVALS, "agent/driver/tools.py", (
+        ("        deps.check_grounded(asked, request)\n", "",
+         f"{_PLANNED}test_a_file_that_the_user_did_not_name_is_not_imported"),
+    )),
+    *rows(PEOPLE, "tools/pipeline/plan_edits.py", (
+        ('            edited.not_taken[name] = "; ".join(refused)\n', "            continue\n",
+         f"{_PLANNED}test_every_argument_that_is_given_is_taken_or_told_with_its_reason",
+         f"{_PLANNED}test_what_cannot_be_taken_is_told_with_what_there_is_and_the_plan_stays"),
+    )),
+    *rows(APPROVALS, "tools/pipeline/plan_edits.py", (
+        ('    check({"model": asked}, None)\n', "",
+         "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
+        ('        around.check({"source": named}, None)\n', "        pass\n",
+         "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
+        ("    check(typed, declared.request)\n", "",
          "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
     )),
     *rows(APPROVALS, "agent/driver/by_code.py", (
@@ -1405,21 +1460,36 @@ MUTANTS: tuple[Mutant, ...] = (
         (" and one.disk_bytes <= one.free[1]", "",
          "tests/agent/queries/test_runs.py::test_a_step_ahead_says_whether_it_fits_in_what_is_free"),
     )),
+    *rows(BLIND, "agent/queries/rows.py", (
+        ("[masked(row) for row in store.rows(step.id)]", "store.rows(step.id)",
+         "tests/agent/queries/test_rows.py::test_a_blind_case_that_was_a_row_is_counted_and_shown_to_nobody"),
+        ("[row for row in chosen if not row.attributes.hidden])", "chosen)",
+         "tests/agent/queries/test_rows.py::test_a_blind_case_that_was_a_row_is_counted_and_shown_to_nobody"),
+    )),
+    *rows(PEOPLE, "agent/queries/settings.py", (
+        ('steps = [step for step in steps if step.request.get("role", "base") == role]', "pass",
+         "tests/agent/queries/test_settings.py::test_a_model_is_told_with_what_its_name_came_to"),
+        ("        if not edits:\n            break\n", "        if False:\n            break\n",
+         "tests/agent/queries/test_settings.py::test_an_edit_is_the_reason_only_for_the_step_that_it_led_to"),
+    )),
     *rows(PRICES, "agent/queries/curves.py", (
         ("    if not points:\n        return \"No loss", "    if False:\n        return \"No loss",
          f"{_FACTS}test_no_loss_is_made_up"),
     )),
     *rows(PRICES, "agent/queries/artifacts.py", (
         ('if artifact.kind != "release" or not artifact.path.exists():', 'if artifact.kind != "release":',
-         f"{_FACTS}test_a_release_is_told_with_its_path_and_how_it_is_loaded"),
+         "tests/agent/queries/test_artifacts.py::test_what_is_gone_is_not_loaded"),
+        ("c.block == PRIMARY_BLOCK and not c.is_blind]", "c.block == PRIMARY_BLOCK]",
+         "tests/agent/queries/test_artifacts.py::test_an_example_to_ask_is_no_blind_case_and_for_the_screen_alone"),
     )),
     *rows(PRICES, "agent/queries/fits.py", (
-        ("whole = [asked.model.name for asked in models if not asked.lacking()]",
-         'whole = [asked.model.name for asked in models if asked.goes("train")]',
-         f"{_FACTS}test_a_model_that_is_named_for_a_card_can_be_trained_and_measured_and_served_there"),
+        ('"fits": not decided.lacks, "lacks"', '"fits": "train" not in decided.lacks, "lacks"',
+         f"{_FITS}test_the_largest_that_fits_can_be_trained_and_measured_and_served"),
+        ("if query.bits in (0, _BITS[task.precision])]", "]",
+         f"{_FITS}test_a_task_is_told_at_exactly_the_bits_that_were_named"),
     )),
     *rows(PRICES, "tools/models/model_names.py", (
-        ("(m for m in models if not m.shape.experts)", "models", f"{_FACTS}test_no_shape_is_made_up_for_a_size"),
+        ("(m for m in models if not m.shape.experts)", "models", f"{_FITS}test_no_shape_is_made_up_for_a_size"),
     )),
     *rows(CLAIM, "agent/queries/findings.py", (
         ('one.kind == "forgot" and one.evidence.get("verdict") != WORSE', "False",
@@ -1578,8 +1648,48 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if not given and other and \"run\" in own", "if not given and \"run\" in own",
          "tests/agent/words/test_words.py::test_of_two_runs_the_other_one_is_meant_only_where_words_say_so"),
     )),
+    *rows(LEAVES, "agent/driver/probe.py", (
+        ("if endpoint.listener or record.agreed:", "if True:",
+         "tests/agent/driver/test_probe.py::test_no_token_goes_to_an_endpoint_for_it_before_a_yes"),
+        ("record.level is not None or record.agreed is False", "record.level is not None",
+         "tests/agent/driver/test_probe.py::test_no_token_goes_to_an_endpoint_for_it_before_a_yes"),
+    )),
+    *rows(LEAVES, "agent/driver/endpoint.py", (
+        ("        if self._context is None:\n", "        if True:\n",
+         "tests/agent/driver/test_endpoint.py::test_the_context_of_an_endpoint_is_what_it_says_of_it_and_it_is_asked_once"),
+    )),
+    *rows(LEVEL, "agent/driver/probe.py", (
+        ("raise NoVerdict(f\"“{self.task.name}” ended early: {error}\") from error", "return False",
+         "tests/agent/driver/test_probe.py::test_a_task_that_died_is_no_verdict"),
+        ("            if why := stopped():\n", "            if why := \"\":\n",
+         "tests/agent/driver/test_probe.py::test_a_step_that_begins_ends_the_examination"),
+        ("if self._over or self._stopped() or not self._may_start():", "if self._over or not self._may_start():",
+         "tests/agent/driver/test_probe.py::test_nothing_is_examined_beside_a_step_that_is_at_work"),
+        (" and not servers.list_servers(self._driver.home)", "",
+         "tests/agent/driver/test_probe.py::test_no_server_ends_for_an_examination"),
+        ('self._over = driver.chosen.routing != "auto"', "self._over = False",
+         "tests/agent/driver/test_probe.py::test_nothing_is_tried_out_where_the_level_is_set"),
+    )),
+    *rows(LEVEL, "agent/driver/abilities.py", (
+        ('    if routing != "auto":', "    if False:",
+         "tests/agent/driver/test_probe.py::test_a_level_that_is_set_counts_before_what_was_found"),
+        ("return record if record.exam == EXAM else", "return record if record else",
+         "tests/agent/driver/test_probe.py::test_what_another_version_kept_is_nothing"),
+    )),
+    *rows(LEVEL, "agent/driver/endpoint.py", (
+        ("_digest([weights, parser, tokens])", "_digest([parser, tokens])",
+         "tests/agent/driver/test_probe.py::test_a_record_is_of_weights_and_of_how_they_are_served"),
+        ("{chosen.endpoint} {chosen.name} {_digest(rest)}", "{chosen.endpoint} {chosen.name}",
+         "tests/agent/driver/test_probe.py::test_the_examination_sets_the_level_of_this_driver_with_these_settings"),
+        ('set_here = "context_tokens" in chosen.model_fields_set', "set_here = False",
+         "tests/agent/driver/test_endpoint.py::test_a_context_that_is_set_counts_before_what_an_endpoint_says_of_it"),
+    )),
+    *rows(LEVEL, "agent/driver/chat.py", (
+        ("        self.deps.read_window()\n", "        self.deps._read_level()\n",
+         "tests/agent/driver/test_probe.py::test_a_level_changes_between_two_turns_and_never_within_one"),
+    )),
     *rows(PEOPLE, "agent/driver/agent.py", (
-        ("return allowed if deps.routed else", "return",
+        ("return tool_defs if ctx.deps.routed else", "return",
          "tests/agent/driver/test_routed_turns.py::test_whatever_its_context_holds_a_routed_driver_has_every_tool_that_reads"),
     )),
     *rows(PEOPLE, "agent/driver/routed.py", (
@@ -1689,8 +1799,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("self.arm_by_base and same", "self.arm_by_base",
          "tests/tools/pipeline/test_base_choice.py::test_another_base_or_card_decides_again_what_is_deployed_and_nothing_else"),
     )),
-    *rows(BASE, "agent/driver/planning.py", (
-        ("    if _models(edited) != _models(plan):", "    if False:",
+    *rows(BASE, "tools/pipeline/plan_edits.py", (
+        ("        if _models(after) != _models(plan):", "        if False:",
          "tests/agent/driver/test_planning.py::test_another_base_decides_again_what_the_plan_deploys_unless_somebody_said_it"),
     )),
     *rows(PRICES, "tools/export/quantize.py", (

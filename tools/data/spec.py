@@ -177,6 +177,8 @@ class Spec(Description):
     """Whether it applies to every message, so that there are none beside it that stay as they were."""
     words_sha256: str = Field(default="", exclude_if=not_)
     """Digest of the words that were read for it (`words_digest`): they are not read again; empty: none were."""
+    unstated: bool = Field(default=False, exclude_if=not_)
+    """Whether the examples came from a script or another agent: no case that is made of them is a person's."""
     described: bool = Field(default=True, exclude=True)
     """Whether somebody said what the behaviour is; where rows alone show it, code holds them to no form."""
 

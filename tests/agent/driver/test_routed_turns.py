@@ -14,6 +14,7 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from tests.agent.driver.test_conversation import APPROVE_NOW, Talk
 from tests.fixtures.stored_runs import finished_run
+from tunesmith.agent.driver.figures import MARK
 from tunesmith.agent.words.head import kind_of
 from tunesmith.agent.words.reading import Context, read, reader
 from tunesmith.tools.pipeline import catalog
@@ -77,7 +78,7 @@ def test_a_word_that_no_argument_took_stops_an_order_that_the_driver_chose(route
 
 def test_an_answer_that_is_no_choice_costs_one_turn_its_routing_and_no_more(routed: Routed) -> None:
     assert routed.say("list my runs", "I think I would look it up", "Which ones?") == "Which ones?"
-    assert 0 < routed.shown[0] <= 14  # its own tool calling, among few tools
+    assert routed.shown[0] > 0  # its own tool calling
     assert routed.deps.routed
 
 
@@ -98,7 +99,7 @@ def pairwise_of(messages: list[Any]) -> Iterator[tuple[Any, Any]]:
 
 def test_a_figure_in_the_words_is_still_held_to_the_records(routed: Routed) -> None:
     said = routed.say("how many runs are there?", "hm, let me see", "You have 98317 runs.")  # no machine tells that
-    assert "98317 runs" not in said and "left out" in said
+    assert said == f"You have {MARK} runs."
 
 
 @pytest.mark.parametrize("code_first", [True, False])

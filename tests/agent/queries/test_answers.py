@@ -33,20 +33,6 @@ def told(store: Store, kind: str, **given: Any) -> Answer:
 
 R1 = {"run": "r1"}
 FIRST: list[tuple[str, dict[str, Any], str]] = [
-    ("fits", {"model": "7b", "card": "24", "work": "train"}, "^It fits: training a 7B model"),
-    ("fits", {"model": "7b", "card": "4090", "work": "train"}, "^It fits: .*RTX 4090"),
-    ("fits", {"model": "70b", "ram_gib": 16, "work": "train"}, "^Too large here: .*a machine of 16 GB"),
-    (
-        "fits",
-        {"model": "405b", "ram_gib": 4096, "work": "quantize"},
-        "^It fits: .*a machine of 4096 GB",
-    ),  # whatever the disk here
-    ("fits", {"about": "largest", "card": "16"}, "a card of 16 GB|A card of 16 GB"),
-    ("fits", {"about": "disk", "model": "7b"}, "files of a 7B model take about 1"),
-    ("fits", {"about": "vram", "model": "7b"}, "VRAM"),
-    ("fits", {"about": "time", "model": "0.5b"}, "^On this machine"),
-    ("fits", {"about": "time", "model": "0.5b", "card": "3090"}, "^On such a card"),
-    ("fits", {"model": "70b", "card": "24", "cards": 2, "work": "serve"}, "^Too large here"),
     ("result", {**R1, "arm": "quantized", "block": "target"}, "57 of 60"),
     ("result", {**R1, "block": "general"}, "^general in r1"),
     ("result", {**R1, "about": "speed"}, "s for"),
@@ -71,25 +57,6 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
     ("compare_runs", {"about": "time", "stage": "train"}, "took .* longer: .* of train; .* together"),
     ("compare_runs", {"about": "settings", **R1}, "settings"),
     ("compare_runs", {"about": "cases", "run": "r1", "other_run": "r2"}, "cases that both were asked"),
-    ("setting", {**R1, "fields": ["lora_rank"]}, "lora_rank was 16 in train"),
-    ("setting", {**R1, "fields": ["lora_rank", "epochs"]}, "lora_rank was 16"),
-    ("setting", {"fields": ["lora_rank"], "about": "default"}, "^Left alone, lora_rank is"),
-    ("setting", {**R1, "fields": ["lora_rank"], "about": "sensible", "value": 64}, "^Its rule cannot be asked now"),
-    ("settings", {"stage": "train", **R1}, "^train of r1 ran with"),
-    ("settings", {"about": "by_hand", **R1}, "^You changed"),
-    ("settings", {"about": "defaults", "stage": "train"}, "^Left alone, train takes"),
-    ("rows", {**R1, "verdict": "keep"}, "138 rows were kept"),
-    ("rows", {**R1, "verdict": "drop", "reason": "duplicate"}, "20 rows were dropped as"),
-    ("rows", {**R1, "about": "reasons"}, "rows dropped"),
-    ("rows", {**R1, "about": "longest"}, "^The longest row of r1 is"),
-    ("rows", {**R1, "about": "length"}, "characters on average"),
-    ("row", {**R1, "row": "g003"}, r"Row g003 of r1 .* was dropped: near-duplicate"),
-    ("curve", R1, r"from 2\.314 to 0\.221"),
-    ("artifact", {**R1, "made": "adapter", "about": "size"}, r"19\.0 MiB"),
-    ("artifact", {**R1, "made": "quantized", "about": "lineage"}, "merged"),
-    ("disk_use", {}, "artifacts of 2 runs take"),
-    ("disk_use", {"about": "largest"}, "^The largest is base"),
-    ("trial", {}, "^Type /ask and a message"),
     ("findings", {"about": "next"}, "r2"),
     (
         "findings",
@@ -120,8 +87,6 @@ def test_the_fact_that_is_asked_for_stands_in_the_first_line(
         ("cases", {"outcome": "passed", "most": 12}, 26),
         # with the answer before and what was wanted
         ("cases", {"outcome": "lost", "arm": "quantized", "block": "target", "most": 1}, 8),
-        ("rows", {"about": "longest", "most": 5}, 6),
-        ("rows", {"about": "examples", "most": 2}, 5),
     ],
 )
 def test_as_many_cases_and_rows_are_shown_as_were_asked_for(
@@ -185,10 +150,6 @@ PRIVATE: list[tuple[str, dict[str, Any]]] = [
     ("cases", {**R1, "outcome": "any"}),
     ("case", {"case": "target-001"}),
     ("suite", {**R1, "about": "cases"}),
-    ("rows", {**R1, "about": "examples"}),
-    ("rows", {**R1, "about": "longest"}),
-    ("row", {**R1, "row": "g003"}),
-    ("trial", {"about": "before_and_after", **R1}),
 ]
 
 

@@ -77,20 +77,6 @@ def test_a_blind_case_has_no_place_in_the_list(tmp_path: Path) -> None:
     assert "target-017" not in " ".join(told(home, "cases", number=16).lines)
 
 
-def test_rows_of_a_run_are_none_of_a_new_plan_until_it_imports_them(store: Store) -> None:
-    first, use = told(store, "rows", run="r1", about="for_a_plan").lines
-    assert first.startswith(
-        "A new plan trains on rows of its own, and on none of the 138 that r1 kept (123 to train on"
-    )
-    assert "tunesmith rows export rows.jsonl --run r1" in use
-    steps = [{"stage": "generate", "fields": {"rows": 400}}, {"stage": "import", "fields": {"source": "/tmp/x.jsonl"}}]
-    draft = PipelinePlan.model_validate({"name": "p", "steps": steps})
-    first = told(store, "rows", draft, run="r1", about="for_a_plan").lines[0]
-    assert first.startswith(
-        "The plan that is proposed now trains on 400 rows that it writes and the rows of /tmp/x.jsonl"
-    )
-
-
 def test_a_base_is_found_in_the_run_that_has_it_and_no_other_run_answers_for_it(tmp_path: Path) -> None:
     home = Store(make_exam_home(tmp_path / "home"))
     with home.write() as conn:

@@ -14,7 +14,6 @@ from tests.fixtures.stored_runs import Builder
 from tests.fixtures.tables import table
 from tunesmith.agent.queries.answer import Answer, Context
 from tunesmith.agent.queries.registry import REQUESTS, answer
-from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.pipeline.workspace import Workspace
 
@@ -32,47 +31,11 @@ def generated(build: Builder, rows: Sequence[TrainingRow]) -> None:
     build.end(step, 1.0, 1, {})
 
 
-def test_as_many_rows_are_shown_as_the_first_line_says(tmp_path: Path) -> None:
-    build = stored_runs.new_builder(tmp_path / "home")
-    generated(build, [*ALL[:2], *ALL[150:160]])
-    for given, count in (({}, 2), ({"origin": "rehearsal"}, 4)):
-        lines = asked(build, "rows", about="examples", **given).lines
-        assert lines[0].endswith(f"; {count} of them:") and len(lines) == 1 + 2 * count, lines
-
-
-def test_rows_of_one_origin_are_shown_where_no_other_is(tmp_path: Path) -> None:
-    build = stored_runs.new_builder(tmp_path / "home")
-    generated(build, ALL[155:156])
-    lines = asked(build, "rows", about="examples").lines
-    assert lines[0] == "1 row of r1; 1 of them:" and "g155" in lines[1]
-
-
-def test_the_longest_row_is_of_the_part_that_was_asked_for(tmp_path: Path) -> None:
-    build = stored_runs.new_builder(tmp_path / "home")
-    generated(build, ALL)
-    for split in ("train", "valid"):
-        [name] = re.findall(r"is (g\d+):", asked(build, "rows", about="longest", split=split).lines[0])
-        assert next(row for row in ALL if row.row_id == name).split == split
-    named = asked(build, "rows", about="longest", reason="near-duplicate", verdict="drop").lines[0]
-    [name] = re.findall(r"is (g\d+):", named)
-    assert str(next(row for row in ALL if row.row_id == name).verdict).startswith("near-duplicate")
-
-
 def test_rows_that_were_written_anew_are_counted_once(tmp_path: Path) -> None:
     build = stored_runs.new_builder(tmp_path / "home")
     generated(build, ALL)
     generated(build, ALL[:1])
     assert asked(build, "findings", about="more_rows").lines[-1] == "1 row of it was kept."
-
-
-def test_what_a_run_without_artifacts_lacks_is_named(tmp_path: Path) -> None:
-    build = stored_runs.new_builder(tmp_path / "home")
-    step = build.step("base")
-    with pytest.raises(NotFound, match=r"^r1 has no artifacts; it has made: nothing yet"):
-        asked(build, "artifact")
-    build.artifact(step, "base", bytes_=5)
-    assert re.match("r1 .*has made 1 artifact, 5", asked(build, "artifact").lines[0])
-    assert asked(build, "disk_use").lines[0].startswith("The 1 artifact of 1 run takes 5")
 
 
 @pytest.mark.heavy
