@@ -56,7 +56,6 @@ def answer(query: PriceQuery, context: Context) -> Result:
         "fits": not plan.refusals,
         "by": plan.estimate.basis,
         "before": picked_times(before) if before else {},
-        "training_on_these_rows_seconds": _training_on(store, asked.get("rows"), run) if stage == "generate" else None,
         **(quantized_to(store, run) if stage == "quantize" else {}),
     }
     proposed = (Proposed(run, stage, asked),) if catalog.BY_NAME[stage].asks(fields) else ()
@@ -89,15 +88,6 @@ def picked_times(step: Step) -> Fact:
 
 def _before(store: Store, stage: str, run: str) -> Step | None:
     return next((s for s in reversed(store.steps(run or None, status=DONE)) if s.stage == stage), None)
-
-
-def _training_on(store: Store, rows: object, run: str) -> float | None:
-    """How long a training on so many rows would take, at the pace of the run's own."""
-    trained, judged = _before(store, "train", run), _before(store, "critique", run)
-    before = judged.report.get("train_rows") if judged else None
-    if not (trained and trained.seconds and isinstance(rows, int) and isinstance(before, int) and before):
-        return None
-    return trained.seconds * rows / before
 
 
 def quantized_to(store: Store, run: str) -> Fact:

@@ -10,7 +10,7 @@ from tunesmith.agent.queries.answer import Context, find, ordinary, within
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, Until
 from tunesmith.agent.queries.facts import Fact, Proposed, Result
 from tunesmith.agent.queries.following import ahead_of
-from tunesmith.agent.queries.steps import BEGUN, BROKEN, broken_off, known_stage, progress, retried, timed
+from tunesmith.agent.queries.steps import BEGUN, BROKEN, broken_off, known_stage, progress, retried
 from tunesmith.memory.json_values import picked
 from tunesmith.memory.records import ASIDE_RUNS, DONE, RUNNING, Run, Step
 from tunesmith.memory.store import Store
@@ -67,7 +67,7 @@ def one_run(query: RunQuery, context: Context) -> Result:
     """What is known of a run as a whole, its verdict, its steps in their order, and those that it has ahead."""
     store, run, stage = context.store, context.run(query.run), known_stage(query.stage)
     (whole, ahead), (came_to, says), steps = ahead_of(context, run), _came_to(store, run), store.steps(run.id)
-    every = [*map(_of_its_run, steps), *ahead]
+    every = [*map(_listed, steps), *ahead]
     running, broken = [s for s in steps if s.status == RUNNING], store.broken_off(run.id)
     of = {
         **{"run": run.id, "name": run.name, "goal": run.goal, **_whole(store, run), **came_to},
@@ -105,13 +105,10 @@ def _came_to(store: Store, run: Run) -> tuple[dict[str, Any], tuple[str, ...]]:
     return {**word, **passed}, (verdict.sentence,) if verdict else ()
 
 
-def _of_its_run(step: Step) -> dict[str, object]:
-    """A step beside the others of its run; an arm is told where a stage does several."""
-    arm = step.arm if step.stage == "evaluate" else ""
-    return {"step": step.id, "stage": step.stage, "arm": arm, **picked(step, "status", *_SHORT)}
-
-
-_SHORT = ("seconds", "estimated_seconds", "peak_rss_bytes")
+def _listed(step: Step) -> dict[str, object]:
+    """A step among others."""
+    own = picked(step, "run", "stage", "arm", "status", "seconds", "estimated_seconds", "peak_rss_bytes", "finished_at")
+    return {"step": step.id, **own}
 
 
 def answer(query: StepsQuery, context: Context) -> Result:
@@ -130,9 +127,10 @@ def answer(query: StepsQuery, context: Context) -> Result:
         "until": until and until.isoformat(" ", "minutes"),
         "failed_or_stopped": sum(step.status in BROKEN for step in spanned),
         "of_steps": len(spanned),
-        **{name: sum(getattr(step, name) or 0.0 for step in chosen) for name in _SHORT[:2]},
+        "seconds": sum(step.seconds or 0.0 for step in chosen),
+        "estimated_seconds": sum(step.estimated_seconds for step in chosen),
     }
-    facts = tuple({**timed(step), **(_after(context, step, begun) if query.outcome else {})} for step in chosen)
+    facts = tuple({**_listed(step), **(_after(context, step, begun) if query.outcome else {})} for step in chosen)
     return Result(facts, of, proposals=tuple(retried(store, chosen)[:1]) if query.outcome else ())
 
 

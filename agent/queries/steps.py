@@ -21,7 +21,6 @@ from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.json_values import picked
 from tunesmith.memory.records import ASIDE_RUNS, DONE, FAILED, RUNNING, STOPPED, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.progress import is_current
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -69,7 +68,7 @@ def answer(query: StepQuery, context: Context) -> Result:
         **(broken_off(context.ws, step) if step.status in BROKEN else {}),
         "tested": is_tested(store, step),
         "passed": _passed(store, step),
-        "recorded": recorded(store, step),
+        "recorded": recorded(step),
         "asked_for": _asked_for(step),
         "failed_before": _failed_before(store, step),
         "newer": {} if query.run or query.step or not later else timed(newest),
@@ -143,13 +142,13 @@ def is_tested(store: Store, step: Step) -> bool | None:
     return any(is_current(store, test) for test in tests)
 
 
-def recorded(store: Store, step: Step) -> dict[str, object]:
+def recorded(step: Step) -> dict[str, object]:
     """What a step reported: what its stage names first, and numbers; no texts that it worked on."""
     headline = catalog.ENTRIES[step.stage].load().headline
     told = {name: value for name, value in step.report.items() if name in headline or _is_number(value)}
     if isinstance(checks := step.report.get("checks"), list):
         told["checks_passed"] = f"{sum(bool(check.get('passed')) for check in checks)} of {len(checks)}"
-    return told if step.stage != "train" or "trainable_parameters" in told else {**told, **_moved(store, step)}
+    return told
 
 
 def _passed(store: Store, step: Step) -> Fact:
@@ -158,20 +157,6 @@ def _passed(store: Store, step: Step) -> Fact:
     for one in store.results(step.id, step.arm) if step.stage in ("baseline", "evaluate") else ():
         blocks.setdefault(one.block, []).extend([] if one.passed is None else [one.passed])
     return {block: f"{sum(passed)} of {len(passed)}" for block, passed in blocks.items()}
-
-
-def _moved(store: Store, step: Step) -> Fact:
-    """How many parameters a training moves, by its base's shape and its rank, where it recorded no number."""
-    rank = step.request.get("lora_rank")
-    configs = [one.known_config for one in store.artifacts(step.run, "base") if one.known_config]
-    if not configs or not isinstance(rank, int) or rank < 1:  # `auto` is no number
-        return {}
-    try:
-        shape = ModelShape.of(configs[-1])
-    except (KeyError, TypeError, ValueError):  # a config may leave anything out
-        return {}
-    moved = shape.lora_parameters(rank, experts=not step.request.get("load_in_4bit"))
-    return {"trainable_parameters": moved, "trainable_parameters_by": "arithmetic"}
 
 
 def _is_number(value: object) -> bool:
@@ -210,7 +195,7 @@ def _newest(query: StepQuery, context: Context) -> Step:
     steps = [step for run in runs for step in reversed(store.priced_steps(run.id))]
     meant = [s for s in steps if stage in ("", s.stage) and (arm in ("", s.arm) or (stage and not s.arm))]
     if figure:
-        known = {step.id: recorded(store, step) for step in meant}
+        known = {step.id: recorded(step) for step in meant}
         working = [step for step in meant if step.status == RUNNING]
         meant = [step for step in meant if figure in known[step.id]] or working
         if not meant:

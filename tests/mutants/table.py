@@ -1442,8 +1442,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(PRICES, "agent/queries/steps.py", (
         ("later = newest.run != step.run and", "later = False and",
          f"{_STEPS}test_a_step_of_the_run_talked_about_names_a_newer_one_of_another_run"),
-        ("not isinstance(rank, int) or rank < 1", "not rank",
-         f"{_STEPS}test_trainable_parameters_are_computed_where_no_step_recorded_them"),
         ("return any(is_current(store, test) for test in tests)", "return True",
          f"{_STEPS}test_a_merged_model_is_told_with_whether_it_was_tested_as_it_is"),
         ("loss[-1][1] if loss else None", "loss[-1][1] if loss else 0.0", f"{_STEPS}test_no_loss_is_made_up"),

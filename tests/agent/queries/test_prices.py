@@ -32,15 +32,6 @@ def test_a_price_stands_beside_what_is_free_what_it_rests_on_and_what_it_took_be
         assert not store.steps("r1", status="planned")
 
 
-def test_rows_are_priced_with_the_training_on_them(tmp_path: Path) -> None:
-    with home_of_state(tmp_path / "home", MERGED):
-        store = Store(tmp_path / "home")
-        with store.write() as conn:
-            conn.execute("UPDATE steps SET result = json_set(result, '$.train_rows', 100) WHERE stage = 'critique'")
-        fact = asked(store, "price", stage="generate", values={"rows": 500}).facts[0]
-        assert fact["training_on_these_rows_seconds"] == pytest.approx(5 * 152.0)
-
-
 def test_what_cannot_be_priced_from_these_records_is_said_with_what_to_try(two_runs: Store) -> None:
     with pytest.raises(BadInput, match=r"train cannot be priced: the records of r\d lack .* do the steps"):
         asked(two_runs, "price", stage="train", values={"epochs": 5})

@@ -45,6 +45,13 @@ def test_what_a_step_passed_reported_and_said_is_among_its_facts(tmp_path: Path)
     assert asked(build.store, "step", stage="critique").says == (odd,)
 
 
+def test_what_was_free_when_a_step_was_priced_is_told(tmp_path: Path) -> None:
+    build = stored_runs.new_builder(tmp_path / "home")
+    step = build.store.propose(build.run, "merge", plan={"free_ram_bytes": 5 << 30}, plan_hash="h")
+    fact = asked(build.store, "step", step=step).facts[0]
+    assert (fact["status"], fact["free_ram_when_priced_bytes"]) == ("planned", 5 << 30)
+
+
 def test_a_step_without_a_record_is_told_with_those_that_are_there(two_runs: Store) -> None:
     with pytest.raises(NotFound, match=r"There is no release step in r2, r1; there is: base, baseline"):
         asked(two_runs, "step", stage="release")
@@ -134,18 +141,3 @@ def test_a_number_of_a_step_at_work_is_not_made_up(tmp_path: Path) -> None:
         [fact] = asked(Store(tmp_path / "home"), "step", figure="trained_tokens").facts
     assert "trained_tokens" not in fact["recorded"]  # type: ignore[operator]
     assert str(fact["note"]).startswith("step 38 of 75") and fact["status"] == "running"
-
-
-def test_trainable_parameters_are_computed_where_no_step_recorded_them(tmp_path: Path) -> None:
-    with home_of_state(tmp_path / "home", "one finished run"):
-        store, named = Store(tmp_path / "home"), "trainable_parameters"
-        recorded = asked(store, "step", figure=named).facts[0]["recorded"]
-        assert recorded[named] == 4_884_480 and f"{named}_by" not in recorded  # type: ignore[index, operator]
-        with store.write() as conn:
-            conn.execute("UPDATE steps SET result = json_remove(result, '$.trainable_parameters')")
-        computed = asked(store, "step", figure=named).facts[0]["recorded"]
-        assert {named: 4_884_480, f"{named}_by": "arithmetic"}.items() <= computed.items()  # type: ignore[attr-defined]
-        with store.write() as conn:
-            conn.execute("UPDATE steps SET request = json_set(request, '$.lora_rank', 'auto') WHERE stage = 'train'")
-        with pytest.raises(NotFound, match="No step of any run recorded trainable_parameters"):
-            asked(store, "step", figure=named)
