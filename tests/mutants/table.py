@@ -66,6 +66,7 @@ _DEPLOYING = "tests/tools/export/test_deploying.py::"
 _SMOKE = "tests/tools/pipeline/test_smoke.py::"
 _CHANGED = f"{_PINS}test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"
 _FACTS = "tests/agent/queries/test_with_every_fact.py::"
+_STEPS = "tests/agent/queries/test_steps.py::"
 _FITS = "tests/agent/queries/test_fits.py::"
 _FIRST_CARD = "tests/tools/pipeline/gpu_check/test_first_card.py::"
 _STORE, _WORKERS = "tests/memory/test_store.py::", "tests/trust/test_workers.py::"
@@ -1446,12 +1447,23 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_said.py::test_a_step_whose_records_lack_what_todays_price_is_made_of_says_so"),
     )),
     *rows(PRICES, "agent/queries/steps.py", (
-        ("newest.run != step.run and", "False and",
-         "tests/agent/queries/test_answers.py::test_a_date_of_the_run_talked_about_is_not_told_as_the_last_one"),
-        ("isinstance(rank, int) and rank > 0", "rank", f"{_FACTS}test_trainable_parameters_are_computed_where_no_step_"
-         "recorded_them"),
-        ('return "" if any(is_current(context.store, test) for test in tests) else', 'return "" if False else',
-         f"{_FACTS}test_what_was_merged_and_not_tested_is_said_to_be_unknown"),
+        ("later = newest.run != step.run and", "later = False and",
+         f"{_STEPS}test_a_step_of_the_run_talked_about_names_a_newer_one_of_another_run"),
+        ("return any(is_current(store, test) for test in tests)", "return True",
+         f"{_STEPS}test_a_merged_model_is_told_with_whether_it_was_tested_as_it_is"),
+        ("loss[-1][1] if loss else None", "loss[-1][1] if loss else 0.0", f"{_STEPS}test_no_loss_is_made_up"),
+    )),
+    *rows(PEOPLE, "agent/queries/steps.py", (
+        ("texts=tuple(log), says=tuple(says),", "says=(*says, *map(str, log)),",
+         f"{_STEPS}test_the_end_of_a_log_is_for_the_screen"),
+        ("if name in headline or _is_number(value)}", "}",
+         f"{_STEPS}test_what_a_step_passed_reported_and_said_is_among_its_facts"),
+    )),
+    *rows(PRICES, "agent/queries/following.py", (
+        ("one.memory_bytes <= one.free[0] and", "",
+         "tests/agent/queries/test_runs.py::test_a_step_ahead_says_whether_it_fits_in_what_is_free"),
+        (" and one.disk_bytes <= one.free[1]", "",
+         "tests/agent/queries/test_runs.py::test_a_step_ahead_says_whether_it_fits_in_what_is_free"),
     )),
     *rows(BLIND, "agent/queries/rows.py", (
         ("[masked(row) for row in store.rows(step.id)]", "store.rows(step.id)",
@@ -1513,8 +1525,11 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(PRICES, "agent/queries/prices.py", (
         ("AND ? IN ('', run)", "AND ? = ?1",
-         "tests/agent/queries/test_answers.py::"
+         "tests/agent/queries/test_prices.py::"
          "test_what_was_answered_before_a_price_is_told_and_only_of_the_run_that_is_meant"),
+        ("for row in decided if row[\"decision\"] == \"yes\"", "for row in chosen",
+         "tests/agent/queries/test_prices.py::"
+         "test_a_step_that_ran_without_a_yes_is_counted_whatever_else_was_agreed_to"),
     )),
     *rows(APPROVALS, "agent/driver/plan_questions.py", (
         ("if _task(stage, fields) in have:", "if False:",
@@ -1625,10 +1640,11 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_named_files.py::test_the_longest_path_that_is_there_is_meant"),
     )),
     *rows(PEOPLE, "agent/queries/files.py", (
-        ("private=bool(unusable)", "private=False",
+        ('of, texts=tuple(texts),', 'of, (str(texts),),',
          "tests/agent/queries/test_files.py::test_why_a_record_is_no_row_goes_to_the_screen_and_never_to_a_model"),
-        ("return Answer(tuple(lines), data=(facts,), private=True", "return Answer(tuple(lines), data=(facts,)",
-         "tests/agent/queries/test_files.py::test_the_first_rows_go_to_the_screen_and_never_to_a_model"),
+        ('"columns": len(seen.columns)', '"columns": seen.columns',
+         "tests/agent/queries/test_files.py::"
+         "test_a_file_of_other_columns_is_told_by_its_columns_on_the_screen_alone"),
     )),
     *rows(PRICES, "agent/words/requests.py", (
         ('return asked.choice if asked.kind == "cases" else ""', 'return ""',
