@@ -9,7 +9,6 @@ the call that it is, the same call with the same result is stopped, and every or
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import re
 import secrets
@@ -48,18 +47,9 @@ from pydantic_ai.usage import UsageLimits
 from tunesmith.agent.driver import history, routed
 from tunesmith.agent.driver.agreement import asked
 from tunesmith.agent.driver.endpoint import NotYetStarted, is_gone, model_of, refusal_in
-from tunesmith.agent.driver.state_summary import (
-    STATE_HEADING,
-    few_tools,
-    named_stages,
-    state_summary,
-    tools_of_the_moment,
-)
+from tunesmith.agent.driver.state_summary import STATE_HEADING, state_summary
 from tunesmith.agent.driver.tools import failed, toolset
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.queries.answer import matching
-from tunesmith.agent.queries.following import next_stages
-from tunesmith.agent.queries.registry import REQUESTS, TOOLS
 from tunesmith.memory.errors import ApprovalPending
 
 pydantic_ai.BANNER_ENABLED = False  # the screen is the user's
@@ -104,7 +94,7 @@ def build_agent(model: Model | None) -> Agent[TurnDeps, str | DeferredToolReques
 
 def _hooks() -> Hooks[TurnDeps]:
     hooks: Hooks[TurnDeps] = Hooks()
-    hooks.on.prepare_tools(_of_the_moment)
+    hooks.on.prepare_tools(_that_fit)
     hooks.on.before_model_request(_fitted)
     hooks.on.model_request(_by_the_driver)
     hooks.on.after_model_request(_read)
@@ -116,24 +106,10 @@ def _hooks() -> Hooks[TurnDeps]:
 # Before a request
 
 
-async def _of_the_moment(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
-    """The tools that this moment allows: a plan that was proposed, a step that ended change them within a turn."""
-    deps = ctx.deps
-    moment = (deps.store, deps.current_run(), deps.draft, deps.prompt)
-    names, few = tools_of_the_moment(*moment), few_tools(*moment)
-    if deps.agreed_before:  # the plan that this turn proposed is started in this turn
-        names, few = names | {"start_plan"}, few | {"start_plan"}
-    spoken_of = {*matching(deps.prompt, _descriptions(), most=8)}  # few enough to read in a small context
-    due = {"plan_fine_tune", *(named_stages(deps.prompt) or next_stages(deps.store, deps.current_run()))[:1]}
-    order = (spoken_of, due, few, {"query_records"})
-    allowed = [tool for tool in tool_defs if tool.name in names]
+async def _that_fit(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
+    """All tools, the same in every request, as far as the context has room for them beside the words."""
     # A routed driver reads no descriptions: it chooses a label, whose tool has to be there whatever its context holds.
-    return allowed if deps.routed else history.within(allowed, order, deps.window)
-
-
-@cache
-def _descriptions() -> dict[str, str]:
-    return {name: f"{kind.replace('_', ' ')}: {inspect.getdoc(REQUESTS[kind])}" for name, kind in TOOLS.items()}
+    return tool_defs if ctx.deps.routed else history.that_fit(tool_defs, ctx.deps.window)
 
 
 async def _fitted(ctx: RunContext[TurnDeps], request_context: ModelRequestContext) -> ModelRequestContext:

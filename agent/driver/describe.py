@@ -16,10 +16,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.spec_view import spec_view
-from tunesmith.agent.driver.reading import Read
+from tunesmith.agent.driver.reading import NAME_WORDS, Read, ask_of, named, read_by
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.driver.user_words import stands, stands_exactly
-from tunesmith.memory.errors import BadInput
+from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.core.wrong_values import sentence
@@ -164,9 +164,27 @@ def write_down(deps: TurnDeps, interview: Interview, read: Read | None = None) -
     return folder
 
 
+def read_words(deps: TurnDeps, interview: Interview) -> Read | None:
+    """What another model reads in a whole description that code asked for; None where the driver described it."""
+    if interview.driven:
+        return None
+    spec = spec_of(interview)
+    try:
+        if deps.endpoint is None:
+            raise BadInput("no model is here")
+        endpoint = deps.endpoint()
+        deps.show(render.plain(f"{endpoint.model} reads your words"))
+        spec = spec if interview.draft.name else named(spec, ask_of(endpoint), endpoint.model)
+        return read_by(deps.ws, endpoint, spec, interview.proposal)
+    except (BadInput, StepFailed) as error:  # then code has to do
+        why = f"nobody has read your words ({error}): code took what the examples show"
+        return Read(verified(spec).spec, "", (why,))
+
+
 def spec_of(interview: Interview) -> Spec:
     """The words and examples of a whole description as a spec. Raises BadInput, naming what is missing."""
-    name = interview.draft.name or slug(interview.draft.what or interview.goal)
+    goal = interview.goal if 0 < len(interview.goal.split()) <= NAME_WORDS else ""
+    name = interview.draft.name or slug(goal or interview.draft.what)
     return Spec.model_validate(described(interview.draft.model_copy(update={"name": name})).model_dump())
 
 
@@ -191,14 +209,16 @@ class Given(Args):
     answer: str
 
 
-class OneOf(Args):
-    """A value, and what it stands for."""
+def _by_value(given: object) -> object:
+    """Values with what they stand for; of a list they stand for nothing yet."""
+    if not isinstance(given, list):
+        return given
+    return {str(one.get("value", one.get("label"))) if isinstance(one, dict) else str(one):
+            str(one.get("means", "")) if isinstance(one, dict) else "" for one in given}  # fmt: skip
 
-    value: str
-    means: str = ""
 
-
-Values = tuple[Annotated[OneOf, BeforeValidator(lambda one: {"value": one} if isinstance(one, str) else one)], ...]
+Values = Annotated[dict[str, str], BeforeValidator(_by_value)]
+"""Value → what it stands for."""
 
 
 class FieldOf(Args):
@@ -206,27 +226,27 @@ class FieldOf(Args):
 
     name: str
     kind: Literal["label", "copied", "text", "number", "list"] | None = None
-    values: Values = ()
-    missing: str = Field("", description="What the answer shows where the message does not say it.")
+    values: Values = Field({}, description="Each with what it means.")
+    missing: str = Field("", description="Shown where the message does not say it.")
 
 
 class DescribeBehaviour(Args):
-    """Write down what a new behaviour is to be, from the user's words; called again it amends. The table goes to the
-    screen, and what is missing is returned: ask for it. When nothing is, call plan_fine_tune."""
+    """Write down a new behaviour in the user's words; called again it amends. It is shown as a table, and what is
+    missing is returned: ask for that. When nothing is, call plan_fine_tune."""
 
-    name: str = Field("", description="Two or three words that name it.")
-    when: str = Field("", description="Which messages it is for: quote the user.")
-    what: str = Field("", description="What exactly the answer is: quote the user.")
-    never: str = Field("", description="What it must never do: quote the user; `nothing` if they say so.")
-    examples: tuple[Given, ...] = Field((), description="Letter for letter as typed; never your own.")
-    template: str = Field("", description="The answer with {field} in place of each part, if all have one form.")
-    fields: tuple[FieldOf, ...] = Field((), description="Parts of the answer. copied: stands in the message.")
-    labels: Values = Field((), description="All answers that there are, where it is a choice.")
-    look_alikes: tuple[str, ...] = Field((), description="Messages like these that want an ordinary answer.")
-    every_message: bool | None = Field(None, description="Whether it applies to every message.")
-    language: str = Field("", description="Of the messages, in English: German.")
-    base: str = Field("", description="Model to teach, if the user named one.")
-    drop: bool = Field(False, description="Give this description up.")
+    name: str = Field("", description="In two or three words.")
+    when: str = Field("", description="Which messages it is for; quote the user.")
+    what: str = Field("", description="What exactly the answer is; quote the user.")
+    never: str = Field("", description="What it must never do; quote the user.")
+    examples: tuple[Given, ...] = Field((), description="The user's, letter for letter; never your own.")
+    template: str = Field("", description="The form of all answers, with {field} for each part.")
+    fields: tuple[FieldOf, ...] = Field((), description="Parts of the answer; copied: from the message.")
+    labels: Values = Field({}, description="If it is a choice: every answer, with what it means.")
+    look_alikes: tuple[str, ...] = Field((), description="Messages that want an ordinary answer.")
+    every_message: bool | None = Field(None, description="Applies to all messages.")
+    language: str = Field("", description="Of the messages, such as German.")
+    base: str = Field("", description="Model to teach, as the user named it.")
+    drop: bool = Field(False, description="Give it up.")
 
 
 _TEXTS = ("when", "what", "never")
@@ -298,8 +318,8 @@ def _proposed(before: Proposal, args: DescribeBehaviour, refused: list[str]) -> 
     return before.model_copy(update={**stated, "parts": tuple(parts.values())})
 
 
-def _named(values: Values) -> dict[str, Value]:
-    return {one.value: Value(means=one.means) for one in values}
+def _named(values: Mapping[str, str]) -> dict[str, Value]:
+    return {value: Value(means=means) for value, means in values.items()}
 
 
 # Said, or proposed

@@ -12,26 +12,20 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from tunesmith.agent.commands import render
-from tunesmith.agent.commands.spec_view import spec_view
 from tunesmith.agent.driver.describe import Interview as Interview
-from tunesmith.agent.driver.describe import _file, keep
 from tunesmith.agent.driver.describe import begin as begin
 from tunesmith.agent.driver.describe import belonging as belonging
 from tunesmith.agent.driver.describe import conversation_of as conversation_of
 from tunesmith.agent.driver.describe import drop as drop
 from tunesmith.agent.driver.describe import echoed as echoed
+from tunesmith.agent.driver.describe import keep, read_words, write_down
 from tunesmith.agent.driver.describe import open_interview as open_interview
 from tunesmith.agent.driver.describe import put_back as put_back
-from tunesmith.agent.driver.reading import NAME_WORDS, Read, ask_of, named, read_by
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.wrong_values import sentence, sentences
-from tunesmith.tools.data.behaviour import write_behaviour
-from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Example, described, distinct, slug
-from tunesmith.tools.data.proposal import Proposal
-from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.verify import verified
+from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.data.description import EXAMPLES_MIN, OWN_BLIND, DescriptionDraft, Example, distinct
 from tunesmith.tools.evaluation.judge import judge_comes
 from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
@@ -104,45 +98,22 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
 
     Raises BadInput where nothing about the answers can be checked; the description is then asked on from `what`.
     """
-    goal = interview.goal if 0 < len(interview.goal.split()) <= NAME_WORDS else ""
-    name = interview.draft.name or (slug(goal) if goal else None)
-    description = described(interview.draft.model_copy(update={"name": name}))
     home = deps.store.home
-    judged = judge_comes(home)
-    read = _read(deps, Spec.model_validate(description.model_dump()), name=interview.draft.name or "")
     try:
-        folder = write_behaviour(read.spec, home / "behaviours", judged=judged)
+        folder = write_down(deps, interview, read_words(deps, interview))
     except BadInput as error:
-        again = interview.draft.model_copy(update={"what": ""})
-        saved = keep(home, interview, again)
+        saved = keep(home, interview, interview.draft.model_copy(update={"what": ""}))
         raise BadInput(f"{error}. {saved.question}") from None
-    behaviour = read.spec
-    deps.show(spec_view(behaviour, frozenset({"when", "what", "never"}), read.left_out))
-    deps.show(render.plain(f"{behaviour.name} is in {folder}; change any field of behaviour.yaml there"))
-    blind = f"{len(behaviour.blind)} of your examples are blind test cases now. " if behaviour.blind else ""
-    _file(home).unlink(missing_ok=True)
+    behaviour = load_behaviour(str(folder))
+    blind = f"{OWN_BLIND} of your examples are blind test cases now. " if behaviour.blind_sha256 else ""
     words = (
         f"The behaviour {behaviour.name} is written down; a rule that asks too much can be removed from its "
         f"behaviour.yaml and its test cases. {blind}The plan is on your screen. Start it, or change something?"
     )
-    plan = plan_here(deps.ws, folder, interview.pace, model=interview.base, judged=judged, quantize=interview.quantize)
+    plan = plan_here(
+        deps.ws, folder, interview.pace, model=interview.base, judged=judge_comes(home), quantize=interview.quantize
+    )
     return plan, words
-
-
-def _read(deps: TurnDeps, spec: Spec, *, name: str) -> Read:
-    """The spec as the driver reads its words, which gives it a `name` where the user gave none; without a driver only
-    what its examples show, which is said."""
-    try:
-        if deps.endpoint is None:
-            raise BadInput("no model is here")
-        endpoint = deps.endpoint()
-        deps.show(render.plain(f"{endpoint.model} reads your words"))
-        spec = spec if name else named(spec, ask_of(endpoint), endpoint.model)
-        return read_by(deps.ws, endpoint, spec, Proposal())
-    except (BadInput, StepFailed) as error:  # then code has to do
-        return Read(
-            verified(spec).spec, "", (f"nobody has read your words ({error}): code took what the examples show",)
-        )
 
 
 def described_before(home: Path, words: str) -> Path | None:

@@ -26,7 +26,7 @@ from pydantic_ai.tools import ToolDefinition
 
 from tunesmith.agent.queries.registry import TOOLS
 
-_TOOLS_SHARE = 0.4
+_TOOLS_SHARE = 0.6
 """Of the context that descriptions of tools may take: the words of the conversation need the rest."""
 _SUMMED_UP = "(What was said before, in short: "
 _OLD_RESULT_CHARACTERS = 700
@@ -156,15 +156,11 @@ def shortened(part: Any, most: int) -> Any:
     return replace(part, content=text[:most] + _CUT)
 
 
-def within(tools: Sequence[ToolDefinition], first: Sequence[set[str]], window: Window) -> list[ToolDefinition]:
-    """As many tools as a small context has room for: those of the `first` sets in their order, acts, other reads."""
+def that_fit(tools: Sequence[ToolDefinition], window: Window) -> list[ToolDefinition]:
+    """The tools that a context has room for: what acts, then the reads in their order, most asked first."""
     left = int(window.context_tokens * window.characters_per_token * _TOOLS_SHARE)
-
-    def place(tool: ToolDefinition) -> int:
-        return next((i for i, names in enumerate(first) if tool.name in names), len(first) + (tool.name in TOOLS))
-
     visible: set[str] = set()
-    for tool in sorted(tools, key=place):
+    for tool in sorted(tools, key=lambda tool: tool.name in TOOLS):
         if (size := tool_characters([tool])) <= left:
             visible, left = visible | {tool.name}, left - size
     return [tool for tool in tools if tool.name in visible]

@@ -23,9 +23,9 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
 from tunesmith.agent.driver.by_code import answered
-from tunesmith.agent.driver.history import is_prompt, last_turns, shortened, within
+from tunesmith.agent.driver.history import is_prompt, last_turns, shortened, that_fit
 from tunesmith.agent.driver.look_ups import turn_context
-from tunesmith.agent.driver.state_summary import few_tools, in_half_a_line
+from tunesmith.agent.driver.state_summary import in_half_a_line
 from tunesmith.agent.driver.tools import stage_call
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.unsure import did_you_mean, guessed
@@ -64,9 +64,7 @@ async def answer(deps: TurnDeps, request: ModelRequestContext, handler: WrapMode
         choice = await choose(request.model, deps, in_half_a_line(deps))
     except CannotRoute as error:
         deps.routed = not error.lasting
-        few = few_tools(deps.store, deps.current_run(), deps.draft, deps.prompt)
-        fitting = within([tool for tool in tools if tool.name in few], (), deps.window)
-        return await handler(_showing(_few_turns(request), fitting))
+        return await handler(_showing(_few_turns(request), that_fit(tools, deps.window)))
     if isinstance(choice, ToolCallPart):
         deps.calls = [*deps.calls, _brief(choice)]
         return ModelResponse([choice], model_name=request.model.model_name)

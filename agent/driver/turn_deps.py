@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import RLock
 
+from pydantic import BaseModel
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model
 from rich.console import RenderableType
 
+from tunesmith.agent.commands.places import is_known, places
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.history import Window
 from tunesmith.agent.driver.reads import Reads
@@ -38,6 +40,10 @@ _BEFORE_CHARACTERS = 60
 _FREE = (entry.name for entry in catalog.STAGES if not entry.expensive and not entry.makes)
 _READING = frozenset({*TOOLS, "query_records", *_FREE})
 """These put right only what they got wrong themselves."""
+
+
+_OF_THEIR_OWN = ("model", "source", "revision", "mapping", "split")
+"""Fields that are looked at by themselves, or that name nothing outside what the others name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,17 +198,20 @@ class TurnDeps:
         turns = self.user_turns() if self.user_turns else (self.prompt,)
         return [turn for turn in turns if not turn.startswith(NOT_THE_USER)]
 
-    def check_grounded(self, given: Mapping[str, object]) -> None:
-        """No free path among the tools: a model is a bundled one, or named by the user; so is a file. Raises BadInput.
+    def check_grounded(self, given: Mapping[str, object], request: type[BaseModel] | None = None) -> None:
+        """No free path among the tools: what may name a model, a file or a suite is ours, or the user named it.
 
-        What is named are whole words, in any turn of this conversation.
+        Named are whole words, in any turn of this conversation; of a `request` every such field is looked at. Raises
+        BadInput.
         """
         turns = self.said_by_user()
         model, source = given.get("model"), given.get("source")
         if model is not None and model not in BUNDLED and not names_model(str(model), turns):
             raise BadInput(f"model {model!r}: the user did not name it; ask which model, or use 'bundled'")
-        if source is not None and not names(str(source), turns):
-            raise BadInput(f"{source!r}: the user did not name it; ask which file, as they would type it")
+        others = {name: value for name, value in given.items() if name not in _OF_THEIR_OWN}
+        for text in (*([str(source)] if source else []), *(places(request, others) if request else ())):
+            if not is_known(text) and not names(text, turns):
+                raise BadInput(f"{text!r}: the user did not name it; ask which, as they would type it")
 
     def forget(self) -> None:
         """Forget what was talked about, for another conversation."""

@@ -88,7 +88,7 @@ def test_a_yes_beforehand_carries_the_step_out_and_follows_it_to_its_end(
 def test_a_proposed_plan_that_nobody_agreed_to_waits_at_its_first_price(
     tunesmith: Tunesmith, driver: Callable[..., StubDriver]
 ) -> None:
-    goal = {"goal": "support tickets to JSON", "pace": "fast", "quantize": True}
+    goal = {"behaviour": "demo", "goal": "support tickets to JSON", "pace": "fast"}
     one = driver(call_then(("plan_fine_tune", goal), "Shall I start?"))
     done = tunesmith("-p", "make it answer support tickets as JSON", "--json", TUNESMITH_DRIVER=one.url)
     assert done.returncode == 3, done.stderr

@@ -973,8 +973,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ('if not re.search(f"{FILES}$", str(slot.value))', "if slot.value",
          "tests/agent/driver/test_said.py::test_a_file_of_rows_is_no_base_model"),
     )),
-    *rows(APPROVALS, "agent/driver/planning.py", (
-        ("        deps.check_grounded({str(args.field): args.value})\n", "",
+    *rows(APPROVALS, "agent/driver/plan.py", (
+        ('    deps.check_grounded({"model": named})\n', "",
+         "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
+        ('        deps.check_grounded({"source": named})\n', "        pass\n",
+         "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
+        ("    return lambda fields, declared: deps.check_grounded(fields, declared.request)",
+         "    return lambda fields, declared: None",
          "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
     )),
     *rows(APPROVALS, "agent/driver/by_code.py", (
@@ -1561,7 +1566,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/words/test_words.py::test_of_two_runs_the_other_one_is_meant_only_where_words_say_so"),
     )),
     *rows(PEOPLE, "agent/driver/agent.py", (
-        ("return allowed if deps.routed else", "return",
+        ("return tool_defs if ctx.deps.routed else", "return",
          "tests/agent/driver/test_routed_turns.py::test_whatever_its_context_holds_a_routed_driver_has_every_tool_that_reads"),
     )),
     *rows(PEOPLE, "agent/driver/routed.py", (
@@ -1671,8 +1676,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("self.arm_by_base and same", "self.arm_by_base",
          "tests/tools/pipeline/test_base_choice.py::test_another_base_or_card_decides_again_what_is_deployed_and_nothing_else"),
     )),
-    *rows(BASE, "agent/driver/planning.py", (
-        ("    if _models(edited) != _models(plan):", "    if False:",
+    *rows(BASE, "agent/driver/plan.py", (
+        ("        if _models(after) != _models(plan):", "        if False:",
          "tests/agent/driver/test_planning.py::test_another_base_decides_again_what_the_plan_deploys_unless_somebody_said_it"),
     )),
     *rows(PRICES, "tools/export/quantize.py", (

@@ -200,16 +200,15 @@ def test_a_path_that_the_user_did_not_say_is_refused(talk: Callable[..., Talk], 
 
 def test_a_plan_is_not_edited_to_a_path_either(talk: Callable[..., Talk]) -> None:
     one = talk()
-    goal = {"goal": "support tickets as JSON", "pace": "fast", "quantize": True}
+    goal = {"behaviour": "demo", "goal": "support tickets as JSON", "pace": "fast"}
     one.turn("support tickets as JSON", ("plan_fine_tune", goal), "Start it?")
     before = one.deps.draft
-    for step, field, value in (
-        ("base", "model", "/"),
-        ("generate", "behaviour", "/etc"),
-        ("baseline", "suites", "/etc"),
-    ):
-        one.turn("a/b is fine", ("edit_plan", {"step": step, "field": field, "value": value}), "No.")
-        assert field != "model" or "the user did not name it" in one.tool_results()[-1]
+    for settings in ("base.model=/", "generate.behaviour=/etc", "baseline.suites=/etc"):
+        one.turn("a/b is fine", ("edit_plan", {"settings": settings}), "No.")
+        assert "the user did not name it" in one.tool_results()[-1]
+    for given in ({"base": "/"}, {"rows_from": "/etc/passwd"}):
+        one.turn("a/b is fine", ("edit_plan", given), "No.")
+        assert "the user did not name it" in one.tool_results()[-1]
     assert one.deps.draft == before
 
 
@@ -217,6 +216,7 @@ def test_rows_go_to_the_screen_and_never_to_the_model(talk: Callable[..., Talk])
     from tunesmith.memory.records import TrainingRow
 
     one = talk()
+    one.deps.window = Window(32_768)  # all tools are shown
     run = one.store.new_run("tickets")
     step = one.store.propose(run, "generate", request={}, plan={}, plan_hash="x")
     row = TrainingRow("w1", "generated", [{"role": "user", "content": APPROVE_NOW}], [{"role": "a", "content": "{}"}])
@@ -264,43 +264,43 @@ def test_an_error_of_a_tool_is_told_to_the_model_with_what_to_try(talk: Callable
 
 
 @pytest.mark.parametrize("context", [4096, 8192, 32768])
-def test_the_tools_take_a_part_of_the_context_and_what_was_named_is_among_them(
+def test_the_tools_take_a_part_of_the_context_and_what_acts_is_always_among_them(
     talk: Callable[..., Talk], context: int
 ) -> None:
     one = talk()
-    for words, stage in (("hi", "base"), ("quantize it to 4 bits", "quantize")):
+    shown = []
+    for words in ("hi", "quantize it to 4 bits"):
         one.deps.window = Window(context)
         one.turn(words)
-        shown = one.requests[-1][1].function_tools
-        assert tool_characters(shown) <= 0.4 * context * 3.2
-        assert {stage, "plan_fine_tune", "read_runs"} <= {tool.name for tool in shown}
-        assert len({tool.name for tool in shown} & {*TOOLS}) == len(TOOLS) or context < 32768
+        shown.append(one.requests[-1][1].function_tools)
+        assert tool_characters(shown[-1]) <= 0.6 * context * 3.2
+    names = {tool.name for tool in shown[-1]}
+    assert {"base", "quantize", "plan_fine_tune", "start_plan"} <= names or context < 8192
+    assert names == {*toolset().tools} or context < 32768
+    assert [tool.name for tool in shown[0]] == [tool.name for tool in shown[1]], "no word chooses among them"
 
 
-def test_every_tool_is_flat_and_has_a_required_argument(talk: Callable[..., Talk]) -> None:
+def test_every_tool_has_a_required_argument_and_together_they_leave_a_small_context_its_words(
+    talk: Callable[..., Talk],
+) -> None:
     """A tool without one is called again and again by some models."""
-    one = talk()
-    one.deps.window = Window(100_000)
-    one.turn("hello")
-    for tool in toolset().tools.values():
-        schema = tool.tool_def.parameters_json_schema
-        assert schema["required"] and schema["additionalProperties"] is False
-        told = [name for name in schema["properties"] if name != "other"]
-        assert tool.name in {*TOOLS, "query_records"} or (tool.strict and schema["required"] == told)
-        nested = [name for name, part in schema["properties"].items() if part.get("type") == "object"]
-        assert nested == (["values", "times"] if tool.name == "read_price" else [])
+    tools = [tool.tool_def for tool in toolset().tools.values()]
+    for tool in tools:
+        assert tool.parameters_json_schema["required"], tool.name
+    acts = [tool for tool in tools if tool.name not in TOOLS]
+    assert tool_characters(acts) <= 11_000, tool_characters(acts)
 
 
 def test_a_plan_is_shown_edited_and_started_only_when_it_is_said(talk: Callable[..., Talk]) -> None:
     one = talk()
-    goal = {"goal": "answer tickets as JSON", "pace": "fast", "quantize": True}
+    goal = {"behaviour": "demo", "goal": "answer tickets as JSON", "pace": "fast"}
     one.turn("make it answer support tickets as JSON", ("plan_fine_tune", goal), "Start it?")
     assert one.started == [] and one.deps.draft is not None
     assert [event for event, _ in one.events].count("plan.shown") == 1
-    one.turn("use rank 8", ("edit_plan", {"step": "train", "field": "lora_rank", "value": "8"}), "Changed.")
-    one.turn("and rank 999999", ("edit_plan", {"step": "train", "field": "lora_rank", "value": "999999"}), "No.")
+    one.turn("use rank 8", ("edit_plan", {"settings": "train.lora_rank=8"}), "Changed.")
+    one.turn("and rank 999999", ("edit_plan", {"settings": "train.lora_rank=999999"}), "No.")
     assert "256" in one.tool_results()[-1]
-    one.turn("skip quantization", ("edit_plan", {"step": "quantize", "field": None, "value": None}), "Changed.")
+    one.turn("skip quantization", ("edit_plan", {"leave_out": ["quantize"]}), "Changed.")
     one.turn("go", ("start_plan", {"confirm": "start"}), "It runs.")
     plan = one.started[0]
     assert next(spec for spec in plan.steps if spec.stage == "train").fields["lora_rank"] == 8
@@ -310,12 +310,10 @@ def test_a_plan_is_shown_edited_and_started_only_when_it_is_said(talk: Callable[
 
 def test_a_goal_without_a_behaviour_is_not_planned_as_another_one(talk: Callable[..., Talk]) -> None:
     one = talk()
-    one.turn("talk like a pirate", ("plan_fine_tune", {"goal": "talk like a pirate", "pace": "fast", "quantize": True}))
-    assert (
-        one.deps.draft is None
-        and "ask_the_user" in one.tool_results()[-1]
-        and "When shall it apply?" in one.tool_results()[-1]
-    )
+    one.turn("talk like a pirate", ("plan_fine_tune", {"goal": "talk like a pirate", "pace": "fast"}), "What is it?")
+    assert one.deps.draft is None and "describe it with describe_behaviour" in one.tool_results()[-1]
+    one.turn("talk like a pirate", ("start_plan", {"confirm": "start"}), "There is none.")
+    assert one.started == [] and "no plan is proposed" in one.tool_results()[-1]
 
 
 def test_as_many_turns_are_sent_as_the_context_holds_and_the_state_is_behind_the_newest_words(
@@ -340,7 +338,7 @@ def test_what_only_the_model_was_to_read_is_never_its_reply(talk: Callable[..., 
     assert one.turn("hi", "Hello! (Where things stand: no run yet.)").text == "Hello!"
 
 
-GOAL = {"goal": "answer tickets as JSON", "pace": "fast", "quantize": True}
+GOAL = {"behaviour": "demo", "goal": "answer tickets as JSON", "pace": "fast"}
 
 
 def propose(one: Talk) -> None:
@@ -355,7 +353,7 @@ def rank(one: Talk) -> Any:
 def test_a_proposed_plan_is_there_again_after_a_restart_and_can_be_started(talk: Callable[..., Talk]) -> None:
     one = talk()
     propose(one)
-    one.turn("use rank 8", ("edit_plan", {"step": "train", "field": "lora_rank", "value": "8"}), "Changed.")
+    one.turn("use rank 8", ("edit_plan", {"settings": "train.lora_rank=8"}), "Changed.")
     again = talk()
     assert again.deps.draft is None
     again.chat.switch(one.chat.id)
@@ -383,7 +381,7 @@ def test_undo_goes_back_to_the_plan_before(talk: Callable[..., Talk]) -> None:
     one = talk()
     propose(one)
     proposed = one.deps.draft
-    one.turn("use rank 8", ("edit_plan", {"step": "train", "field": "lora_rank", "value": "8"}), "Changed.")
+    one.turn("use rank 8", ("edit_plan", {"settings": "train.lora_rank=8"}), "Changed.")
     one.turn("how long will it take?")
     for plan in (8, 8, proposed, None):
         assert (rank(one) if isinstance(plan, int) else one.deps.draft) == plan

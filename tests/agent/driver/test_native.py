@@ -40,7 +40,7 @@ from tunesmith.tools.pipeline.workspace import Decision, Workspace
 pytestmark = pytest.mark.heavy
 
 Calls = list[tuple[str, dict[str, Any]]]
-GOAL = {"goal": "support tickets as JSON", "pace": "fast", "quantize": True}
+GOAL = {"behaviour": "demo", "goal": "support tickets as JSON", "pace": "fast"}
 NO = Decision(False, "terminal", "not now")
 
 
@@ -111,17 +111,9 @@ def test_a_question_that_needs_three_reads_gets_them_in_one_round(native: Native
     assert "2 min 32 s" in said
 
 
-def test_the_tools_of_a_turn_follow_what_it_does(native: Native) -> None:
-    native.deps.window = Window(32768)
-    native.turn("teach it to answer tickets as JSON", [("plan_fine_tune", GOAL)], "The plan is on your screen.")
-    before, after = native.tools(0), native.tools(1)
-    assert {"plan_fine_tune", "read_run", "query_records", "train"} <= before and "start_plan" not in before
-    assert {"edit_plan", "start_plan"} <= after and "train" not in after
-
-
 def test_plan_change_start_wake_up_findings_and_next_plan_without_a_slash_command(native: Native) -> None:
     native.turn("teach it to answer tickets as JSON", [("plan_fine_tune", GOAL)], "Start it?")
-    change = {"step": "train", "field": "lora_rank", "value": "8"}
+    change = {"settings": "train.lora_rank=8"}
     native.turn("rank 8, then start it", [("edit_plan", change)], [("start_plan", {"confirm": "start"})], "It runs.")
     assert len(native.started) == 1
     assert int(_train(native.started[0])["lora_rank"]) == 8
@@ -359,7 +351,11 @@ def test_reads_of_one_round_run_at_once_and_their_lines_stay_together(
 
     monkeypatch.setattr("tunesmith.agent.driver.tools.answer", together)
     native.deps.show = lambda line: shown.append(str(line))
-    native.turn("how did it go?", [read("result", run="r1"), read("findings", run="r1"), read("runs")], "Fine.")
+    native.turn(
+        "how did it go?",
+        [read("result", run="r1", show=True), read("findings", run="r1", show=True), read("runs", show=True)],
+        "Fine.",
+    )
     assert len(native.results()) == 3
     first = next(i for i, line in enumerate(shown) if line.startswith("There is 1 run"))
     assert shown[first + 1].startswith("  r1"), shown

@@ -77,7 +77,7 @@ def test_a_word_that_no_argument_took_stops_an_order_that_the_driver_chose(route
 
 def test_an_answer_that_is_no_choice_costs_one_turn_its_routing_and_no_more(routed: Routed) -> None:
     assert routed.say("list my runs", "I think I would look it up", "Which ones?") == "Which ones?"
-    assert 0 < routed.shown[0] <= 14  # its own tool calling, among few tools
+    assert routed.shown[0] > 0  # its own tool calling
     assert routed.deps.routed
 
 
