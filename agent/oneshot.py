@@ -71,7 +71,6 @@ class _Turn:
 
     def hold(self, prompt: str) -> int:
         """Answer one prompt; 0. Raises what the step that it started, or the call that it ended with, came to."""
-        routed = is_routed(self.ws.store.home, self.driver.chosen)
         deps = TurnDeps(
             ws=self.ws,
             approver=self.looking_first,
@@ -80,8 +79,7 @@ class _Turn:
             follow=True,
             agreed_before=isinstance(self.approver, YesApprover),
             endpoint=self._endpoint,
-            routed=routed,
-            code_first=routed,
+            code_first=is_routed(self.ws.store.home, self.driver.chosen),
             window=window_for(self.ws.store.home, self.driver.chosen),
             driver_state=lambda: driver_state(self.settings),
         )

@@ -19,7 +19,6 @@ from tunesmith.agent.commands.fields import choices, of_words
 from tunesmith.agent.driver import describe, plan
 from tunesmith.agent.driver.agreement import STEP
 from tunesmith.agent.driver.describe import Args
-from tunesmith.agent.driver.look_ups import remember
 from tunesmith.agent.driver.manual import manual
 from tunesmith.agent.driver.stages import checked, run_stage, started
 from tunesmith.agent.driver.turn_deps import TurnDeps
@@ -227,11 +226,10 @@ def answered(deps: TurnDeps, asked: Query, *, show: bool = False) -> str:
     or where nobody else may read them."""
     reply = answer(asked, deps.records())
     with deps.one_at_a_time:  # the lines of one answer stay together, whatever else is read
-        lines = remember(deps, asked, reply)
-        for line in lines if show or deps.routed or reply.private else (_looking(asked),):
+        deps.focused_run_id = getattr(asked, "run", "") or reply.run or deps.focused_run_id
+        deps.note(reply.for_model)
+        for line in reply.lines if show or reply.private else (_looking(asked),):
             deps.show(render.plain(line))
-    if deps.routed:
-        deps.spoken, deps.say_next = lines, reply.for_model or "It is on your screen."
     return reply.for_model
 
 

@@ -83,8 +83,6 @@ class Voice:
         self._spoken = "\n".join(whole)
 
     def _utter(self, sentence: str) -> None:
-        if self._deps.spoken:
-            return
         supported, wrong = checked(sentence, self._deps.heard)
         self._left_out += wrong
         if supported:
@@ -100,8 +98,6 @@ class Voice:
             rest = sentences(output)[len(sentences(self._spoken)) :] if self._text else sentences(output)
         for sentence in rest:
             self._utter(sentence)
-        if self._deps.spoken:
-            return Reply("\n".join(self._deps.spoken))
         if self._left_out:
             figures = ", ".join(dict.fromkeys(self._left_out))
             note = f"(A sentence with a figure that no record holds was left out: {figures}.)"

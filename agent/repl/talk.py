@@ -97,15 +97,13 @@ class Talk:
 
         screen = self._screen
         self._driver = Driver(screen.settings)
-        routed = is_routed(screen.settings.home, screen.settings.driver)
         deps = TurnDeps(
             ws=screen.ws,
             approver=self._ask,
             show=screen.show,
             start_pipeline=self._start_pipeline,
             endpoint=self._endpoint,
-            routed=routed,
-            code_first=routed,
+            code_first=is_routed(screen.settings.home, screen.settings.driver),
             window=window_for(screen.settings.home, screen.settings.driver),
             edit=self._edit,
             end=self._end,
@@ -227,13 +225,6 @@ class Talk:
             return
         for line in state_summary.words(store, step):
             self._screen.say(line)
-        kept = " then ".join(chat.deps.kept.pop(step.id, ()))
-        if kept and (chat.deps.draft is not None or describing.open_interview(store.home) is not None):
-            self._screen.say(f"You also wanted “{kept}”; say it again once what is open here is done.")
-        elif kept and step.status == DONE:
-            self._screen.enqueue(kept)
-        elif kept:
-            self._screen.say(f"“{kept}”, which you wanted after it, was not begun; say it again once that is mended.")
 
     def _endpoint(self) -> Endpoint:
         from tunesmith.agent.driver.chat import stop_if_cancelled
@@ -309,10 +300,9 @@ class Talk:
         are one; and the answer that they come to."""
         if not self._loaded.is_set() or self._chat is None:
             return "", words
-        from tunesmith.agent.driver.at_price import Waits, as_answer, aside
+        from tunesmith.agent.driver.at_price import heard
 
-        waits = Waits.of(priced)
-        return aside(self._chat.deps, words, waits), as_answer(words, waits) or words
+        return heard(self._chat.deps, self._chat.spoken, words, priced)
 
     def close(self) -> None:
         """Let go of the driver; its server ends by its lease."""

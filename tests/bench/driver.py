@@ -49,7 +49,6 @@ def main() -> int:
             approver=lambda plan, step: Decision(False, "terminal"),
             show=lambda shown: seen.append(time.perf_counter()),
             start_pipeline=lambda plan: "",
-            routed=found.driver.routing,
         )
         chat = Chat(deps)
 

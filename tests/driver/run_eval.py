@@ -141,7 +141,7 @@ def hold(
                 "it is carried out in the background; the user is asked before each expensive step"
             ),
             draft=draft,
-            routed=routed,
+            code_first=routed,
         )
         chat = Chat(deps)
         try:
