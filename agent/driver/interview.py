@@ -6,8 +6,11 @@ is letter for letter.
 
 from __future__ import annotations
 
+from rich.console import RenderableType
+
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver import describing, fallback, plan
+from tunesmith.agent.driver.describe import keep
 from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.fallback import Spoken
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
@@ -55,7 +58,7 @@ def _outcome(
         return _edited(deps, opened)
     if not given and (words.lower() == "back" or label == "describe.back"):
         before = spoken.drafts.pop() if spoken.drafts else DescriptionDraft()
-        return (after := describing.keep(home, opened, before)), f"Taken back. {after.question}"
+        return (after := keep(home, opened, before)), f"Taken back. {after.question}"
     if not given and label in ("describe.drop", "plan.drop"):
         saved = describing.drop(home)
         return None, f"The new behaviour is dropped and nothing was started; what you said of it is kept in {saved}."
@@ -84,7 +87,7 @@ def _edited(deps: TurnDeps, opened: Interview) -> tuple[Interview, str]:
     return after, after.question if missing(after.draft) else ""
 
 
-def _table(interview: Interview) -> render.RenderableType:
+def _table(interview: Interview) -> RenderableType:
     """Every part as it was said, behind its name."""
     draft = interview.draft
     rows = [["goal", interview.goal], *([part, getattr(draft, part)] for part in ("when", "what", "never"))]

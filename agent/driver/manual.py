@@ -18,30 +18,32 @@ _SECTIONS = 3
 
 
 @cache
-def _document() -> Mapping[str, Mapping[str, str]]:
-    return read_own(files("tunesmith.prompts") / "glossary.yaml")  # type: ignore[no-any-return]  # ours
+def _pages() -> tuple[Mapping[str, str], Mapping[str, tuple[str, str]]]:
+    """Topic → its text, and term → its names and what it means."""
+    page = read_own(files("tunesmith.prompts") / "glossary.yaml")
+    return page["talk"], {term: (names, meaning) for term, (names, meaning) in page["terms"].items()}
 
 
 def names_of_terms() -> Mapping[str, str]:
     """Term → its names, with commas between them."""
-    return {term: names for term, (names, _) in _document()["terms"].items()}
+    return {term: names for term, (names, _) in _pages()[1].items()}
 
 
 def meaning(term: str) -> str:
     """What a term means; empty for one that is not on the page."""
-    return str(_document()["terms"].get(term, ("", ""))[1])
+    return _pages()[1].get(term, ("", ""))[1]
 
 
 def talk_text(deps: TurnDeps, topic: str) -> str:
     """What is said of a topic; empty for one that is not on the page."""
     now = time.strftime("%A, %Y-%m-%d %H:%M")
-    text = _document()["talk"].get(topic, "").replace("{home}", str(deps.store.home)).replace("{now}", now)
+    text = _pages()[0].get(topic, "").replace("{home}", str(deps.store.home)).replace("{now}", now)
     return text.replace("{version}", VERSION).replace("{driver}", deps.driver_state())
 
 
 def manual(deps: TurnDeps, about: str) -> dict[str, str]:
     """The sections that some words are nearest to. Raises BadInput where none is, with the topics."""
-    talk, terms = _document()["talk"], {term: meaning(term) for term in names_of_terms()}
+    talk, terms = _pages()[0], {term: meaning(term) for term in names_of_terms()}
     texts = {name: f"{name.replace('_', ' ')} {text}" for name, text in {**talk, **terms}.items()}
     if found := matching(about, texts, most=_SECTIONS):
         return {name: talk_text(deps, name) or terms[name] for name in found}

@@ -12,6 +12,7 @@ from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.words.acts import Edits, holds_back, model_in
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slots
+from tunesmith.memory.json_values import as_object
 from tunesmith.tools.core.format import listed
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
@@ -43,7 +44,8 @@ def changed(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     ):
         return TurnAnswer(f"“{held}” I cannot hold the plan to, so it is unchanged. Say the step or the setting alone.")
     result = plan.edit_plan(deps, plan.EditPlan.model_validate(given))
-    taken = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result["taken"].items())
+    done = as_object(result["taken"])
+    taken = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in done.items())
     deps.say_next = ""
     text = f"The plan is changed: {taken}. It takes about {result['estimated_in_all']} now. Start it, or change more?"
     return TurnAnswer(text, tool="edit_plan", arguments=given)
@@ -82,8 +84,9 @@ def wanted(deps: TurnDeps, reading: Reading) -> TurnAnswer:
     before = describing.described_before(home, deps.prompt)
     own = slots.unread([(one.start, one.end) for one in slots.named], reader().known(reading.label))
     if before or (reading.label == "want.bundled" and not own):
-        plan.plan_fine_tune(deps, plan.PlanFineTune(behaviour=before.name if before else "demo", pace=pace))
-        return _said(deps, "plan_fine_tune", {"goal": deps.prompt, "pace": pace})
+        asked = {"behaviour": before.name if before else "demo", "goal": deps.prompt, "pace": pace}
+        plan.plan_fine_tune(deps, plan.PlanFineTune.model_validate(asked))
+        return _said(deps, "plan_fine_tune", asked)
     base = model_in(slots)
     opened = describing.begin(home, deps.prompt, pace, "auto", str(base.value) if base else "")
     told = f" Its base will be {base.value}, as you said." if base else ""

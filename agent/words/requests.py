@@ -227,10 +227,11 @@ def _text(kind: str) -> Callable[[Asked], str]:
 def _label(asked: Asked) -> str:
     """The label in quotation marks, else the longest whose words stand there, name nothing else and are not denied."""
     slots, quote = asked.slots, asked.slots.first("quote")
-    named = [(slot.start, slot.end) for slot in slots.named if slot.kind != "not"]
-    said = {word.text: word for word in slots.unread(named, lambda word: False)}
+    others = [(slot.start, slot.end) for slot in slots.named if slot.kind != "not"]
+    said = {word.text: word for word in slots.unread(others, lambda word: False)}
+    nots = {word.text for slot in slots.all("not") for word in slots.between(slot.start, slot.end)}
     there = {label: [one.text for one in words_of(label)] for label in asked.labels}
-    label = max((one for one, own in there.items() if own and {*own} <= {*said}), key=len, default="")
+    label = max((one for one, own in there.items() if {*own} <= {*said} and {*own} - nots), key=len, default="")
     at = said[there[label][0]] if label else None
     denied = at and slots.negated(Slot("label", label, at.start, at.end), most=1)
     return quote if quote in asked.labels else "" if denied else label
