@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import platform
+import time
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 
@@ -20,12 +23,22 @@ from tunesmith.tools.core.format import one_line, size
 from tunesmith.tools.core.machine import Machine, cores_text
 from tunesmith.tools.machine.gpus import left_out_gpus
 from tunesmith.tools.machine.measure import measure_machine
+from tunesmith.tools.serving.client import response_format_of
 
 if TYPE_CHECKING:
-    from tunesmith.agent.driver.endpoint import Endpoint
+    from tunesmith.agent.driver.endpoint import Driver, Endpoint
 
 _ANSWERS_S = 20.0
 """A model at work may answer late, and a person waits: after so long it is taken for one that is not there."""
+_TRIED_S = 120.0
+"""A driver on a CPU thinks for a minute or two."""
+_CITY: dict[str, Any] = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+_ASKED = [{"role": "user", "content": "What is the weather in Oslo? Use the tool."}]
 _LAB = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "llmcompressor", "compressed-tensors")
 
 
@@ -79,15 +92,51 @@ def examine_driver(settings: Settings, *, start: bool) -> dict[str, object]:
         endpoint = driver.ensure()
         if why := asyncio.run(_silence(endpoint)):  # nothing is learned of it, so nothing is kept
             return {**known, "state": f"does not answer at {endpoint.address.place}: {why}"}
+        return {**known, "state": "served", "url": endpoint.url, **_abilities(driver, endpoint, examine=start)}
     except DriverMissing as missing:
         return {**known, "state": f"{missing}; `tunesmith base --model bundled-driver --role driver` fetches it"}
     except TunesmithError as error:
         return {**known, "state": str(error)}
     finally:
         driver.close()
-    from tunesmith.agent.driver.probe import probe
 
-    return {**known, "state": "served", **probe(endpoint, settings.home, settings.driver)}
+
+def _abilities(driver: Driver, endpoint: Endpoint, *, examine: bool) -> dict[str, object]:
+    """What a served driver can do: tried out and kept where that was asked for, else as far as it is known."""
+    from tunesmith.agent.driver import probe
+    from tunesmith.agent.driver.abilities import keep, record_of
+
+    key, context_tokens = driver.seen()
+    record, began = record_of(driver.home, key), time.monotonic()
+    told: dict[str, object] = {"context_tokens": context_tokens}
+    if examine:
+        told |= asyncio.run(_taken(endpoint))
+        try:
+            record = probe.examine(endpoint, context_tokens).model_copy(update={"agreed": record.agreed})
+        except probe.NoVerdict as error:  # nothing is learned of it, so nothing is kept
+            return {**told, "level": "unknown", "no_verdict": str(error)}
+        keep(driver.home, key, record)
+        told["examined_seconds"] = round(time.monotonic() - began, 1)
+    if record.level is None:
+        return {**told, "level": "unknown; `tunesmith doctor --driver` tries it out"}
+    told |= {"level": record.level, "tasks_failed": ", ".join(record.failed) or "none", "thinks": record.thinks}
+    return {**told, "tasks_passed": f"{len(record.passed)} of {len(record.passed) + len(record.failed)}"}
+
+
+async def _taken(endpoint: Endpoint) -> dict[str, object]:
+    """Whether the endpoint takes tools, and a JSON Schema for its answer; else the words of its refusal."""
+    tool = {"type": "function", "function": {"name": "weather", "parameters": _CITY}}
+    bound = response_format_of(_CITY, "w")
+    found: dict[str, object] = {}
+    async with endpoint.client(timeout_s=_TRIED_S) as client:
+        ask: Any = partial(client.chat.completions.create, model=endpoint.model, messages=_ASKED, max_tokens=768)
+        for name, options in (("auto", {"tools": [tool]}), ("json_schema", {"response_format": bound})):
+            try:
+                said = (await ask(**options, temperature=0.0)).choices[0].message
+                found[name] = bool(said.tool_calls) if name == "auto" else [*json.loads(said.content)] == ["city"]
+            except Exception as error:  # whatever it is: this ability is not there
+                found[name] = f"refused: {one_line(str(error))[:160]}"
+    return found
 
 
 async def _silence(endpoint: Endpoint) -> str:

@@ -15,7 +15,7 @@ from tunesmith.agent.commands.ask import piped_in
 from tunesmith.agent.commands.first_look import FirstLook
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
-from tunesmith.agent.driver.abilities import is_routed, window_for
+from tunesmith.agent.driver.abilities import known
 from tunesmith.agent.driver.chat import Cancelled, Chat
 from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, driver_state, model_of
 from tunesmith.agent.driver.turn_deps import TurnDeps, is_lasting
@@ -71,7 +71,6 @@ class _Turn:
 
     def hold(self, prompt: str) -> int:
         """Answer one prompt; 0. Raises what the step that it started, or the call that it ended with, came to."""
-        routed = is_routed(self.ws.store.home, self.driver.chosen)
         deps = TurnDeps(
             ws=self.ws,
             approver=self.looking_first,
@@ -80,9 +79,7 @@ class _Turn:
             follow=True,
             agreed_before=isinstance(self.approver, YesApprover),
             endpoint=self._endpoint,
-            routed=routed,
-            code_first=routed,
-            window=window_for(self.ws.store.home, self.driver.chosen),
+            known=lambda: known(self.driver),
             driver_state=lambda: driver_state(self.settings),
         )
         self.chat = Chat(deps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.bench.ablation import PLAIN_ROWS
 from tests.fixtures.tables import table
+from tests.mutants import run
 from tests.mutants.table import LAWS, MUTANTS, PROMISES, Mutant
 
 ROOT = Path(__file__).parents[1]
@@ -59,3 +61,13 @@ def test_every_promise_of_security_md_stands_beside_its_test() -> None:
         for line in filter(None, lines):
             assert re.fullmatch(r"- .+[.)](?: `[\w/]+\.py`)+", line), f"no test beside it: {line}"
             assert all((ROOT / "tests" / file).is_file() for file in re.findall(r"`([\w/]+\.py)`", line)), line
+
+
+def test_a_word_that_no_mutation_holds_runs_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["mutants", "approvals", "no-such-guard"])
+    with pytest.raises(SystemExit) as refused:
+        run.main()
+    told = capsys.readouterr().err
+    assert refused.value.code == 2 and f"none of {len(MUTANTS)} mutations" in told and "agent/" in told

@@ -14,8 +14,8 @@ import termios
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 
+from tunesmith.agent.commands.consent import folded, sayings
 from tunesmith.agent.commands.fields import of_words
 from tunesmith.agent.commands.price import in_a_sentence
 from tunesmith.memory.errors import ApprovalPending, BadInput
@@ -59,7 +59,7 @@ def read_edit(text: str, plan: Plan) -> dict[str, object]:
     pairs = [(name.replace("-", "_").lower(), value.strip("\"'")) for name, value in _PAIR.findall(text)]
     around = " ".join(re.split(r"[\s,;.!]+", _PAIR.sub(" ", text))).strip()
     beside = [word for word in around.lower().split() if word not in _BESIDE_PAIRS]
-    unclear = len(around) > LONGEST or _left(_parts(" ".join(beside)), _said("yes", "start", "opening", "behind"))
+    unclear = len(around) > LONGEST or _left(_parts(" ".join(beside)), sayings("yes", "start", "opening", "behind"))
     if not pairs or unclear or "run" in dict(pairs):
         example = next((f"{name}={value}" for name, value in plan.request.items() if name != "run"), "field=value")
         target = "run" if "run" in dict(pairs) else around or text.strip()
@@ -90,22 +90,22 @@ def read_answer(text: str, *, by: str, stage: str = "") -> Decision | None:
     if more is None or set(text) & set("?？؟") or _hesitates(text):
         return None
     named = {stage, f"{stage}ing", f"{stage.removesuffix('e')}ing", f"{stage}ment"} if stage else set()
-    around = _said("yes", "start" if stage else "yes", "behind") | {(name,) for name in named}
+    around = sayings("yes", "start" if stage else "yes", "behind") | {(name,) for name in named}
     return Decision(True, by) if not _left(more, around) else None
 
 
 def _hesitates(text: str) -> bool:
     """Whether words that agree one by one say together that somebody has not decided, or praises, or trail off."""
-    if text.rstrip().endswith(("…", "..", "—", "-")) or _holds(_parts(_words(text)), _said("hesitates")):
+    if text.rstrip().endswith(("…", "..", "—", "-")) or _holds(_parts(_words(text)), sayings("hesitates")):
         return True
     return any(_praises(_parts(_words(part))) for part in _MARKS.split(text))
 
 
 def _praises(words: list[str]) -> bool:
     """Whether such words stand together, `good start`, and the last of them begins no order: `looks good go ahead`."""
-    orders = _said("yes", "start")
+    orders = sayings("yes", "start")
     return any(
-        _longest(words[at:], _said("praises")) and _longest(words[at + 1 :], orders) < 2 for at in range(len(words))
+        _longest(words[at:], sayings("praises")) and _longest(words[at + 1 :], orders) < 2 for at in range(len(words))
     )
 
 
@@ -115,7 +115,7 @@ def ends(text: str) -> bool:
     if len(text) > LONGEST or set(text) & set("?？؟") or _hesitates(text):
         return False
     words = _parts(_words(text))
-    return bool(words) and not _left(words, _said("ends"))
+    return bool(words) and not _left(words, sayings("ends"))
 
 
 def holds_back(text: str) -> bool:
@@ -123,7 +123,7 @@ def holds_back(text: str) -> bool:
     if is_yes(text):
         return False
     words = _parts(_words(text))
-    return _hesitates(text) or _holds(words, _said("holds_back")) or _holds(words[1:], _said("trails_off"))
+    return _hesitates(text) or _holds(words, sayings("holds_back")) or _holds(words[1:], sayings("trails_off"))
 
 
 def no_clear_yes(text: str) -> str:
@@ -141,7 +141,7 @@ def _refused(text: str) -> str | None:
     """What stands behind a part of an answer that is a refusal and nothing else; None where there is none."""
     start = 0
     for mark in (*_MARKS.finditer(text), None):
-        if tuple(_parts(text[start : mark.start() if mark else None])) in _said("refuses"):
+        if tuple(_parts(text[start : mark.start() if mark else None])) in sayings("refuses"):
             return text[mark.end() :].strip() if mark else ""
         start = mark.end() if mark else start
     return None
@@ -189,26 +189,17 @@ def _words(text: str) -> str:
 
 def _parts(words: str) -> list[str]:
     """The words as the lexicon has them: without accents, parted at an apostrophe or a hyphen."""
-    from tunesmith.agent.words.lexicon import folded
-
     parted = folded(words).translate(dict.fromkeys(map(ord, "'’`-"), " "))
     return re.sub(r"\b(it|that|let)s\b", r"\1 s", parted).split()  # as fast fingers type `it's fine`
-
-
-@cache
-def _said(*kinds: str) -> frozenset[tuple[str, ...]]:
-    from tunesmith.agent.words.lexicon import consent
-
-    return frozenset().union(*(consent()[kind] for kind in kinds))
 
 
 def _after_yes(words: str, stage: str = "") -> list[str] | None:
     """What follows a word for yes; None where there is none at the beginning, or behind words that change nothing. At
     a stage's price an order to start is a yes. What begins with a no is one only as a whole saying, `no dobra`."""
-    left, agrees = _parts(words), _said("yes", "start" if stage else "yes")
+    left, agrees = _parts(words), sayings("yes", "start" if stage else "yes")
     while left:
         taken = _longest(left, agrees)
-        if taken >= (opened := _longest(left, _said("opening"))) and taken:
+        if taken >= (opened := _longest(left, sayings("opening"))) and taken:
             return left[taken:]
         if not opened or _NO.match(words):
             return None
@@ -232,7 +223,7 @@ def is_no_and_yes(text: str, stage: str) -> bool:
     """Whether what begins as a no goes on as a yes, `no, go ahead`, or has nothing against it: that is asked about."""
     if len(text) > LONGEST:
         return False
-    if _longest(_parts(_words(text)), _said("no_objection")):
+    if _longest(_parts(_words(text)), sayings("no_objection")):
         return True
     rest, marked, denies = _behind_no(text)
     answer = read_answer(rest, by="", stage=stage) if rest != text.strip() else None
@@ -252,9 +243,9 @@ def _behind_no(text: str) -> tuple[str, bool, bool]:
     """What is behind the words of a no at the beginning, whether a mark parts it from them, and whether one may deny
     what follows."""
     said, marked, denies = text.split(), False, False
-    while said and ((one := tuple(_parts(_words(said[0])))) in _said("mild", "negates") or not one):
+    while said and ((one := tuple(_parts(_words(said[0])))) in sayings("mild", "negates") or not one):
         marked = not said[0][-1].isalnum()
-        denies |= one in _said("negates")
+        denies |= one in sayings("negates")
         said = said[1:]
     return " ".join(said) if len(said) < len(text.split()) else text.strip(), marked, denies
 

@@ -53,10 +53,10 @@ class DriverSettings(BaseModel, frozen=True, extra="forbid"):
     tool_parser: str = "hermes"
     """vLLM's name for how this model writes tool calls."""
     routing: Literal[True, False, "auto"] = "auto"
-    """true: a schema-bound request chooses each step, as small models need it; false: the model's own tool loop
-    (native). auto: native only where `doctor --driver` found this driver fit for it."""
+    """true: code reads the words (fallback); false: the model chooses tools itself (native). auto: native where this
+    driver passed its examination, which is held behind the first answer or by `doctor --driver`."""
     context_tokens: int = Field(default=8192, gt=0)
-    """Longest conversation that the driver is served with; routing alone needs 6,000 (`driver/abilities`)."""
+    """Longest conversation that the driver is served with, or an endpoint sent. Unset: what the endpoint says of it."""
     timeout_s: float = Field(default=180.0, gt=0)
     """Longest wait for the driver to say anything; it is asked a second time before the turn gives up."""
     key: str = Field(default="", repr=False)

@@ -43,7 +43,8 @@ def spec_view(
     rows += [["near miss", text, by["near_misses"]] for text in spec.near_misses]
     if not spec.near_misses and not spec.every_message and written:
         rows.append(["near misses", "the writer thinks them up", by["near_misses"]])
-    rows += [["example", f"{e.prompt} => {e.answer}", "said"] for e in spec.examples]
+    whose = "unstated" if spec.unstated else "said"
+    rows += [["example", f"{e.prompt} => {e.answer}", whose] for e in spec.examples]
     if spec.blind_sha256:
         rows.append(["blind cases", f"{OWN_BLIND} more of your examples, which only the test suite sees", "said"])
     rows += [["left out", sentence, "code"] for sentence in left_out]

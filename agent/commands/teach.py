@@ -171,9 +171,7 @@ def _read(
     marked = words.model_copy(update={"words_sha256": words_digest(words, stated)})
     if not (words.say or {"when", "what"} & stated_parts(path)):
         return Read(verified(words, stated).spec, "", verified(words, stated).left_out)
-    why = "no model answers here" + (
-        "" if may_start else ", and --plan-only starts none; without --plan-only you are asked whether to start one"
-    )
+    why = f"no model answers here{'' if may_start else why_none_is_started(args)}"
     try:
         if endpoint := reading.ready(settings):
             out.say(f"{endpoint.model} reads your words")
@@ -194,6 +192,14 @@ def _read(
     checked = verified(words, stated)
     note = f"nobody has read your words ({why}): only what the file states as data and its examples show was taken"
     return Read(checked.spec, "", (note, *checked.left_out))
+
+
+def why_none_is_started(args: argparse.Namespace) -> str:
+    """Why no model is started to read words, and what would start one."""
+    if not args.plan_only:
+        return ", and beside rows none is started; an endpoint under [driver] in settings.toml reads them"
+    asked = "--yes starts one" if getattr(args, "yes", False) else "you are asked whether to start one"
+    return f", and --plan-only starts none; without --plan-only {asked}"
 
 
 def planned(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from tunesmith.agent.commands.settings import DriverSettings
-from tunesmith.agent.driver.history import Window
+from pydantic import BaseModel, TypeAdapter
+
+from tunesmith.agent.driver.endpoint import Driver
+from tunesmith.agent.driver.exam import EXAM, Level
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import size
@@ -21,58 +22,61 @@ from tunesmith.tools.models.model_names import NamedModel
 from tunesmith.tools.pipeline.fits import facts_here, fits, with_card
 from tunesmith.tools.pipeline.workspace import Workspace
 
-ROUTING_TOKENS = 6000
-"""Context that the fixed page of examples, some words and an answer need."""
 _FILE = "driver-probe.json"
 
 
-def keep(home: Path, model: str, chosen: DriverSettings, abilities: Mapping[str, object]) -> None:
-    """Write down what a driver of these settings can do."""
-    atomic_write(home / _FILE, json.dumps({model: {**abilities, "of": _named(chosen)}}, indent=1))
+class Record(BaseModel, frozen=True, extra="forbid"):
+    """What is kept of one driver with one set of settings."""
+
+    level: Level | None = None
+    """None: it was not examined yet."""
+    passed: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    context_tokens: int = 0
+    """With which it was examined."""
+    thinks: bool = False
+    exam: str = ""
+    agreed: bool | None = None
+    """Whether the user let tokens go for its examination; None: nobody was asked."""
 
 
-def is_routed(home: Path, chosen: DriverSettings) -> bool:
-    """Whether a schema-bound request chooses each step: as set, else by what the driver's examination found."""
-    if chosen.routing != "auto":
-        return chosen.routing
-    return not any(one.get("level") == "native" and one.get("of") == _named(chosen) for one in _records(home).values())
+_RECORDS = TypeAdapter(dict[str, Record])
 
 
-def _named(chosen: DriverSettings) -> str:
-    return f"{chosen.endpoint} {chosen.name}".strip() if chosen.endpoint else chosen.model
+def record_of(home: Path, key: str) -> Record:
+    """What is known of the driver that is kept under this key; of another examination only what was agreed to."""
+    record = _records(home).get(key, Record())
+    return record if record.exam == EXAM else Record(agreed=record.agreed)
 
 
-def window_for(home: Path, chosen: DriverSettings) -> Window:
-    """How much the driver of these settings can be sent, before it is there to be asked."""
-    record = next((one for one in _records(home).values() if one.get("of") == _named(chosen)), {})
-    return _window(record, Window() if chosen.endpoint else Window(chosen.context_tokens))
+def keep(home: Path, key: str, record: Record) -> None:
+    """Write down what was found of a driver, beside what is known of others."""
+    atomic_write(home / _FILE, _RECORDS.dump_json({**_records(home), key: record}, indent=1))
 
 
-def window_of(home: Path, model: str, before: Window) -> Window:
-    """How much a driver can be sent, by what the probe found; what is known of it already where nothing was."""
-    return _window(_records(home).get(model, {}), before)
-
-
-def _window(record: Mapping[str, object], before: Window) -> Window:
-    context = record.get("context_tokens")
-    known = context if isinstance(context, int) else before.context_tokens
-    return replace(before, context_tokens=known, thinks=record.get("thinks") is True or before.thinks)
-
-
-def can_be_routed(home: Path, model: str) -> bool:
-    """Whether the tool may be chosen by a schema-bound request: unless the probe saw that a schema does not hold it."""
-    abilities = _records(home).get(model, {})
-    context = abilities.get("context_tokens")
-    short = isinstance(context, int) and context < ROUTING_TOKENS
-    return abilities.get("json_schema", True) is True and not short
-
-
-def _records(home: Path) -> dict[str, dict[str, object]]:
+def _records(home: Path) -> dict[str, Record]:
     try:
-        by_model: dict[str, dict[str, object]] = json.loads((home / _FILE).read_text())
-    except (OSError, ValueError):  # never tried, or kept by another version: tried anew
+        return _RECORDS.validate_json((home / _FILE).read_bytes())
+    except (OSError, ValueError):  # none yet, or of a version that kept one driver alone
         return {}
-    return by_model
+
+
+class Known(NamedTuple):
+    """What a turn goes by."""
+
+    level: Level
+    context_tokens: int
+    thinks: bool
+
+
+def known(driver: Driver) -> Known:
+    """What is known of a driver by now: the level as set, else as examined; code answers before either."""
+    key, context_tokens = driver.seen()
+    record, routing = record_of(driver.home, key), driver.chosen.routing
+    level: Level = record.level or "fallback"
+    if routing != "auto":
+        level = "fallback" if routing else "native"
+    return Known(level, context_tokens, record.thinks)
 
 
 _USUAL_WORK = "bundled-1.5b"

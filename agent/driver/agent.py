@@ -2,14 +2,13 @@
 
 Reads run at once, acts one after the other; what costs something waits for the user (`agreement`). A request holds as
 much of the conversation as the driver's context has room for (`history`), with the state card behind the newest words.
-Around a small model: the tool is chosen by a request of its own (`routed`), a call that it writes as text is taken for
+Around a small model: a call that it writes as text is taken for
 the call that it is, the same call with the same result is stopped, and every ordinary error is told to it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import re
 import secrets
@@ -45,21 +44,12 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.usage import UsageLimits
 
-from tunesmith.agent.driver import history, routed
+from tunesmith.agent.driver import history
 from tunesmith.agent.driver.agreement import asked
 from tunesmith.agent.driver.endpoint import NotYetStarted, is_gone, model_of, refusal_in
-from tunesmith.agent.driver.state_summary import (
-    STATE_HEADING,
-    few_tools,
-    named_stages,
-    state_summary,
-    tools_of_the_moment,
-)
+from tunesmith.agent.driver.state_summary import STATE_HEADING, in_silence, state_summary
 from tunesmith.agent.driver.tools import failed, toolset
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.queries.answer import matching
-from tunesmith.agent.queries.following import next_stages
-from tunesmith.agent.queries.registry import REQUESTS, TOOLS
 from tunesmith.memory.errors import ApprovalPending
 
 pydantic_ai.BANNER_ENABLED = False  # the screen is the user's
@@ -78,14 +68,10 @@ _REACHED = {
 }
 
 
-def instructions(ctx: RunContext[TurnDeps]) -> str:
-    """The driver's instructions: the same words in every request, so that a server computes them once."""
-    return _text("voice.md" if ctx.deps.routed else "driver.md")
-
-
 @cache
-def _text(name: str) -> str:
-    return (files("tunesmith.prompts") / name).read_text()
+def instructions() -> str:
+    """The driver's instructions: the same words in every request, so that a server computes them once."""
+    return (files("tunesmith.prompts") / "driver.md").read_text()
 
 
 def build_agent(model: Model | None) -> Agent[TurnDeps, str | DeferredToolRequests]:
@@ -94,7 +80,7 @@ def build_agent(model: Model | None) -> Agent[TurnDeps, str | DeferredToolReques
         model,
         deps_type=TurnDeps,
         output_type=[str, DeferredToolRequests],
-        instructions=instructions,
+        instructions=instructions(),
         toolsets=[toolset()],
         model_settings=ModelSettings(temperature=0.0),
         retries=2,
@@ -104,7 +90,7 @@ def build_agent(model: Model | None) -> Agent[TurnDeps, str | DeferredToolReques
 
 def _hooks() -> Hooks[TurnDeps]:
     hooks: Hooks[TurnDeps] = Hooks()
-    hooks.on.prepare_tools(_of_the_moment)
+    hooks.on.prepare_tools(_that_fit)
     hooks.on.before_model_request(_fitted)
     hooks.on.model_request(_by_the_driver)
     hooks.on.after_model_request(_read)
@@ -116,24 +102,12 @@ def _hooks() -> Hooks[TurnDeps]:
 # Before a request
 
 
-async def _of_the_moment(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
-    """The tools that this moment allows: a plan that was proposed, a step that ended change them within a turn."""
+async def _that_fit(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
+    """All tools, the same in every request, as far as the context has room for them beside the words."""
     deps = ctx.deps
-    moment = (deps.store, deps.current_run(), deps.draft, deps.prompt)
-    names, few = tools_of_the_moment(*moment), few_tools(*moment)
-    if deps.agreed_before:  # the plan that this turn proposed is started in this turn
-        names, few = names | {"start_plan"}, few | {"start_plan"}
-    spoken_of = {*matching(deps.prompt, _descriptions(), most=8)}  # few enough to read in a small context
-    due = {"plan_fine_tune", *(named_stages(deps.prompt) or next_stages(deps.store, deps.current_run()))[:1]}
-    order = (spoken_of, due, few, {"query_records"})
-    allowed = [tool for tool in tool_defs if tool.name in names]
-    # A routed driver reads no descriptions: it chooses a label, whose tool has to be there whatever its context holds.
-    return allowed if deps.routed else history.within(allowed, order, deps.window)
-
-
-@cache
-def _descriptions() -> dict[str, str]:
-    return {name: f"{kind.replace('_', ' ')}: {inspect.getdoc(REQUESTS[kind])}" for name, kind in TOOLS.items()}
+    if deps.start_driver and not deps.returned and isinstance(ctx.model, NotYetStarted):
+        deps.returned = await deps.start_driver()  # its context says how many of them there is room for
+    return history.that_fit(tool_defs, deps.window)
 
 
 async def _fitted(ctx: RunContext[TurnDeps], request_context: ModelRequestContext) -> ModelRequestContext:
@@ -142,22 +116,20 @@ async def _fitted(ctx: RunContext[TurnDeps], request_context: ModelRequestContex
     state = state_summary(deps.store, deps.current_run(), deps.draft)
     deps.note(state)
     card = f"\n\n({STATE_HEADING}. {'; '.join(state.splitlines())}.)"
-    sent = history.fitted(
-        request_context.messages, deps.window.room(_others(request_context, routed=deps.routed) + len(card))
-    )
+    sent = history.fitted(request_context.messages, deps.window.room(_others(request_context) + len(card)))
     newest = max((i for i, message in enumerate(sent) if history.is_prompt(message)), default=-1)
     if newest >= 0:
         sent[newest] = _with(sent[newest], card)
     return replace(request_context, messages=sent)
 
 
-def _others(request_context: ModelRequestContext, *, routed: bool) -> int:
+def _others(request_context: ModelRequestContext) -> int:
     """Characters that are sent beside the messages."""
     messages = request_context.messages
     instruction_text = next(
         (m.instructions for m in reversed(messages) if isinstance(m, ModelRequest) and m.instructions), ""
     )
-    tools = [] if routed else request_context.model_request_parameters.function_tools
+    tools = request_context.model_request_parameters.function_tools
     return len(instruction_text or "") + history.tool_characters(tools)
 
 
@@ -175,12 +147,10 @@ async def _by_the_driver(
 ) -> ModelResponse:
     """Ask the driver, started where it was not yet or gave way to a step; what code had to say is said by code."""
     deps = ctx.deps
-    if deps.say_next and (deps.routed or is_gone(request_context.model)):
+    if deps.say_next and is_gone(request_context.model):
         text, deps.say_next = deps.say_next, ""
         return ModelResponse([TextPart(text)], model_name=request_context.model.model_name)
     request_context = await _with_driver(request_context, deps)
-    if deps.routed:
-        return await routed.answer(deps, request_context, handler)
     settings: ModelSettings = {**(request_context.model_settings or {}), "max_tokens": deps.window.answer_tokens}
     if deps.window.thinks:  # which at temperature 0 goes round in circles
         settings.pop("temperature", None)
@@ -207,14 +177,17 @@ async def _read(
     ctx: RunContext[TurnDeps], *, request_context: ModelRequestContext, response: ModelResponse
 ) -> ModelResponse:
     """A response as it is meant: thoughts are no words, and a call that is written as plain JSON is a call."""
-    sent = history.characters(request_context.messages) + _others(request_context, routed=ctx.deps.routed)
+    sent = history.characters(request_context.messages) + _others(request_context)
     ctx.deps.window.learn(sent, response.usage.input_tokens)
     # some servers leave the thoughts' end in the text
     thoughts = any(isinstance(p, ThinkingPart) or _END_OF_THOUGHTS in getattr(p, "content", "") for p in response.parts)
     ctx.deps.window.thinks |= thoughts
     response = replace(response, parts=[_without_thoughts(part) for part in response.parts])
     texts = [part for part in response.parts if isinstance(part, TextPart)]
-    if len(texts) != 1 or any(isinstance(part, ToolCallPart) for part in response.parts):
+    calls = any(isinstance(part, ToolCallPart) for part in response.parts)
+    if ctx.retry and not calls and not any(part.content.strip() for part in texts):  # it was asked for some again
+        return replace(response, parts=[*response.parts, TextPart(in_silence(ctx.deps))])
+    if len(texts) != 1 or calls:
         return response
     names = {tool.name for tool in request_context.model_request_parameters.function_tools}
     call = call_in_text(texts[0].content, names)

@@ -1,17 +1,17 @@
 """Where the driver answers: an endpoint that exists already, or a vLLM server that tunesmith starts for it.
 
-The driver is a guest on the accelerator (see tools/guest.py): it gives its memory back before a step that would not
-fit beside it, and comes back with the next words once there is room. Its server has a lease, so one that nobody talks
-to ends by itself.
+A server of ours (`own_server`) has a lease, so one that nobody talks to ends by itself.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,33 +19,18 @@ from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models import Model
 
 from tunesmith.agent.commands.settings import DriverSettings, Settings
+from tunesmith.agent.driver import own_server
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import read_manifest
-from tunesmith.memory.records import RUNNING
 from tunesmith.memory.store import Store
-from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.models.base import source_of
 from tunesmith.tools.models.bundled import BUNDLED
-from tunesmith.tools.models.chat_template import thoughts_of
 from tunesmith.tools.models.folder import check_model_folder
-from tunesmith.tools.models.known_drivers import CONTEXT_TOKENS, SEQUENCES, driver_of
-from tunesmith.tools.models.memory_math import (
-    GPU_MARGIN_BYTES,
-    SERVER_BYTES,
-    USUAL_KV_BYTES,
-    ServerMemory,
-    cpu_server_bytes,
-    kv_bytes_per_token,
-    server_memory,
-)
-from tunesmith.tools.pipeline.driver_eviction import blocked_by
+from tunesmith.tools.models.known_drivers import driver_of
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.addresses import Address, read_address, refuse_key_in_clear
-from tunesmith.tools.serving.budget import placed
 from tunesmith.tools.serving.client import ChatClient
-from tunesmith.tools.serving.eviction import make_room
 from tunesmith.tools.serving.listeners import Listener, SendRefused
-from tunesmith.tools.serving.spec import ServerSpec
 from tunesmith.tools.serving.traffic import ContactLog
 
 if TYPE_CHECKING:
@@ -53,6 +38,8 @@ if TYPE_CHECKING:
 
 _RENEW_S = 30.0
 """A tenth of a lease: a machine that is fully used may skip some."""
+_LISTING_S = 2.0
+"""A turn waits for it; an endpoint that is slow to say its context answers all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +99,24 @@ class Endpoint:
         return Client(base_url=self.url, api_key=key, timeout=timeout_s, max_retries=retries, http_client=http)
 
 
+async def context_of(endpoint: Endpoint) -> int | None:
+    """Tokens that a request may take, as `/v1/models` says; 0 where it does not, None where nothing answers in time."""
+    from openai import APIConnectionError
+
+    try:
+        async with asyncio.timeout(_LISTING_S), endpoint.client(timeout_s=_LISTING_S) as client:
+            listed = (await client.models.list()).data
+        own = next((one for one in listed if one.id == endpoint.model or len(listed) == 1), None)
+        told = (own.model_extra if own else None) or {}
+        tokens = [told.get(name) for name in ("max_model_len", "context_length", "max_context_length")]
+        tokens.append((told.get("meta") or {}).get("n_ctx_train"))
+        return next((one for one in tokens if type(one) is int and one > 0), 0)
+    except (APIConnectionError, TimeoutError):
+        return None
+    except Exception:  # it answered, be it with a refusal or with something that is no list
+        return 0
+
+
 class NotYetStarted(Model):
     """Stands for the driver in a turn until a request really needs it; it never answers anything."""
 
@@ -135,11 +140,18 @@ class Driver:
         self._started: servers.Server | None = None
         self._closed = threading.Event()
         self._keeper: threading.Thread | None = None
+        self._starting = threading.Lock()  # a turn, and the examination behind one
+        self._context: int | None = None
 
     @property
     def chosen(self) -> DriverSettings:
         """What the settings say about the driver."""
         return self._settings.driver
+
+    @property
+    def home(self) -> Path:
+        """Where what is known of it is kept."""
+        return self._settings.home
 
     def folder(self) -> Path:
         """The model folder that would be served. Raises DriverMissing, or BadInput for one that cannot be trusted."""
@@ -147,21 +159,21 @@ class Driver:
         if "model" not in self.chosen.model_fields_set and (fetched := self._fetched()):
             return fetched
         if source_of(model) == "bundled":
-            folder = self._settings.home / "models" / BUNDLED[model].name
+            folder = self.home / "models" / BUNDLED[model].name
             if read_manifest(folder) is None:
                 raise DriverMissing(f"the driver {BUNDLED[model].title} is not here yet")
             return folder
         if source_of(model) == "hub":
             raise BadInput(f"the driver {model} must be here already; name its folder in settings.toml, [driver] model")
-        folder = (self._settings.home / Path(model).expanduser()).resolve()
+        folder = (self.home / Path(model).expanduser()).resolve()
         check_model_folder(folder)
         return folder
 
     def _fetched(self) -> Path | None:
         """The driver of the hub that was agreed to and fetched last, where settings.toml names none."""
-        if not (self._settings.home / "tunesmith.db").exists():
+        if not (self.home / "tunesmith.db").exists():
             return None
-        with contextlib.closing(Store(self._settings.home)) as store:
+        with contextlib.closing(Store(self.home)) as store:
             drivers = store.newest_of_kind("driver")
         return next((one.path for one in drivers if driver_of(one.path.name) and read_manifest(one.path)), None)
 
@@ -171,86 +183,73 @@ class Driver:
         Raises DriverMissing, BadInput without vLLM or while a running step needs the room, StepFailed where the server
         does not start.
         """
-        chosen = self.chosen
-        if chosen.endpoint:
-            endpoint = Endpoint(
-                chosen.endpoint.rstrip("/"),
-                chosen.name or "default",
-                chosen.key,
-                chosen.timeout_s,
-                allow_plain_http=chosen.allow_plain_http,
-                home=self._settings.home,
-            )
-            _ = endpoint.address  # refused here, before anything is asked
-            return endpoint
+        if self.chosen.endpoint:
+            return self._of_the_user()
         folder = self.folder()
         if self._settings.vllm is None:
             raise BadInput(
                 "the driver needs vLLM and none was found; run `tunesmith setup`, or name an endpoint of your own"
             )
-        spec = self._spec(folder)
-        server = self._running(spec)
-        if server is None:
-            self._wait_for_room(spec)
-            _try_template(folder)
-            server = servers.start(
-                self._settings.home,
-                spec,
-                vllm=self._settings.vllm,
-                log_path=self._settings.home / "logs" / "driver.log",
-                owner="driver",
-                role=servers.DRIVER,
-                on_wait=on_wait,
-            )
-            self._started = server
-        self._keep(server)
+        with self._starting:
+            server = self._server_of(folder, on_wait)
         return Endpoint(f"{server.url}/v1", server.model, server.key, self.chosen.timeout_s, server.listener)
 
-    def _wait_for_room(self, spec: ServerSpec) -> None:
-        """Raises BadInput while a step runs that needs the room: the driver is the guest."""
-        machine = measure_machine(self._settings.home)
-        ram_bytes, vram_bytes = SERVER_BYTES, 0
-        if spec.device == "cuda":
-            vram_bytes = spec.gpu_bytes + GPU_MARGIN_BYTES
-        else:
-            ram_bytes = cpu_server_bytes(_weight_bytes(Path(spec.model_dir)), spec.kv_cache_gib)
-        with contextlib.closing(Store(self._settings.home)) as store:
-            step = blocked_by(machine, store, ram_bytes=ram_bytes, vram_bytes=vram_bytes)
-            if spec.device == "cuda" and not store.steps(status=RUNNING):
-                make_room(self._settings.home, ram_bytes=0, log=lambda line: None)  # one that waits may fill the GPU
-        if step:
-            raise BadInput(
-                f"the driver waits until {step.stage} ({step.id}) has ended: it needs the memory; "
-                "slash commands work meanwhile"
+    def _server_of(self, folder: Path, on_wait: Callable[[float], None]) -> servers.Server:
+        spec, vllm = own_server.spec_of(self._settings, folder), str(self._settings.vllm)
+        log = self.home / "logs" / "driver.log"
+        server = own_server.running(self.home, spec)
+        if server is None:
+            own_server.wait_for_room(self.home, spec)
+            own_server.try_template(folder)
+            server = self._started = servers.start(
+                self.home, spec, vllm=vllm, log_path=log, owner="driver", role=servers.DRIVER, on_wait=on_wait
             )
+        self._keep(server)
+        return server
+
+    def _of_the_user(self) -> Endpoint:
+        """The endpoint of the settings, asked once for its context. Raises BadInput for one that cannot be used."""
+        chosen = self.chosen
+        endpoint = Endpoint(
+            chosen.endpoint.rstrip("/"),
+            chosen.name or "default",
+            chosen.key,
+            chosen.timeout_s,
+            allow_plain_http=chosen.allow_plain_http,
+            home=self.home,
+        )
+        _ = endpoint.address  # refused here, before anything is asked
+        if self._context is None:
+            self._context = asyncio.run(context_of(endpoint))
+        return endpoint
+
+    def seen(self) -> tuple[str, int]:
+        """What its examination is kept under, empty where no driver is here; and the tokens that a request may take.
+
+        A model's weights with how they are served, or an endpoint with all that is set of it but the key.
+        """
+        chosen = self.chosen
+        if chosen.endpoint:
+            set_here = "context_tokens" in chosen.model_fields_set
+            tokens = (not set_here and self._context) or chosen.context_tokens
+            rest = chosen.model_dump(mode="json", exclude={"key"})
+            return f"{chosen.endpoint} {chosen.name} {_digest(rest)}", tokens
+        try:
+            folder = self.folder()
+        except BadInput:
+            return "", chosen.context_tokens
+        manifest, (tokens, parser) = read_manifest(folder), own_server.served_with(chosen, folder)
+        weights = manifest["sha256"] if manifest else [[f.name, f.stat().st_mtime_ns] for f in sorted(folder.iterdir())]
+        return _digest([weights, parser, tokens]), tokens
+
+    @property
+    def here(self) -> bool:
+        """Whether it answered in this session: an endpoint when it was asked for its models, else a server of ours."""
+        return self._context is not None or (self._server is not None and self._server.process.alive())
 
     def served(self) -> bool:
         """Whether a server of ours answers as the driver now."""
-        return any(servers.healthy(server) for server in servers.list_servers(self._settings.home, role=servers.DRIVER))
-
-    def _spec(self, folder: Path) -> ServerSpec:
-        manifest = read_manifest(folder)
-        listed = driver_of(folder.name) if "context_tokens" not in self.chosen.model_fields_set else None
-        context = CONTEXT_TOKENS if listed else self.chosen.context_tokens
-        place = placed(self._settings.vllm, listed.served if listed else needed_memory(folder, context))
-        return ServerSpec(
-            model_dir=str(folder),
-            served_name=folder.name,
-            weights_sha256=manifest["sha256"] if manifest else "",
-            max_model_len_tokens=context,
-            max_num_seqs=SEQUENCES,
-            tool_parser=listed.tool_parser if listed else self.chosen.tool_parser,
-            # Where a choice is held to JSON no thought can be written before it, so the prompt ends an empty one.
-            without_thoughts=thoughts_of(folder) == "switch",
-            **place._asdict(),
-        )
-
-    def _running(self, spec: ServerSpec) -> servers.Server | None:
-        for server in servers.list_servers(self._settings.home):
-            if server.spec == spec and server.loader_key and servers.healthy(server):
-                return server
-        servers.stop_all(self._settings.home, role=servers.DRIVER)  # of other settings
-        return None
+        return any(servers.healthy(server) for server in servers.list_servers(self.home, role=servers.DRIVER))
 
     def _keep(self, server: servers.Server) -> None:
         self._server = server
@@ -276,25 +275,8 @@ class Driver:
             servers.stop(self._started)
 
 
-def needed_memory(folder: Path, context_tokens: int) -> ServerMemory:
-    """Peak memory of a server of this model for conversations: on a GPU its cache holds a few whole contexts."""
-    try:
-        per_token = kv_bytes_per_token(json.loads((folder / "config.json").read_text()))
-    except ValueError:  # a config that is no JSON: vLLM will say so
-        per_token = USUAL_KV_BYTES
-    return server_memory(
-        _weight_bytes(folder), kv_bytes_per_token=per_token, context_tokens=context_tokens, sequences=SEQUENCES
-    )
-
-
-def _try_template(folder: Path) -> None:
-    from tunesmith.tools.models.template_trial import probe_template  # Jinja, which no prompt waits for
-
-    probe_template(folder)
-
-
-def _weight_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+def _digest(value: object) -> str:
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def is_gone(model: Model) -> bool:
@@ -339,6 +321,4 @@ def _driver_name(chosen: DriverSettings) -> str:
     """The driver as the user knows it."""
     if chosen.endpoint:
         return chosen.name or chosen.endpoint
-    if source_of(chosen.model) == "bundled":
-        return BUNDLED[chosen.model].title
-    return chosen.model.rstrip("/").rpartition("/")[2]
+    return BUNDLED[chosen.model].title if chosen.model in BUNDLED else chosen.model.rstrip("/").rpartition("/")[2]

@@ -26,7 +26,7 @@ from pydantic_ai.tools import ToolDefinition
 
 from tunesmith.agent.queries.registry import TOOLS
 
-_TOOLS_SHARE = 0.4
+_TOOLS_SHARE = 0.6
 """Of the context that descriptions of tools may take: the words of the conversation need the rest."""
 _SUMMED_UP = "(What was said before, in short: "
 _OLD_RESULT_CHARACTERS = 700
@@ -91,7 +91,7 @@ def tool_characters(tools: Iterable[ToolDefinition]) -> int:
 def fitted(messages: Sequence[ModelMessage], room: int) -> list[ModelMessage]:
     """The messages that fit into `room` characters: a summary of what was before, the newest turns, and all of this
     turn, whose oldest results are cut where it is too long by itself."""
-    head = 2 if messages and _is_summary(messages[0]) else 0
+    head = 2 if messages and is_summary(messages[0]) else 0
     prompts = [index for index, message in enumerate(messages) if index >= head and is_prompt(message)]
     newest = prompts[-1] if prompts else len(messages)
     turns = [[_brief(one) for one in messages[a:b]] for a, b in pairwise(prompts)]
@@ -100,7 +100,8 @@ def fitted(messages: Sequence[ModelMessage], room: int) -> list[ModelMessage]:
     first = len(turns)
     while first and (size := characters(turns[first - 1])) <= left:
         first, left = first - 1, left - size
-    first = min(len(turns), -(-first // _MOVED_BY) * _MOVED_BY)
+    moved = -(-first // _MOVED_BY) * _MOVED_BY
+    first = moved if moved < len(turns) else first  # a small context keeps at least what it has room for
     return [*messages[:head], *(message for turn in turns[first:] for message in turn), *now]
 
 
@@ -111,7 +112,7 @@ def summed_up(summary: str) -> list[ModelMessage]:
 
 def last_turns(messages: Sequence[ModelMessage], turns: int) -> list[ModelMessage]:
     """The messages from the last but `turns` user prompts on; a summary of those before stays, and is no turn."""
-    head = 2 if messages and _is_summary(messages[0]) else 0
+    head = 2 if messages and is_summary(messages[0]) else 0
     prompts = [index for index, message in enumerate(messages) if index >= head and is_prompt(message)]
     first = prompts[-turns] if len(prompts) > turns else head
     return [*messages[:head], *messages[first:]]
@@ -122,7 +123,8 @@ def is_prompt(message: ModelMessage) -> bool:
     return isinstance(message, ModelRequest) and any(isinstance(part, UserPromptPart) for part in message.parts)
 
 
-def _is_summary(message: ModelMessage) -> bool:
+def is_summary(message: ModelMessage) -> bool:
+    """Whether a message stands for the turns before a compaction."""
     return is_prompt(message) and str(getattr(message.parts[0], "content", "")).startswith(_SUMMED_UP)
 
 
@@ -156,15 +158,11 @@ def shortened(part: Any, most: int) -> Any:
     return replace(part, content=text[:most] + _CUT)
 
 
-def within(tools: Sequence[ToolDefinition], first: Sequence[set[str]], window: Window) -> list[ToolDefinition]:
-    """As many tools as a small context has room for: those of the `first` sets in their order, acts, other reads."""
+def that_fit(tools: Sequence[ToolDefinition], window: Window) -> list[ToolDefinition]:
+    """The tools that a context has room for: what acts, then the reads in their order, most asked first."""
     left = int(window.context_tokens * window.characters_per_token * _TOOLS_SHARE)
-
-    def place(tool: ToolDefinition) -> int:
-        return next((i for i, names in enumerate(first) if tool.name in names), len(first) + (tool.name in TOOLS))
-
     visible: set[str] = set()
-    for tool in sorted(tools, key=place):
+    for tool in sorted(tools, key=lambda tool: tool.name in TOOLS):
         if (size := tool_characters([tool])) <= left:
             visible, left = visible | {tool.name}, left - size
     return [tool for tool in tools if tool.name in visible]

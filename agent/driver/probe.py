@@ -1,211 +1,111 @@
-"""What a driver can really do, tried out: its abilities, and how much it is let do by itself."""
+"""What a driver can really do, tried out: the tasks of `exam` at once, through the agent that the user talks with.
+
+A task that ends by a lost connection, an eviction, a Ctrl-C or the clock says nothing of a driver: then there is no
+verdict, and nothing is kept. Every request to another machine is in the contact log, as a turn's are.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import re
-import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import TimeoutError as TooLong
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from tempfile import TemporaryDirectory
 
-from tunesmith.agent.commands.settings import DriverSettings
-from tunesmith.agent.driver.abilities import keep
+from pydantic_ai.exceptions import ModelHTTPError, UnexpectedModelBehavior, UsageLimitExceeded
+from rich.text import Text
+
+from tunesmith.agent.driver.abilities import Record, keep, record_of
 from tunesmith.agent.driver.chat import Chat
-from tunesmith.agent.driver.endpoint import Endpoint, model_of, refusal_in
+from tunesmith.agent.driver.endpoint import Driver, Endpoint, model_of
+from tunesmith.agent.driver.exam import EXAM, TASKS, Attempt, Task, exam_store, level_of
 from tunesmith.agent.driver.history import Window
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.queries.registry import TOOLS
+from tunesmith.agent.driver.voice import Reply
+from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.json_values import as_object
-from tunesmith.memory.records import EvalResult
-from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import Plan
+from tunesmith.memory.records import RUNNING
+from tunesmith.tools.core.format import visible
+from tunesmith.tools.core.stage import Plan, PlanQuestion
+from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
-from tunesmith.tools.serving.client import response_format_of
+from tunesmith.tools.serving import servers
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-    from openai.types.chat import ChatCompletion, ChatCompletionUserMessageParam
-    from openai.types.chat.chat_completion import Choice
-
-_TIMEOUT_S = 120.0
-"""A driver on a CPU thinks for a minute or two."""
-_ANSWER_TOKENS = 768
-"""One that thinks has thought by then."""
-_CITY = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}, "unit": {"type": "string", "enum": ["celsius", "kelvin"]}},
-    "required": ["city", "unit"],
-    "additionalProperties": False,
-}
-_WEATHER = {
-    "type": "function",
-    "function": {"name": "weather", "description": "The weather now.", "parameters": _CITY},
-}
-_ASKED: list[ChatCompletionUserMessageParam] = [
-    {"role": "user", "content": "What is the weather in Oslo, in celsius? Use the tool."}
-]
+_DEADLINE_S = 300.0
+"""For all tasks: a driver on a CPU reads its tools for a minute."""
+_POLL_S = 0.2
+"""Whoever leaves waits no longer, and a step that begins has the machine to itself."""
+_LETS_GO_S = 2.0
+"""A turn that is cancelled closes its connection first."""
+_ROUNDS, _REQUEST_TOKENS = 3, 10_000
+"""Requests of a usual task, and what one holds at most: the tools, the instructions and a few results."""
+_REFUSED = (400, 422, 501)
+"""What servers answer to tools that they do not know, or that they have no room for."""
 
 
-def probe(endpoint: Endpoint, home: Path, chosen: DriverSettings) -> dict[str, object]:
-    """Try the driver out, in at most two minutes, and keep what was found.
+class NoVerdict(StepFailed):
+    """A driver's examination did not come to its end; nothing is known of it."""
 
-    Every ability is true, false, or the words of its refusal; `level` is how much it is let do by itself.
+
+def examine(endpoint: Endpoint, context_tokens: int, stopped: Callable[[], str] = lambda: "") -> Record:
+    """Try a served driver out; the tasks that are left once the level is clear are given up.
+
+    Raises NoVerdict where a task died, where it takes too long, and for what `stopped` says.
     """
-    abilities = asyncio.run(_abilities_of(endpoint))
-    if abilities["auto"] is True:
-        context = abilities.get("context_tokens")
-        abilities |= examine(endpoint, Window(context) if isinstance(context, int) else Window())
-    else:
-        abilities |= {"level": "routed", "tasks_passed": "none: it calls no tool"}
-    keep(home, endpoint.model, chosen, abilities)
-    return abilities
-
-
-async def _abilities_of(endpoint: Endpoint) -> dict[str, object]:
-    checks: dict[str, tuple[Callable[[Choice], bool], dict[str, object]]] = {
-        "auto": (_called, {"tools": [_WEATHER]}),
-        "json_schema": (_is_city, {"response_format": response_format_of(_CITY, "w")}),
-    }
-    abilities: dict[str, object] = {"model": endpoint.model, "url": endpoint.url}
-    async with endpoint.client(timeout_s=_TIMEOUT_S) as client:
-        for name, (check, options) in checks.items():
-            try:
-                abilities[name] = check(await _ask(client, endpoint, **options))
-            except Exception as error:  # whatever it is: this ability is not there
-                abilities[name] = f"refused: {' '.join(str(refusal_in(error) or error).split())[:160]}"
-        return abilities | await _context(client, endpoint)
-
-
-async def _ask(client: AsyncOpenAI, endpoint: Endpoint, **options: Any) -> Choice:
-    answer: ChatCompletion = await client.chat.completions.create(
-        model=endpoint.model, messages=_ASKED, max_tokens=_ANSWER_TOKENS, temperature=0.0, **options
+    until, found = time.monotonic() + _DEADLINE_S, dict[str, bool]()
+    with ExitStack() as ends:
+        sittings = [ends.enter_context(_sitting(task, endpoint, context_tokens)) for task in TASKS]
+        ends.callback(_give_up, sittings)
+        left = {sitting.turn: sitting for sitting in sittings}
+        while left and level_of({task.name: found.get(task.name, True) for task in TASKS}) == "native":
+            ended, _ = wait(left, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+            for sitting in map(left.pop, ended):
+                found[sitting.task.name] = sitting.passed()
+            if why := stopped():
+                raise NoVerdict(f"the examination was given up: {why}")
+            if left and time.monotonic() > until:
+                raise NoVerdict(f"{len(left)} of {len(TASKS)} tasks took longer than {_DEADLINE_S:.0f} s")
+        thinks = any(sitting.chat.deps.window.thinks for sitting in sittings)
+    return Record(
+        level=level_of(found),
+        passed=tuple(name for name, right in found.items() if right),
+        failed=tuple(name for name, right in found.items() if not right),
+        context_tokens=context_tokens,
+        thinks=thinks,
+        exam=EXAM,
     )
-    return answer.choices[0]
-
-
-def _called(choice: Choice) -> bool:
-    """Whether the tool is called first, with arguments that are JSON."""
-    call = next(iter(choice.message.tool_calls or ()), None)
-    if call is None or call.type != "function":
-        return False
-    return call.function.name == "weather" and isinstance(json.loads(call.function.arguments), dict)
-
-
-def _is_city(choice: Choice) -> bool:
-    value = json.loads(choice.message.content or "")
-    return isinstance(value, dict) and set(value) == {"city", "unit"} and value["unit"] in ("celsius", "kelvin")
-
-
-async def _context(client: AsyncOpenAI, endpoint: Endpoint) -> dict[str, object]:
-    try:
-        listed = [model for model in (await client.models.list()).data if model.id == endpoint.model]
-        return {"context_tokens": getattr(listed[0], "max_model_len", None) if listed else None}
-    except Exception:  # not every server says it
-        return {"context_tokens": None}
-
-
-Level = Literal["routed", "native"]
-_DEADLINE_S = 100.0
-"""For all six tasks: a person waits, and a driver that takes longer is none for a conversation."""
-_NEEDED = 5
-"""Tasks of the six that a native driver passes. One may go wrong by chance."""
-# The records of a made-up home: figures that are no other's, so that an answer shows where it was read.
-TRAINED_S = {"r1": 611.0, "r2": 1322.0, "r3": 480.0}
-PASSED = {"r1": 60, "r2": 71, "r3": 52}
-CASES = 90
-LEARNING_RATE = {"r1": 0.0002, "r2": 0.0003, "r3": 0.0007}
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """What a driver did with one task: its calls in order, and its last words."""
+class _Sitting:
+    """One task at work: its conversation, the calls that it made, and its turn."""
 
-    calls: tuple[tuple[str, Mapping[str, object]], ...]
-    answer: str
+    task: Task
+    chat: Chat
+    calls: list[tuple[str, Mapping[str, object]]]
+    turn: Future[Reply]
 
-    @property
-    def reads(self) -> list[str]:
-        """The reads among the calls."""
-        return [name for name, _ in self.calls if name in TOOLS or name == "query_records"]
-
-    @property
-    def only_read(self) -> bool:
-        """Whether something was looked up and nothing was ordered."""
-        return bool(self.reads) and len(self.reads) == len(self.calls)
-
-    def says(self, pattern: str) -> bool:
-        """Whether the answer holds it."""
-        return re.search(pattern, self.answer) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A request, and whether what was done about it is right."""
-
-    name: str
-    asked: str
-    right: Callable[[Attempt], bool]
-    alone: bool = False
-    """Whether failing it alone keeps a driver from being native."""
+    def passed(self) -> bool:
+        """Whether the driver did the right thing. Raises NoVerdict where its turn ended by something else."""
+        try:
+            reply = self.turn.result()
+            # a figure that was marked was said
+            return self.task.right(Attempt(tuple(self.calls), " ".join([reply.text, *reply.left_out])))
+        except Exception as error:
+            cause = error.__cause__
+            if isinstance(cause, UnexpectedModelBehavior | UsageLimitExceeded):
+                return False
+            if isinstance(cause, ModelHTTPError) and cause.status_code in _REFUSED:
+                return False
+            raise NoVerdict(f"“{self.task.name}” ended early: {error}") from error
 
 
-def _two_steps(attempt: Attempt) -> bool:
-    acts = [(name, given.get("run")) for name, given in attempt.calls if name not in attempt.reads]
-    return acts[:1] == [("evaluate", "r2")] and attempt.calls[0][0] in attempt.reads
-
-
-TASKS: tuple[Task, ...] = (
-    Task("choice", "How long did training take in r1?", lambda t: t.only_read and t.says(r"10 min 11|\b611\b")),
-    Task("arguments", "How many target cases does r2's adapter pass?", lambda t: t.only_read and t.says(r"\b71\b")),
-    Task("abstention", "Thanks, that is all for today.", lambda t: not t.calls and bool(t.answer)),
-    Task(
-        "setting", "With which learning rate was r3 trained?", lambda t: t.only_read and t.says(r"0?\.0007|7e-0?4")
-    ),
-    Task("two steps", "Find the run that passes most target cases, then evaluate its adapter again.", _two_steps, True),
-    Task(
-        "three reads",
-        "Which of r1, r2 and r3 took longest to train, and by how much more than the second?",
-        lambda t: t.only_read and t.says(r"\br2\b") and t.says(r"11 min 51|\b711\b|11\.9|\b12 min"),
-        True,
-    ),
-)  # fmt: skip
-
-
-def examine(endpoint: Endpoint, window: Window) -> dict[str, object]:
-    """The level of a served driver, and which tasks it passed; what the time did not reach counts as failed."""
-    begun, passed = time.monotonic(), {}
-    with tempfile.TemporaryDirectory() as home:
-        store = exam_store(Path(home))
-        for task in TASKS:
-            left = _DEADLINE_S - (time.monotonic() - begun)
-            try:
-                passed[task.name] = left > 0 and task.right(_attempt_at(store, endpoint, window, task.asked, left))
-            except Exception:  # whatever an endpoint does instead of an answer, the task is not passed
-                passed[task.name] = False
-        store.close()
-    return {
-        "level": level_of(passed),
-        "tasks_passed": f"{sum(passed.values())} of {len(passed)}",
-        "tasks_failed": ", ".join(name for name, good in passed.items() if not good) or "none",
-        "thinks": window.thinks,
-        "examined_seconds": round(time.monotonic() - begun, 1),
-    }
-
-
-def level_of(passed: Mapping[str, bool]) -> Level:
-    """The level that the passed tasks stand for."""
-    alone = all(passed.get(task.name, False) for task in TASKS if task.alone)
-    return "native" if alone and sum(passed.values()) >= _NEEDED else "routed"
-
-
-def _attempt_at(store: Store, endpoint: Endpoint, window: Window, asked: str, left_s: float) -> Attempt:
-    """Hold one turn of the agent. Raises what the endpoint raises, and TimeoutError."""
+@contextmanager
+def _sitting(task: Task, endpoint: Endpoint, context_tokens: int) -> Iterator[_Sitting]:
+    """A task that is begun, in a home of its own, where nobody agrees to anything."""
     calls: list[tuple[str, Mapping[str, object]]] = []
 
     def emit(event: str, /, **data: object) -> None:
@@ -215,51 +115,119 @@ def _attempt_at(store: Store, endpoint: Endpoint, window: Window, asked: str, le
     def nobody_agrees(plan: Plan, step: str) -> Decision:
         return Decision(False, "examination", "this is an examination")
 
-    deps = TurnDeps(
-        ws=Workspace(store, None, emit),
-        approver=nobody_agrees,
-        show=lambda renderable: None,
-        start_pipeline=lambda plan: "not started: this is an examination",
-        window=window,
-    )
-    chat = Chat(deps)
-    try:
-        turn = chat.begin(asked, lambda: model_of(endpoint), lambda words: None)
-        answer = turn.result(left_s).text
-        return Attempt(tuple(calls), answer)
-    except TooLong:
-        chat.cancel()
-        raise
-    finally:
-        chat.close()
-
-
-def exam_store(home: Path) -> Store:
-    """Three runs that trained and evaluated an adapter, the second the best and the slowest."""
-    store = Store(home)
-    for run in TRAINED_S:
-        run_id = store.new_run(f"exam-{run}", goal="answer questions about a shop")
-        rate = LEARNING_RATE[run]
-        _done(
-            store, run_id, "train", "adapter", TRAINED_S[run], {"learning_rate": rate, "lora_rank": 16, "epochs": 2.0}
+    with TemporaryDirectory(ignore_cleanup_errors=True) as home, closing(exam_store(Path(home))) as store:
+        deps = TurnDeps(
+            ws=Workspace(store, None, emit),
+            approver=nobody_agrees,
+            show=lambda renderable: None,
+            start_pipeline=lambda plan: "not started: this is an examination",
+            window=Window(context_tokens),
         )
-        step = _done(store, run_id, "evaluate", "adapter", 45.0, {"arm": "adapter"})
-        for number in range(CASES):
-            passed = number < PASSED[run]
-            case = f"target-{number:03}"
-            store.add_results(run_id, step, [EvalResult("adapter", "target", case, "key", "{}", passed, float(passed))])
-    return store
+        with closing(Chat(deps)) as chat:
+            turn = chat.begin(task.asked, lambda: model_of(endpoint), lambda words: None)
+            yield _Sitting(task, chat, calls, turn)
 
 
-def _done(store: Store, run: str, stage: str, arm: str, seconds: float, request: dict[str, object]) -> str:
-    step = store.propose(
-        run, stage, arm=arm, request={**request, "run": run}, plan={}, plan_hash=sha256(run.encode()).hexdigest()
-    )
-    with store.write() as conn:
-        conn.execute(
-            "UPDATE steps SET status = 'done', result = '{}', seconds = ?, estimated_seconds = ?, started_at = ?, "
-            "finished_at = ? WHERE step = ?",
-            # another figure than what it took: a price is not to be told as that
-            (seconds, seconds * 0.9, 1.8e9, 1.8e9 + seconds, step),
+def _give_up(sittings: Sequence[_Sitting]) -> None:
+    """End the turns that are still at work, all at once."""
+    for sitting in sittings:
+        sitting.chat.cancel()
+    wait([sitting.turn for sitting in sittings], timeout=_LETS_GO_S)
+
+
+def verdict(name: str, record: Record) -> str:
+    """What was found, for the user, in a line."""
+    tried = len(record.passed) + len(record.failed)
+    passed = f"{name} passed {len(record.passed)} of {tried} tasks"
+    if record.level == "native":
+        return f"{passed}: from your next words on it chooses the tools itself"
+    failed = ", ".join(record.failed)
+    return f"{passed} (not {failed}): code reads your words; `routing = false` in settings.toml lets it through"
+
+
+class Trial:
+    """The examination of a session's driver in the background: behind a turn, where nothing is known of it."""
+
+    def __init__(self, driver: Driver, ws: Workspace, tell: Callable[[Text], None]) -> None:
+        self._driver, self._ws, self._tell = driver, ws, tell
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
+        self._over = driver.chosen.routing != "auto"
+        self._looked = False
+        """Whether the driver was looked for: once, unless a turn finds it."""
+
+    def behind_a_turn(self, *, may_ask: bool = True) -> None:
+        """Begin, unless one is at work or has ended; what kept it from a verdict is tried again at a later start.
+
+        An endpoint's waits for a turn behind which its user may be asked something else.
+        """
+        asks = bool(self._driver.chosen.endpoint) and not may_ask
+        if not (self._over or asks or (self._thread and self._thread.is_alive())):
+            self._thread = threading.Thread(target=self._run, daemon=True)  # leaving waits for no examination
+            self._thread.start()
+
+    def close(self) -> None:
+        """Give it up."""
+        self._closed.set()
+        if self._thread and self._over:  # else its user was asked, and nobody answers any more
+            self._thread.join(_LETS_GO_S)
+
+    def _run(self) -> None:
+        try:
+            self._try_out()
+        except Exception:  # of a thread: no driver that answers, or no verdict
+            self._over = self._over or self._driver.here
+
+    def _try_out(self) -> None:
+        driver = self._driver
+        record = record_of(driver.home, driver.seen()[0])
+        self._over = record.level is not None or record.agreed is False
+        if self._over or self._stopped() or not self._may_start():
+            return
+        endpoint = driver.ensure(self._while_waiting)
+        key, context_tokens = driver.seen()
+        if not driver.here:
+            return
+        agreed = self._agreed(key, record, endpoint, context_tokens)
+        self._over = True
+        if not agreed:
+            return
+        found = examine(endpoint, context_tokens, self._stopped)
+        keep(driver.home, key, found.model_copy(update={"agreed": record_of(driver.home, key).agreed}))
+        self._tell(Text(visible(verdict(endpoint.model, found)), style="dim"))
+
+    def _may_start(self) -> bool:
+        """Whether the driver can be had without anything that ends for it; the bundled one only once it was asked."""
+        looked, self._looked = self._looked, True
+        if self._driver.here or looked:
+            return self._driver.here
+        if self._driver.chosen.endpoint:
+            return True
+        bundled = {model.name for model in BUNDLED.values()}
+        return self._driver.folder().name not in bundled and not servers.list_servers(self._driver.home)
+
+    def _stopped(self) -> str:
+        """Why nothing may be examined now; empty where nothing keeps it."""
+        if self._closed.is_set():
+            return "tunesmith was left"
+        at_work = next((step for step in self._ws.store.steps(status=RUNNING) if not step.on), None)
+        return f"{at_work.stage} ({at_work.id}) has the machine" if at_work else ""
+
+    def _while_waiting(self, seconds: float) -> None:
+        if why := self._stopped():
+            raise NoVerdict(why)
+
+    def _agreed(self, key: str, record: Record, endpoint: Endpoint, context_tokens: int) -> bool:
+        """Whether tokens may go for it: a server of ours takes none; an endpoint's user is asked once."""
+        if endpoint.listener or record.agreed:
+            return True
+        requests = _ROUNDS * len(TASKS)
+        tokens = requests * min(context_tokens, _REQUEST_TOKENS)
+        question = (
+            f"{endpoint.model} at {endpoint.address.place} chooses tools itself once it has passed {len(TASKS)} tasks "
+            f"on made-up records: about {requests} requests and {tokens:,} tokens.\nTry it out now?"
         )
-    return step
+        answer = self._ws.ask(PlanQuestion(text=question, yes={}))
+        if answer is not None:
+            keep(self._driver.home, key, Record(agreed=answer))
+        return bool(answer)

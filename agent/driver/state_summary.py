@@ -9,33 +9,24 @@ from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.turn_deps import NOT_THE_USER, TurnDeps
 from tunesmith.agent.queries.answer import cite, clip
 from tunesmith.agent.queries.following import next_stages
-from tunesmith.agent.queries.registry import TOOLS
-from tunesmith.agent.words.reading import LONGEST
-from tunesmith.agent.words.slots import slots_of, stages_of
 from tunesmith.memory.records import DONE, PLANNED, RUNNING, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration
+from tunesmith.tools.data.description import missing
 from tunesmith.tools.evaluation.findings import findings
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
 STATE_HEADING = "Where things stand"
 """How the model is told; a reply that says it again repeats what only the model was to read."""
-_NEXT = 2
-"""Stages that are offered because they come next."""
-_USUAL_READS = 8
-"""The first of the list: what is asked most; each tool takes context with every request."""
-_NAMED = 2
-"""Stages that are offered because they were named."""
-FREE_STAGES = tuple(entry.name for entry in catalog.STAGES if not entry.expensive and not entry.needs)
-"""What is possible at any time, and asks nobody."""
 
 
 def state_summary(store: Store, run: Run | None, draft: PipelinePlan | None) -> str:
     """At most eleven lines: the time, the run, what is done, what runs, what comes next, what is served."""
     lines = [time.strftime("now: %A %Y-%m-%d %H:%M")]
     if interview := open_interview(store.home):
-        lines.append(f"a new behaviour is being described, the user was asked: {interview.question}")
+        lacking = ", ".join(missing(interview.draft)) or "nothing: plan_fine_tune plans it"
+        lines.append(f"a new behaviour is being described; missing: {lacking}")
     if draft:
         lines.append(f"proposed plan, not started: {', '.join(spec.stage for spec in draft.steps)}")
     if run is None:
@@ -58,6 +49,12 @@ def state_summary(store: Store, run: Run | None, draft: PipelinePlan | None) -> 
     return "\n".join(lines[:11])  # eleven: this page goes with every request
 
 
+def in_silence(deps: TurnDeps) -> str:
+    """What is said where a driver found no words: what is at hand, or the newest run."""
+    state = state_summary(deps.store, deps.current_run(), deps.draft).splitlines()[1]
+    return f"The driver found no words ({state}); say it in other words, or “help” for what I can do."
+
+
 def in_half_a_line(deps: TurnDeps) -> str:
     """Where things stand, in a few words, for a request that has room for few."""
     run = deps.current_run()
@@ -75,30 +72,6 @@ def in_half_a_line(deps: TurnDeps) -> str:
 
 def _brief(error: str | None) -> str:
     return render.plain(" ".join((error or "no reason recorded").split())[:160]).plain  # it goes with every request
-
-
-def tools_of_the_moment(store: Store, run: Run | None, draft: PipelinePlan | None, prompt: str) -> set[str]:
-    """Names of the tools that this moment allows: every read, the plan's, and every stage whose inputs are there."""
-    kinds = {artifact.kind for artifact in store.artifacts(run.id)} if run else set()
-    names = {*TOOLS, "query_records", "plan_fine_tune", *FREE_STAGES, *(("edit_plan", "start_plan") if draft else ())}
-    if draft:  # what is said about a step is about the plan's
-        return names
-    for entry in catalog.STAGES:
-        if kinds.issuperset({*entry.needs}.difference(entry.load().spares.values())):
-            names.add(entry.name)
-    return names | few_tools(store, run, draft, prompt)
-
-
-def few_tools(store: Store, run: Run | None, draft: PipelinePlan | None, prompt: str) -> set[str]:
-    """Names of a few of them, in the order of need: the plan's, what comes next, what was named, the usual reads."""
-    names = {*[*TOOLS][:_USUAL_READS], *(("edit_plan", "start_plan") if draft else ())}
-    names |= {"plan_fine_tune", *named_stages(prompt)[:_NAMED], *(FREE_STAGES if run is None else ())}
-    return names if draft else names | {*next_stages(store, run)[:_NEXT]}
-
-
-def named_stages(prompt: str) -> list[str]:
-    """The stages that words name."""
-    return stages_of(slots_of(prompt[:LONGEST]))
 
 
 _FINDINGS = 2

@@ -1,4 +1,4 @@
-"""The tools of a driver: the typed queries, a SELECT, the plan, and the stages."""
+"""The tools of a driver: the typed queries, a SELECT, the manual, the description, the plan, and the stages."""
 
 from __future__ import annotations
 
@@ -6,101 +6,117 @@ import json
 import shlex
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Optional, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_ai import FunctionToolset, ModelRetry, RunContext, Tool
 from pydantic_ai.exceptions import ApprovalRequired, ToolFailed
 from pydantic_ai.messages import ToolCallPart
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.commands.fields import of_words
-from tunesmith.agent.driver import planning
+from tunesmith.agent.commands.ask_view import AnswersView
+from tunesmith.agent.commands.fields import choices, of_words
+from tunesmith.agent.commands.lean_schema import lean_schema
+from tunesmith.agent.driver import describe, plan
 from tunesmith.agent.driver.agreement import STEP
-from tunesmith.agent.driver.look_ups import remember
-from tunesmith.agent.driver.ordering import checked, run_stage, started
+from tunesmith.agent.driver.manual import manual
+from tunesmith.agent.driver.reads import looking
+from tunesmith.agent.driver.stages import checked, run_stage, started
+from tunesmith.agent.driver.told import Args
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.registry import REQUESTS, TOOLS, answer
-from tunesmith.memory.errors import TunesmithError
+from tunesmith.agent.queries.facts import Result
+from tunesmith.agent.queries.registry import REQUESTS, TOOLS, answer, ask
+from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.question_process import ask_in_process
+from tunesmith.memory.records import RUNNING
 from tunesmith.memory.views import VIEWS
 from tunesmith.tools.core.auto import readable_default
+from tunesmith.tools.evaluation.ask import named_arms
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.ask_models import Question, ask_models
 from tunesmith.tools.pipeline.run_step import propose_step, start_agreed
 
 A = TypeVar("A", bound=BaseModel)
+Run = Callable[[TurnDeps, Any], object]
 
-_RESULT_CHARACTERS = 1500
-"""Half a page: the screen has the whole, and a driver's context is small."""
-OTHER = "other"
-"""The argument of a stage's tool that holds every field which has none of its own."""
+_SHARE = 8
+"""A result takes at most so small a part of the driver's context: a turn reads several."""
+_LEAST_CHARACTERS = 1500
+
+
+class AskModel(Args):
+    """Put one message to the models of a run, beside their base; the answers go to the screen. What is not served yet
+    is priced, and the user is asked."""
+
+    message: str = Field(description="As the user wants it asked.")
+    run: str = ""
+    arms: str = Field(default="", description="Such as base,adapter; empty: the newest and its base.")
+
+
+class StopStep(Args):
+    """Have the user asked whether a step at work is to end, as they wish."""
+
+    step: str = Field(description="Such as s12.")
+
+
+class StopServing(Args):
+    """Have the user asked whether the model that is served is to end, as they wish."""
+
+    confirm: Literal["ask"]
+
+
+class ReadManual(Args):
+    """What tunesmith itself is, does, needs and sends, how a thing is done, and what a term means."""
+
+    about: str = Field(description="English words, such as `roll back a deployment`.")
+
+
+ACTS: Mapping[str, tuple[type[BaseModel], Run]] = {
+    "read_manual": (ReadManual, lambda deps, args: {"manual": manual(deps, args.about)}),
+    "describe_behaviour": (describe.DescribeBehaviour, describe.describe_behaviour),
+    "plan_fine_tune": (plan.PlanFineTune, plan.plan_fine_tune),
+    "edit_plan": (plan.EditPlan, plan.edit_plan),
+    "start_plan": (plan.StartPlan, plan.start_plan),
+    "ask_model": (AskModel, lambda deps, args: _ask_model(deps, args)),
+    "stop_step": (StopStep, lambda deps, args: _stop(deps, args.step)),
+    "stop_serving": (StopServing, lambda deps, args: _stop(deps, "")),
+}
+"""Tool → its arguments, whose docstring says what it does, and what it does."""
 
 
 @cache
 def toolset() -> FunctionToolset[TurnDeps]:
-    """All tools; which of them a request shows is decided per request. The same for every conversation: a third of a
-    second of schemas."""
-    tools = [
-        *(_read_tool(name, kind) for name, kind in TOOLS.items()),
-        _records_tool(),
-        _tool("plan_fine_tune", planning.PlanFineTune, lambda ctx, args: planning.plan_fine_tune(ctx.deps, args)),
-        _tool("edit_plan", planning.EditPlan, lambda ctx, args: planning.edit_plan(ctx.deps, args)),
-        _tool("start_plan", planning.StartPlan, lambda ctx, args: planning.start_plan(ctx.deps, args)),
-        *(_stage_tool(entry) for entry in catalog.STAGES),
-    ]
-    return FunctionToolset(tools)
+    """All tools. The same for every conversation: a third of a second of schemas."""
+    reads = [_read_tool(name, kind) for name, kind in TOOLS.items()]
+    acts = [_act_tool(name, args, run) for name, (args, run) in ACTS.items()]
+    return FunctionToolset([*reads, _records_tool(), *acts, *map(_stage_tool, catalog.STAGES)])
 
 
-def _tool(name: str, args: type[A], run: Callable[[RunContext[TurnDeps], A], object]) -> Tool[TurnDeps]:
-    def call(ctx: RunContext[TurnDeps], args: A) -> str:
-        return _capped(ctx.deps, run(ctx, args))
+def _act_tool(name: str, args: type[BaseModel], run: Run) -> Tool[TurnDeps]:
+    def call(ctx: RunContext[TurnDeps], **given: object) -> str:
+        return _capped(ctx.deps, run(ctx.deps, _read(args, given)))
 
-    call.__annotations__ = {"ctx": RunContext[TurnDeps], "args": args, "return": str}
-    description = (args.__doc__ or "").strip()
-    return Tool(call, takes_ctx=True, name=name, description=description, strict=True, sequential=True)
+    known = args.model_fields if args is plan.EditPlan else ()  # by plan_fine_tune
+    return Tool.from_schema(call, name, _text(args), lean_schema(args, known), takes_ctx=True, sequential=True)
+
+
+def _read(args: type[A], given: Mapping[str, object]) -> A:
+    try:
+        return args.model_validate({name: value for name, value in given.items() if value not in (None, "")})
+    except ValidationError as error:
+        raise ModelRetry(_in_words(error)) from None
+
+
+def _text(args: type[BaseModel]) -> str:
+    return " ".join((args.__doc__ or "").split())
 
 
 def _capped(deps: TurnDeps, result: object) -> str:
     text = json.dumps(result, ensure_ascii=False, default=str)
     deps.note(text)
-    return text if len(text) <= _RESULT_CHARACTERS else text[:_RESULT_CHARACTERS] + " … (the rest is on the screen)"
-
-
-# Stages
-
-
-def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
-    model = entry.load().request
-    fields: dict[str, Any] = {}
-    for name in entry.load().settable:
-        info = model.model_fields[name]
-        usual = readable_default(info)
-        text = f"{info.description or ''} null: as usual ({usual}).".strip()
-        # Optional, as an annotation may be None, and None | None is an error.
-        fields[name] = (Optional[info.annotation], Field(description=text))  # noqa: UP045
-    others = [name for name in model.model_fields if name not in (*entry.load().settable, "run")]
-    if others:
-        text = f"Further fields as `field=value …`, of {', '.join(others)}. null: as usual."
-        fields[OTHER] = (str | None, Field(None, description=text))
-    fields["run"] = (str | None, Field(description="Run to work in, such as r3. null: the current one."))
-    args = create_model(
-        entry.name, __base__=planning.Args, __doc__=f"{entry.summary[0].upper()}{entry.summary[1:]}.", **fields
-    )
-
-    def run(ctx: RunContext[TurnDeps], given: BaseModel) -> object:
-        deps = ctx.deps
-        if ctx.tool_call_approved:
-            return started(deps, start_agreed(deps.ws, str(ctx.tool_call_metadata[STEP]), follow=deps.follow))
-        asked = given.model_dump(exclude_none=True)
-        further = of_words(asked.pop(OTHER, ""), entry.load().request)
-        fields = {**further, **asked}
-        if not entry.asks(fields):
-            return run_stage(deps, entry, fields)
-        step = propose_step(deps.ws, checked(deps, entry, fields))
-        raise ApprovalRequired(metadata={STEP: step.id})
-
-    return _tool(entry.name, args, run)
+    most = max(_LEAST_CHARACTERS, int(deps.window.context_tokens * deps.window.characters_per_token) // _SHARE)
+    return text if len(text) <= most else f"{text[:most]} … ({len(text) - most:,} characters more)"
 
 
 def failed(error: Exception) -> ToolFailed:
@@ -109,14 +125,50 @@ def failed(error: Exception) -> ToolFailed:
     return ToolFailed(" ".join(text.split())[:600])  # a driver reads a few sentences of it
 
 
+# Stages
+
+
+def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
+    request = entry.load().request
+    fields = [name for name in request.model_fields if name not in ("run", "arm")]
+    arm = request.model_fields.get("arm")
+    settings = f"field=value …, of {', '.join(_usual(request, name) for name in fields)}"
+    given = {
+        "settings": {"type": "string", "description": settings},
+        **({"arm": {"type": "string", "enum": list(get_args(arm.annotation))}} if arm else {}),
+        "run": {"type": "string"},
+    }
+    schema = {"type": "object", "properties": given, "required": ["settings"]}
+
+    def run(ctx: RunContext[TurnDeps], settings: str = "", **further: object) -> str:
+        deps = ctx.deps
+        if ctx.tool_call_approved:
+            step = start_agreed(deps.ws, str(ctx.tool_call_metadata[STEP]), follow=deps.follow)
+            return _capped(deps, started(deps, step))
+        others = {name: value for name, value in further.items() if value not in (None, "")}
+        asked = {**of_words(settings or "", request), **others}
+        deps.check_grounded(asked, request)
+        if not entry.asks(asked):
+            return _capped(deps, run_stage(deps, entry, asked))
+        raise ApprovalRequired(metadata={STEP: propose_step(deps.ws, checked(deps, entry, asked)).id})
+
+    summary = f"{entry.summary[0].upper()}{entry.summary[1:]}."
+    return Tool.from_schema(run, entry.name, summary, schema, takes_ctx=True, sequential=True)
+
+
+def _usual(request: type[BaseModel], name: str) -> str:
+    """A field with the values that it takes, where they are few, else with its default."""
+    info = request.model_fields[name]
+    listed, default = choices(info), str(readable_default(info)).lower()
+    usual = "|".join(listed) if listed[:1] not in ([], ["true"]) else default
+    return name if not usual or set(usual) & set(" []{}()") else f"{name}={usual}"
+
+
 def stage_call(stage: str, fields: Mapping[str, object], run: str, call_id: str) -> ToolCallPart:
     """The call that carries out a stage with these fields."""
-    asks = catalog.BY_NAME[stage].load().settable
-    further = {name: value for name, value in fields.items() if name not in (*asks, "run")}
-    arguments: dict[str, object] = {name: fields.get(name) for name in asks} | {"run": run or None}
-    if len(catalog.BY_NAME[stage].load().request.model_fields) > len(asks) + 1:
-        arguments[OTHER] = " ".join(f"{name}={_word(value)}" for name, value in further.items()) or None
-    return ToolCallPart(stage, arguments, tool_call_id=call_id)
+    words = " ".join(f"{name}={_word(value)}" for name, value in fields.items() if name not in ("run", "arm"))
+    arm = {"arm": fields["arm"]} if "arm" in fields else {}
+    return ToolCallPart(stage, {"settings": words, **arm, "run": run}, tool_call_id=call_id)
 
 
 def _word(value: object) -> str:
@@ -126,10 +178,31 @@ def _word(value: object) -> str:
     return shlex.quote(str(value).lower() if isinstance(value, bool) else str(value))
 
 
+def _ask_model(deps: TurnDeps, args: AskModel) -> object:
+    """Ask the models of a run; what they answer is the user's to read, and reaches no driver."""
+    asked = ask_models(deps.ws, Question(args.message, args.run, named_arms(args.arms)), deps.approver)
+    deps.show(AnswersView(asked.answers))
+    arms = [{"arm": one.arm, "tokens": one.tokens, "seconds": round(one.seconds, 2)} for one in asked.answers]
+    return {"run": asked.run, "answered": arms, "note": "the answers are on the user's screen, and nowhere else"}
+
+
+def _stop(deps: TurnDeps, step: str) -> object:
+    """Have the user asked; nothing ends by a driver's word. Raises BadInput."""
+    if deps.end is None:
+        raise BadInput("nobody sits at a terminal to be asked; `tunesmith stop STEP` or `tunesmith serve stop` ends it")
+    if step and (status := deps.store.step(step).status) != RUNNING:
+        raise BadInput(f"{step} does not run: it is {status}")
+    deps.end(step)
+    return {"note": "the user is asked when this turn has ended; nothing has ended yet"}
+
+
+# Reads
+
 _SQL_ROWS = 40
 """More rows fill a small driver's context; the screen says that there are more."""
-_SHARED = ("run", "step", "stage", "arm", "block", "since", "until")
+_SHARED = ("run", "other_run", "step", "stage", "arm", "other_arm", "block", "since", "until")
 """Arguments that mean the same in every tool: the driver's instructions say what, once."""
+_SHOW: Mapping[str, object] = {"show": {"type": "boolean"}}
 _SQL = (
     "One SELECT. v_runs(run, name, status, created_at, finished_at, steps, steps_done, seconds), "
     "v_steps(run, step, stage, arm, status, seconds, estimated_seconds, peak_rss_bytes, decided_by, error, "
@@ -140,48 +213,31 @@ _SQL = (
 
 def _read_tool(name: str, kind: str) -> Tool[TurnDeps]:
     request = REQUESTS[kind]
+    own = "show" in request.model_fields
 
     def read(ctx: RunContext[TurnDeps], **given: object) -> str:
-        try:
-            asked = request.model_validate({name: value for name, value in given.items() if value not in (None, "")})
-        except ValidationError as error:
-            raise ModelRetry(_in_words(error)) from None
-        return answered(ctx.deps, asked)
+        show = given.get("show") if own else given.pop("show", False)
+        return answered(ctx.deps, _read(request, given), show=bool(show))
 
-    description = " ".join((request.__doc__ or "").split())
-    return Tool.from_schema(read, name, description, lean_schema(kind), takes_ctx=True)
+    schema = lean_schema(request, _SHARED)
+    needed = [field for field, info in request.model_fields.items() if info.is_required()]
+    schema |= {"properties": {**_SHOW, **schema["properties"]}, "required": needed or ["run" if own else "show"]}
+    return Tool.from_schema(read, name, _text(request), schema, takes_ctx=True)
 
 
-def answered(deps: TurnDeps, asked: Query) -> str:
-    """Answer a request: its lines go to the screen, and what a model may read of them is returned."""
-    reply = answer(asked, deps.records())
+def answered(deps: TurnDeps, asked: Query, *, show: bool = False) -> str:
+    """Answer a request: what a model may read of it is returned; with `show` it goes to the screen as a table."""
+    result = ask(asked, deps.records())
     with deps.one_at_a_time:  # the lines of one answer stay together, whatever else is read
-        lines = remember(deps, asked, reply)
-        for line in lines:
-            deps.show(render.plain(line))
-    if deps.routed:
-        deps.spoken, deps.say_next = lines, reply.for_model or "It is on your screen."
+        if isinstance(result, Result):
+            deps.focused_run_id = str(getattr(asked, "run", "") or result.of.get("run", "") or deps.focused_run_id)
+            deps.reads.looked(asked, result, deps.show, table=show)
+            deps.note(told := result.for_model())
+            return told
+    reply = answer(asked, deps.records())
+    for line in reply.lines if show or reply.private else (f"· {looking(asked)}",):
+        deps.show(render.plain(line))
     return reply.for_model
-
-
-def lean_schema(kind: str) -> dict[str, object]:
-    """The arguments of a kind as a model reads them: no titles, no nulls, and what all tools share is not explained."""
-    fields = REQUESTS[kind].model_json_schema()
-    given = {name: _lean(name, schema) for name, schema in fields["properties"].items() if name != "kind"}
-    # Without a required argument some models call a tool again and again: the first one says what is asked.
-    required = [name for name in fields.get("required", ()) if name != "kind"] or [*given][:1]
-    return {"type": "object", "properties": given, "required": required, "additionalProperties": False}
-
-
-def _lean(name: str, schema: Mapping[str, Any]) -> dict[str, object]:
-    options = [one for one in schema.get("anyOf", ()) if one.get("type") != "null" and one != {"const": ""}]
-    flat = {**schema, **options[0]} if len(options) == 1 else dict(schema)
-    enum = [value for one in options for value in one.get("enum", ())] if len(options) > 1 else flat.get("enum", [])
-    dropped = {"title", "default", "anyOf", "enum", *(("description",) if name in _SHARED else ())}
-    if len(options) > 1 and not enum:
-        dropped.discard("anyOf")
-    lean = {key: value for key, value in flat.items() if key not in dropped}
-    return {**lean, **({"enum": [value for value in enum if value != ""]} if enum else {})}
 
 
 def _in_words(error: ValidationError) -> str:
@@ -193,10 +249,9 @@ def _in_words(error: ValidationError) -> str:
 
 def _records_tool() -> Tool[TurnDeps]:
     def query(ctx: RunContext[TurnDeps], sql: str = "") -> str:
-        return json.dumps(_query_records(ctx.deps, sql), ensure_ascii=False, default=str)
+        return _capped(ctx.deps, _query_records(ctx.deps, sql))
 
-    schema = {"type": "object", "properties": {"sql": {"type": "string", "description": _SQL}}, "required": ["sql"],
-              "additionalProperties": False}  # fmt: skip
+    schema = {"type": "object", "properties": {"sql": {"type": "string", "description": _SQL}}, "required": ["sql"]}
     description = "Ask the records by one read-only SELECT, for what no other read answers."
     return Tool.from_schema(query, "query_records", description, schema, takes_ctx=True)
 

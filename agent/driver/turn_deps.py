@@ -9,24 +9,25 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import RLock
 
+from pydantic import BaseModel
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model
 from rich.console import RenderableType
 
+from tunesmith.agent.commands.places import is_known, places
+from tunesmith.agent.driver.abilities import Known
 from tunesmith.agent.driver.endpoint import Endpoint
+from tunesmith.agent.driver.exam import Level
+from tunesmith.agent.driver.figures import Ledger
 from tunesmith.agent.driver.history import Window
+from tunesmith.agent.driver.reads import Reads
+from tunesmith.agent.driver.user_words import names, names_model
 from tunesmith.agent.queries.answer import Context
-from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.facts import Proposed
 from tunesmith.agent.queries.registry import TOOLS
-from tunesmith.agent.words.reading import LONGEST, Reading
-from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, StepFailed, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
-from tunesmith.tools.data.description import DescriptionDraft
 from tunesmith.tools.models.bundled import BUNDLED
-from tunesmith.tools.models.model_names import hub_name
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Approver, Workspace
@@ -38,6 +39,10 @@ _BEFORE_CHARACTERS = 60
 _FREE = (entry.name for entry in catalog.STAGES if not entry.expensive and not entry.makes)
 _READING = frozenset({*TOOLS, "query_records", *_FREE})
 """These put right only what they got wrong themselves."""
+
+
+_OF_THEIR_OWN = ("model", "source", "revision", "mapping", "split")
+"""Fields that are looked at by themselves, or that name nothing outside what the others name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +96,14 @@ class TurnDeps:
     """The same as it was before its newest change; None: nothing of it was changed."""
     prompt: str = ""
     """What the user said in this turn."""
-    routed: bool = False
-    """Whether a schema-bound request chooses the tool, as small models need it; else the model's own tool calling."""
+    user_turns: Callable[[], Sequence[str]] | None = None
+    """Every turn of this conversation as it was typed; None: there is none but this turn."""
+    known: Callable[[], Known] | None = None
+    """What is known of the driver by now; None: it stays as it is set here."""
+    level: Level = "native"
+    """Who answers this turn: read as it begins, so that it never changes within one."""
     code_first: bool = False
-    """Whether plain words are answered by code before any model is asked; a driver with a loop of its own hears all."""
+    """At the fallback level: whether plain words are answered by code before any model is asked."""
     window: Window = field(default_factory=Window)
     """How much the driver can be sent, and may answer."""
     keep_waiting: Callable[[Sequence[ModelMessage], Mapping[str, str]], None] = lambda messages, waiting: None
@@ -105,46 +114,12 @@ class TurnDeps:
     """What the turn before called, in a few words; what was said in it where it called nothing."""
     calls: list[str] = field(default_factory=list)
     """What this turn called."""
-    heard: list[str] = field(default_factory=list)
-    """Everything a figure of this turn's answer may come from: tool results, the state card, the user's words."""
+    ledger: Ledger = field(default_factory=Ledger)
+    """Everything a figure of an answer may come from: tool results, the state card, the user's words."""
+    reads: Reads = field(default_factory=Reads)
+    """What this turn looked at; once it has ended, what `/why` shows."""
     seen_calls: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Call → its last result and how often in a row it was the same."""
-    spoken: tuple[str, ...] = ()
-    """The lines of an answer that are on the screen already: the reply of the turn, not to be said again."""
-    page: Callable[[], RenderableType] | None = None
-    """The page behind the last answer, for who asks for more."""
-    last_query: Query | None = None
-    """The question that was answered last, for words that change one thing of it."""
-    said: str = ""
-    """The words of the turn before, where a question was answered by then."""
-    facts: tuple[Mapping[str, object], ...] = ()
-    """What the last answer to a question told of, in its order: the steps, runs, files and so on, as records."""
-    until: int = 0
-    """Of the list that the last answer showed the place of its last one; 0: it showed none."""
-    nearest: tuple[str, ...] = ()
-    """The questions that this turn's words are nearest to, where they were read with too little certainty."""
-    offered: tuple[str, tuple[str, ...]] = ("", ())
-    """Words that were not understood, and the labels of the questions that were offered for them, by number."""
-    unsure: Reading | None = None
-    """What they were read as then."""
-    drafts_before: list[DescriptionDraft] = field(default_factory=list)
-    """The drafts of the open description before each of its changes."""
-    most_lines: int = 0
-    """At most so many lines of each answer, in a turn that asks for several things; 0: all."""
-    rest: str = ""
-    """A part of this turn's words that was read with too little certainty to be answered with the other one."""
-    later: tuple[str, ...] = ()
-    """What was said together with an order that is carried out first, and rests on what that makes."""
-    only_if: str = ""
-    """On which condition an order behind something else was given: its user judges it at the price."""
-    kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Step at work → the words that are taken up once it has ended."""
-    by_result: tuple[str, ...] | None = None
-    """Where this turn's words leave it to the results which run an order is about, or which of these arms."""
-    proposals: tuple[Proposed, ...] = ()
-    """The steps that the last answer proposed."""
-    last_answer: str = ""
-    """What code said last."""
     for_model: str = ""
     """What a model may read later of this turn's answer, where that is not what the screen shows."""
     driver_state: Callable[[], str] = lambda: "No language model drives this conversation: I answer from the records."
@@ -160,6 +135,23 @@ class TurnDeps:
     """Held while an answer is shown: reads may run at once."""
     errors: dict[str, TunesmithError] = field(default_factory=dict)
     """Tool → what went wrong in this turn."""
+
+    def __post_init__(self) -> None:
+        """Go by what is known of the driver from the start: a job may end before the first words."""
+        self._read_level()
+
+    def _read_level(self) -> None:
+        if known := self.read_window():
+            self.level = known.level
+            self.code_first = known.level != "native"
+
+    def read_window(self) -> Known | None:
+        """Take over how much the driver can be sent; what is known of it, None where nobody says."""
+        known = self.known() if self.known else None
+        if known:
+            self.window.context_tokens = known.context_tokens
+            self.window.thinks |= known.thinks
+        return known
 
     @property
     def store(self) -> Store:
@@ -183,43 +175,52 @@ class TurnDeps:
         self.note(words)
         self.say_next = words
 
-    def check_grounded(self, given: Mapping[str, object]) -> None:
-        """No free path among the tools: a model is a bundled one, or a whole word of the user's. Raises BadInput."""
-        model = given.get("model")
-        words = {word.strip(".,;:!?'\"()") for word in self.prompt.split()}
-        if (
-            model is not None
-            and model not in BUNDLED
-            and str(model) not in {*words, *_published(self.prompt[:LONGEST])}
-        ):
+    def said_by_user(self) -> Sequence[str]:
+        """Every turn of this conversation that its user typed."""
+        turns = self.user_turns() if self.user_turns else (self.prompt,)
+        return [turn for turn in turns if not turn.startswith(NOT_THE_USER)]
+
+    def check_grounded(self, given: Mapping[str, object], request: type[BaseModel] | None = None) -> None:
+        """No free path among the tools: what may name a model, a file or a suite is ours, or the user named it.
+
+        Named are whole words, in any turn of this conversation; of a `request` every such field is looked at. Raises
+        BadInput.
+        """
+        turns = self.said_by_user()
+        model, source = given.get("model"), given.get("source")
+        if model is not None and model not in BUNDLED and not names_model(str(model), turns):
             raise BadInput(f"model {model!r}: the user did not name it; ask which model, or use 'bundled'")
+        others = {name: value for name, value in given.items() if name not in _OF_THEIR_OWN}
+        for text in (*([str(source)] if source else []), *(places(request, others) if request else ())):
+            if not is_known(text) and not names(text, turns):
+                raise BadInput(f"{text!r}: the user did not name it; ask which, as they would type it")
 
     def forget(self) -> None:
         """Forget what was talked about, for another conversation."""
-        self.prompt, self.calls, self.focused_run_id, self.last_answer = "", [], "", ""
-        self.last_query, self.page, self.proposals, self.offered, self.until = None, None, (), ("", ()), 0
-        self.draft_before, self.facts = None, ()
-        self.drafts_before.clear()
-        self.kept.clear()
+        self.prompt, self.calls, self.focused_run_id = "", [], ""
+        self.draft_before = None
+        self.ledger.clear()
 
     def change(self, plan: PipelinePlan) -> None:
         """Let the proposed plan be another one; the one before can be had back."""
         self.draft, self.draft_before = plan, self.draft
 
     def begin_turn(self, prompt: str) -> None:
-        """Forget what belonged to the turn before."""
+        """Forget what belonged to the turn before; from now on the driver goes by what is known of it."""
+        self._read_level()
         spoken = f'"{self.prompt[:_BEFORE_CHARACTERS]}"' if self.prompt else ""
         self.before, self.calls = next(iter(self.calls), spoken), []
-        self.said = self.prompt if self.last_query is not None else ""
         self.prompt, self.say_next, self.returned, self.undecided = prompt, "", None, None
-        self.spoken, self.nearest, self.unsure, self.for_model = (), (), None, ""
-        self.heard = [prompt]
+        self.for_model = ""
+        self.ledger.begin_turn()
+        self.reads = Reads()
+        self.note(prompt)
         self.seen_calls.clear()
         self.errors.clear()
 
     def note(self, result: object) -> None:
         """Remember what a tool told, for the check of figures."""
-        self.heard.append(str(result))
+        self.ledger.note(result)
 
     # What a turn came to, for the exit code of a script
 
@@ -241,14 +242,6 @@ class TurnDeps:
         """The error that the turn came to; None where all is well."""
         left = list(self.errors.values())
         return next((error for error in left if is_lasting(error)), left[-1] if left else None)
-
-
-def _published(prompt: str) -> list[str]:
-    """OWNER/NAME of the models that words name as they are spoken of."""
-    try:
-        return [hub_name(name) for name in slots_of(prompt).values("model")]
-    except BadInput:  # a family, and no size of it
-        return []
 
 
 def is_lasting(error: TunesmithError | None) -> bool:

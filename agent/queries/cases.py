@@ -33,7 +33,6 @@ from tunesmith.tools.core.format import count, listed
 from tunesmith.tools.evaluation.blind import hidden_cases
 
 Outcome = Literal["failed", "passed", "lost", "gained", "flipped", "error", "any"]
-PAIRS = 3
 FLIPS = ("lost", "gained", "flipped")  # counted between two models
 _WORDS = {"failed": "fails", "passed": "passes", "error": "error"}
 

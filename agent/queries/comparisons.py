@@ -13,7 +13,6 @@ from tunesmith.agent.queries import scores, settings
 from tunesmith.agent.queries.answer import Context, find, ordinary
 from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, Recorded, RunName
 from tunesmith.agent.queries.facts import Fact, Proposed, Result
-from tunesmith.agent.queries.table import line
 from tunesmith.agent.queries.texts import asked_by, cases_of
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
@@ -26,7 +25,7 @@ from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.findings import Proposal
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.evaluation.retained import gain_retained
-from tunesmith.tools.suites.case import BLOCKS, PRIMARY_BLOCK
+from tunesmith.tools.suites.case import BLOCKS
 
 
 class CompareQuery(Query):
@@ -168,13 +167,6 @@ def _told_apart(both: Sequence[tuple[bool, bool]], one: Run, two: Run, what: str
     p = mcnemar_exact(only_two, only_one) if both else None
     more = "no case in common" if p is None else (two if only_two > only_one else one).id if p < ALPHA else "not shown"
     return {f"{one.id}_alone": only_one, f"{two.id}_alone": only_two, "p_value": p, what: more}
-
-
-def better_run(store: Store, one: Run, two: Run, block: str) -> tuple[str, str]:
-    """The run whose newest model passes more of the cases that both were asked, by an exact paired test, and the fact
-    in a line; no run where the test tells none apart."""
-    fact = _paired(store, one, two, block or PRIMARY_BLOCK)
-    return next((run.id for run in (one, two) if run.id == fact.get("better")), ""), line(fact)
 
 
 KEPT = tuple(block for block in BLOCKS if block in ("general", "tools"))

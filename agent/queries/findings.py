@@ -18,8 +18,6 @@ from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.findings import Finding, findings
 from tunesmith.tools.evaluation.gate import Gate, gate_of
 
-FEW = 0.1
-"""Share of the target cases up to which a failure is no pattern."""
 _WEIGHT = (
     "not measured", "not trained", "not learned", "form only", "base too weak", "over-triggers", "forgot",
     "partly learned", "no decision", "lost in quantization", "rows mislabelled", "rows narrow",

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from tunesmith.agent.queries.answer import Context, find, named
+from tunesmith.agent.queries.answer import Context, find
 from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, RunName
 from tunesmith.agent.queries.facts import Fact, Result
-from tunesmith.agent.queries.table import line
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound, TunesmithError
 from tunesmith.memory.records import DONE, EvalResult, Run
@@ -20,8 +19,8 @@ from tunesmith.tools.evaluation.comparison import WORSE, Comparison
 from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.evaluation.retained import gain_retained
-from tunesmith.tools.evaluation.verdict import LEARNED, least_right
-from tunesmith.tools.suites.case import BLOCKS, PRIMARY_BLOCK
+from tunesmith.tools.evaluation.verdict import least_right
+from tunesmith.tools.suites.case import BLOCKS
 
 TUNED = ("adapter", "merged", "quantized")
 CUT_OFF = "length"
@@ -51,7 +50,7 @@ class Score:
         return self.passed / self.judged if self.judged else 0.0
 
     def __str__(self) -> str:
-        return f"{self.passed} of {self.judged}{f', {self.errors} errors' if self.errors else ''}"
+        return f"{self.passed} of {self.judged}"
 
 
 def evaluated_run(context: Context, name: str, *, arm: str = "") -> Run:
@@ -248,36 +247,3 @@ def _fact(one: Score, beside_base: Fact) -> Fact:
         "answers_cut_off": one.cut_off or None, **beside_base,
         "answer_seconds": one.answer_seconds, "answer_tokens": one.answer_tokens, "step": one.step,
     }  # fmt: skip
-
-
-# As lines, for callers that still tell a run in one
-
-
-def verdict_lines(store: Store, run: Run) -> list[str]:
-    """The verdict on the last tuned arm in a line, and its sentence; empty where none was measured."""
-    fact = verdict_fact(store, run.id)
-    return [f"{named(run)} · {line(fact)}", verdict_says(store, run.id, str(fact["verdict_on"]))] if fact else []
-
-
-def how_far(store: Store, run: Run, arm: str = "", *, learned: bool = True) -> list[str]:
-    """How far an arm, else the last, is from *learned*; empty: unknown, or it is and `learned` is not asked."""
-    fact = verdict_fact(store, run.id, arm)
-    return [f"{named(run)} · {line(fact)}"] if fact and (learned or fact["verdict"] != LEARNED) else []
-
-
-def passed_by(store: Store, run: str, arm: str) -> str:
-    """What an arm passes of every block; empty where it was not tested."""
-    return line({s.block: str(s) for s in of_run(store, run) if s.arm == arm})
-
-
-def in_short(store: Store, run: Run, arm: str = "") -> str:
-    """The verdict on an arm, else on the last tuned one, and what it passes; empty where none was tested."""
-    fact = verdict_fact(store, run.id, arm)
-    return f"{line(fact)} · {passed_by(store, run.id, str(fact['verdict_on']))}" if fact else ""
-
-
-def failing(store: Store, run: Run, few: float = 0.0) -> str:
-    """What the last tuned arm fails of each block; empty where it fails at most such a share of the target."""
-    last = [one for one in of_run(store, run.id) if one.arm == last_arm(store, run.id)]
-    told = any(one.rate < 1 - few for one in last if one.block == PRIMARY_BLOCK)
-    return line({f"{one.block} failed": f"{one.judged - one.passed} of {one.judged}" for one in last}) if told else ""

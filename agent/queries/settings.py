@@ -1,19 +1,19 @@
-"""Settings: the value a step ran with, who chose it and why, what it is when nobody does, and what it was elsewhere."""
+"""Settings: the value a step ran with, who set it, what it is where nobody does, and what it was in other runs."""
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
+from pydantic.fields import FieldInfo
 
-from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import Answer, Context, cite, clip, find, named, ordinary
+from tunesmith.agent.queries.answer import Context, clip, find, ordinary
 from tunesmith.agent.queries.arguments import Query, Recorded, RunName, StageName
-from tunesmith.agent.queries.steps import BEGUN
-from tunesmith.memory.errors import BadInput, NotFound, TunesmithError
+from tunesmith.agent.queries.facts import Fact, Result
+from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.json_values import as_object
 from tunesmith.memory.records import DONE, Run, Step
 from tunesmith.memory.store import Store
@@ -25,294 +25,247 @@ from tunesmith.tools.pipeline.workspace import StepRequest
 
 _MODELS = ("model", "revision")
 """Fields that the base, the teacher and the driver have each."""
-BY_DEFAULT = "nobody chose another value: it is the default"
+BY_DEFAULT = "the default"
+_NO_SETTINGS = ("run", "arm", "on")
+_MOST_RUNS = 6
+"""Others that a value is set beside: older ones had other versions' rules."""
 
 
 class SettingQuery(Query):
-    """Settings by name, such as lora_rank or writer: the value, who chose it and why; the default; or whether a value
-    is sensible, by the product's own rule."""
+    """Settings by name, such as lora_rank or writer: value, default, meaning, who set it and why, and its value in
+    other runs; with a value, also what the product's own rule would choose."""
 
     kind: Literal["setting"] = "setting"
     fields: Annotated[tuple[Recorded, ...], Field(min_length=1, description="Names of settings")]
-    about: Literal["value", "default", "sensible"] = "value"
     run: RunName = ""
     stage: StageName = ""
-    value: Annotated[float | None, Field(description="For sensible: the value in question; null: the run's own")] = None
+    value: Annotated[float | None, Field(description="A value to be judged by the rule")] = None
     role: Annotated[
         Literal["base", "teacher", "driver"], Field(description="For model and revision: which model's")
     ] = "base"
 
 
 class SettingsQuery(Query):
-    """All settings of a stage or a run: those used, the defaults of a stage, or those that the user changed by hand."""
+    """All settings of a stage with their defaults and who set them; without a stage those of the run that differ from
+    their defaults."""
 
     kind: Literal["settings"] = "settings"
-    about: Literal["used", "defaults", "by_hand"] = "used"
     run: RunName = ""
     stage: StageName = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A setting of a step, or the default of a stage where `step` is empty."""
-
-    field: str
-    stage: str
-    value: object
-    default: object
-    run: str = ""
-    step: str = ""
-    why: str = ""
-
-
-def answer(query: SettingQuery, context: Context) -> Answer:
-    """Each setting of the run that is meant, else of the newest that has it. Raises NotFound."""
-    written = [one for one in context.store.newest_of_kind("release") if query.run in ("", one.run)]
-    # the bits of a GGUF are others than those of the quantized model
-    fields = dict.fromkeys((*query.fields, *["tensor_type"] * bool(written and "scheme" in query.fields)))
-    answers = [_answer(query, field, context) for field in fields]
-    most = max(1, 6 // len(answers)) if len(answers) > 1 else None  # six lines in all
-    lines = tuple(line for one in answers for line in one.lines[:most])
-    return Answer(lines, tuple(fact for one in answers for fact in one.data))
-
-
-def _answer(query: SettingQuery, field: str, context: Context) -> Answer:
-    runs = [find(context.store, query.run)] if query.run else context.runs()
-    for run in runs:
-        if steps := _having(context.store, run, field, query.stage, query.role):
-            return _one(query, field, context, run, _that_counts(steps))
-    stages = having(field)
-    stages = (query.stage,) if query.stage in stages else stages
-    if not stages:
-        raise NotFound(f"There is no setting {clip(field, 40)}; `/help train` lists those of a stage.")
-    stage = "train" if "train" in stages else stages[0]
-    planned = _in_the_plan(context, stage, field)
-    where = f"{runs[0].id} has no step with it" if query.run else "" if planned else "No step with it was asked for yet"
-    usual = _default(stage, field)
-    alone = "; ".join(part for part in (where, f"left alone, {field} is {usually(stage, field)} in {stage}.") if part)
-    against = f"There is nothing yet to hold {_plain(query.value)} against: the rule needs a base and rows." \
-        if query.about == "sensible" and query.value is not None else ""  # fmt: skip
-    lines = (against, planned, f"{alone[0].upper()}{alone[1:]}", _meaning(stage, field))
-    return Answer(tuple(line for line in lines if line), (Setting(field, stage, usual, usual),))
-
-
-def _in_the_plan(context: Context, stage: str, field: str) -> str:
-    """What the open plan gives a setting; empty where it gives it nothing."""
-    steps = context.draft.steps if context.draft else ()
-    values = [step.fields[field] for step in steps if step.stage == stage and field in step.fields]
-    return f"In the plan that is proposed now {field} is {_plain(values[0])} in {stage}." if values else ""
-
-
-def having(field: str) -> tuple[str, ...]:
-    """The stages that have a setting, in their order."""
-    return tuple(entry.name for entry in catalog.STAGES if field in entry.load().request.model_fields)
-
-
-def value_in(store: Store, run: Run, field: str, stage: str = "") -> object:
-    """A setting as a run used it; None where no step of it has one."""
-    steps = _having(store, run, field, stage)
-    return _value(_that_counts(steps), field) if steps else None
-
-
-def _having(store: Store, run: Run, field: str, stage: str, role: str = "base") -> list[Step]:
-    """The steps of a run that a setting is asked of."""
-    all_ = [s for s in store.priced_steps(run.id) if field in s.request]
-    steps = [s for s in all_ if stage in ("", s.stage)] or (all_ if field == "suites" else [])
-    if field in _MODELS:
-        steps = [s for s in steps if s.request.get("role", "base") == role] or steps
-    if not stage:  # a field that several stages have is asked of the training
-        steps = [s for s in steps if s.stage == "train"] or steps
-    return steps
-
-
-def _one(query: SettingQuery, field: str, context: Context, run: Run, step: Step) -> Answer:
+def answer(query: SettingQuery, context: Context) -> Result:
+    """Each setting of the run that is meant, else of the newest that has one. Raises NotFound for an unknown name."""
     store = context.store
-    value, default = _value(step, field), _default(step.stage, field)
-    reason = why(store, run, step, field)
-    ran = "" if step.status in BEGUN else " (proposed, never run)"
-    lines = [f"{field} was {_plain(value)} in {step.stage} ({cite(step)}){ran}.", _resolved(store, step, field),
-             f"Why: {reason}."]  # fmt: skip
-    usual = f"{field} is {usually(step.stage, field)} in {step.stage}"
-    if query.about == "default":
-        lines.insert(0, f"Left alone, {usual}.")
-    elif value != default:
-        lines.append(f"Left alone it would have been {usually(step.stage, field)}.")
-    if field == "writer" and (writer := next(iter(store.artifacts(run.id, str(value))[-1:]), None)):
-        lines.insert(0, f"{clip(writer.meta.get('name', value), 80)} wrote them (the {value} of {run.id}).")
-    if query.about == "sensible":
-        lines.insert(0, _judged(context, run, step, field, query.value))
-    lines += [_meaning(step.stage, field), _elsewhere(store, run, step, field)]
-    lines.append(_in_the_plan(context, step.stage, field))
-    fact = Setting(field, step.stage, value, default, run.id, step.id, reason)
-    return Answer(tuple(line for line in lines if line), (fact,))
+    stages = {field: _stage_with(field, query.stage) for field in query.fields}
+    roles = {field: query.role for field in query.fields if field in _MODELS}
+    # the bits of a GGUF are others than those of the quantized model
+    names = dict.fromkeys([*query.fields, *["tensor_type"] * ("scheme" in query.fields)])
+    # a driver is in a run aside
+    runs = [find(store, query.run)] if query.run else store.runs() if "driver" in roles.values() else context.runs()
+    run, steps = None, {}
+    for run in runs:
+        if steps := _counting(store, run, names, query.stage, roles):
+            break
+    if lacking := [role for field, role in roles.items() if role != "base" and field not in steps]:
+        based = [step for one in runs for step in store.steps(one.id) if step.stage == "base"]
+        there = listed([*dict.fromkeys(str(step.request.get("role", "base")) for step in based)]) or "none"
+        raise NotFound(f"There is no {lacking[0]}{f' in {query.run}' if query.run else ''}; the models are: {there}.")
+    facts: list[Fact] = [
+        _used(context, run, steps[name], name) if run and name in steps else _left_alone(context, stages[name], name)
+        for name in names if name in stages or name in steps
+    ]  # fmt: skip
+    of = {"run": run.id if run and steps else query.run}
+    if query.value is not None:
+        facts = [{**fact, **_judged(context, of["run"], fact, query.value)} for fact in facts]
+    return Result(tuple(facts), of)
 
 
-def _judged(context: Context, run: Run, step: Step, field: str, asked: float | None) -> str:
-    """A value that was asked about, else the run's own, beside the one that the product's rule would choose now."""
-    value = _value(step, field) if asked is None else asked
-    value = int(value) if isinstance(value, float) and value.is_integer() else value
-    usual, reason = _default(step.stage, field), "the default"
-    if usual == AUTO:  # chosen by a rule, from the model and the rows
-        try:
-            plan = price(context.ws, StepRequest(step.stage, {}, run.id))
-        except TunesmithError as error:
-            return f"Its rule cannot be asked now ({clip(error, 120)})."
-        usual, reason = plan.request.get(field), clip(plan.reasons.get(field, "by the model and the rows"), 200)
-    if not (isinstance(value, int | float) and isinstance(usual, int | float) and usual):
-        return f"{field}: {_plain(value)}; the rule would choose {_plain(usual)} ({reason})."
-    times = value / usual
-    word = "about what" if 0.8 <= times <= 1.25 else f"{times:.2g} times what"  # a quarter more or less does not show
-    return f"{_plain(value)} is {word} the rule would choose: {_plain(usual)} ({reason})."
+def all_settings(query: SettingsQuery, context: Context) -> Result:
+    """The settings of a stage, else those of a run. Raises NotFound, naming the stages."""
+    stage, store = query.stage, context.store
+    if stage and stage not in catalog.BY_NAME:
+        raise NotFound(f"There is no stage {clip(stage, 40)}; the stages are {listed([*catalog.BY_NAME])}.")
+    run = context.run(query.run, with_stage=stage) if query.run or not stage or context.runs() else None
+    every = values(store, run) if run else {}
+    known = {name: (step, field) for name, (step, field) in every.items() if stage in ("", step.stage)}
+    if not run or not known:
+        names = catalog.BY_NAME[stage].load().settable if stage else ()
+        facts = tuple({"setting": name, "default": usually(stage, name)} for name in names)
+        return Result(facts, {"run": run.id if run else "", "stage": stage, "ran": False})
+    changed = {name: (s, field) for name, (s, field) in known.items() if _value(s, field) != _default(s.stage, field)}
+    shown = {**changed, **known} if stage else changed
+    facts = tuple(
+        {"setting": name, "value": _readable(_value(step, field)), "default": usually(step.stage, field),
+         "set_by": set_by(store, run, step, field)[0]}
+        for name, (step, field) in shown.items()
+    )  # fmt: skip
+    left = len(known) - len(shown)
+    return Result(facts, {"run": run.id, "stage": stage}, left_out={"defaults": left} if left else {})
 
 
-def _meaning(stage: str, field: str) -> str:
-    text = catalog.BY_NAME[stage].load().request.model_fields[field].description
-    return f"What it is: {text}" if text else ""
-
-
-def usually(stage: str, field: str) -> str:
-    """The default in words: what `auto` stands for is told with it."""
-    default, meaning = _default(stage, field), _meaning(stage, field)
-    chosen = re.search(r"\bauto: ([^;.]+)", meaning)  # of our own description
-    return f"chosen {chosen[1]}" if default == AUTO and chosen and chosen[1].startswith("by ") else _plain(default)
-
-
-def _resolved(store: Store, step: Step, field: str) -> str:
-    """What a model's name came to: its title, its size and where it is from."""
-    model = next((a for a in store.artifacts(step.run) if a.step == step.id), None) if field in _MODELS else None
-    if model is None or not model.meta.get("name"):
-        return ""
-    facts = [str(model.meta["name"])]
-    if isinstance(parameters := model.meta.get("parameters"), int):
-        facts.append(f"{parameters:,} parameters")
-    if revision := model.meta.get("revision") or model.meta.get("commit"):
-        facts.append(f"commit {revision}")
-    return f"That is {', '.join([*facts, f'sha256 {model.sha256[:12]}'])}."
-
-
-def _default(stage: str, field: str) -> object:
-    return readable_default(catalog.BY_NAME[stage].load().request.model_fields[field])
-
-
-def _value(step: Step, field: str) -> object:
-    """A field as a step was asked for with it; `auto` where an older version wrote 0 for that."""
-    known = catalog.ENTRIES[step.stage].load().request.model_fields
-    return readable_value(known[field], step.request[field]) if field in known else step.request[field]
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(clip(str(one).rsplit("/runs/", 1)[-1], 160) for one in value) or "none"
-    if isinstance(value, bool):  # True is an int, too: first
-        return "on" if value else "off"
-    return clip(value if value != "" else "empty (as usual)", 120)
-
-
-def _elsewhere(store: Store, run: Run, step: Step, field: str) -> str:
-    """The same setting in the same stage of other runs, in a line."""
-    others = []
-    for other in ordinary(store)[:6]:  # of the newest: older ones had other versions' rules
-        steps = [s for s in store.steps(other.id) if field in s.request and s.stage == step.stage]
-        if other.id != run.id and steps:
-            others.append(f"{_plain(_value(_that_counts(steps), field))} in {other.id}")
-    return f"Elsewhere: {listed(others, 4)}." if others else ""  # a line of them
-
-
-def _that_counts(steps: Sequence[Step]) -> Step:
-    """The newest step that is done, else that was begun, else that was proposed: what was used, as far as any was."""
-    done = [step for step in steps if step.status == DONE]
-    begun = [step for step in steps if step.status in BEGUN]
-    return (done or begun or [*steps])[-1]
-
-
-# All of a stage or a run
-
-
-def all_settings(query: SettingsQuery, context: Context) -> Answer:
-    """The settings of a stage, or of every stage of a run. Raises NotFound where no step has any."""
-    if query.about == "defaults" and query.stage in catalog.BY_NAME:
-        return _defaults(query.stage)
-    run = context.run(query.run, with_stage=query.stage)
-    known = {name: one for name, one in values(context.store, run).items() if query.stage in ("", one.stage)}
-    if not known:
-        raise NotFound(f"{run.id} has no finished {query.stage or 'step'} whose settings could be told.")
-    rows = [[name, _plain(one.value)] for name, one in known.items()]
-    if query.about == "by_hand":
-        lines = _by_hand(context.store, run)
-    elif query.stage:
-        each = "; ".join(f"{one.field} {_plain(one.value)}" for one in known.values())
-        # Names and values of one stage: ten lines at most.
-        lines = [f"{query.stage} of {run.id} ran with: {clip(each, 600)}."]
-    else:
-        chosen = {name: one for name, one in known.items() if one.value != one.default}
-        each = "; ".join(f"{name} {_plain(one.value)}" for name, one in chosen.items())
-        lines = [f"{run.id} differs from the defaults in {len(chosen)} settings: {clip(each, 600)}."]
-    return Answer(tuple(lines), tuple(known.values()), lambda: render.rows_table(["setting", run.id], rows, exact=True))
-
-
-def _defaults(stage: str) -> Answer:
-    """What the settings of a stage are where nobody says anything."""
-    usual = {name: _default(stage, name) for name in catalog.BY_NAME[stage].load().settable}
-    each = "; ".join(f"{name} {usually(stage, name)}" for name in usual)
-    facts = tuple(Setting(name, stage, value, value) for name, value in usual.items())
-    return Answer((f"Left alone, {stage} takes: {clip(each, 500)}.", f"`/help {stage}` lists every field."), facts)
-
-
-def _by_hand(store: Store, run: Run) -> list[str]:
-    """The settings that somebody chose, with what the records say of who it was."""
-    reasons = {
-        f"{step.stage}.{name} {_plain(value)}": why(store, run, step, name)
-        for step in store.steps(run.id, status=DONE)
-        for name in step.request
-        if name not in ("run", "arm") and (value := _value(step, name)) != _default(step.stage, name)
-    }
-    mine = [name for name, reason in reasons.items() if reason.startswith("you set it")]
-    planned = [name for name, reason in reasons.items() if "written in the plan" in reason]
-    each = f": {listed(mine, 8)}" if mine else ""  # a line or two
-    first = f"You changed {len(mine) or 'no'} setting{'' if len(mine) == 1 else 's'} of {run.id} by hand{each}."
-    return [first, *([f"In its plan stand: {listed(planned, 10)}."] if planned else [])]  # a line or two
-
-
-def values(store: Store, run: Run) -> dict[str, Setting]:
-    """`stage.field` → its value in the newest finished step of each stage."""
-    known: dict[str, Setting] = {}
-    for step in store.steps(run.id, status=DONE):
-        name = f"{step.stage} {step.arm}" if step.stage == "evaluate" else step.stage
-        fields = catalog.ENTRIES[step.stage].load().request.model_fields
-        known |= {
-            f"{name}.{field}": Setting(
-                field, step.stage, _value(step, field), _default(step.stage, field) if field in fields else None,
-                run.id, step.id,
-            )
-            for field in step.request if field not in ("run", "arm", "on")
-        }  # fmt: skip
-    return known
+def values(store: Store, run: Run) -> dict[str, tuple[Step, str]]:
+    """`stage.field` → the newest finished step of each stage, and the field."""
+    named = {(f"{s.stage} {s.arm}" if s.stage == "evaluate" else s.stage): s for s in store.steps(run.id, status=DONE)}
+    return {f"{name}.{field}": (step, field) for name, step in named.items() for field in step.request
+            if field not in _NO_SETTINGS}  # fmt: skip
 
 
 def differing(store: Store, one: Run, two: Run) -> dict[str, tuple[str, str]]:
-    """The settings in which two runs differ, with both values."""
-    a, b = ({name: _plain(one.value) for name, one in values(store, run).items()} for run in (one, two))
+    """The settings in which two runs differ, with both values; – where a run has none."""
+    a, b = ({name: str(_readable(_value(*of))) for name, of in values(store, run).items()} for run in (one, two))
     names = dict.fromkeys([*a, *b])
     return {name: (a.get(name, "–"), b.get(name, "–")) for name in names if a.get(name) != b.get(name)}
 
 
-# Who chose it
+def value_in(store: Store, run: Run, field: str, stage: str = "") -> object:
+    """A setting as a run used it; None where no step of it has one."""
+    steps = _counting(store, run, (field,), stage, {})
+    return _value(steps[field], field) if steps else None
 
 
-def why(store: Store, run: Run, step: Step, name: str) -> str:
-    """Who set a field, as far as the records say."""
+# One setting
+
+
+def _used(context: Context, run: Run, step: Step, field: str) -> Fact:
+    """A setting as a step had it, with who set it."""
+    who, reason = set_by(context.store, run, step, field)
+    return {
+        "setting": field, "value": _readable(_value(step, field)), **_model(context.store, step, field),
+        "stage": step.stage, "arm": step.arm, "step": step.id, "status": step.status, "set_by": who, "because": reason,
+        **_usual(context, step.stage, field), "in_other_runs": _elsewhere(context.store, run, step, field),
+    }  # fmt: skip
+
+
+def _left_alone(context: Context, stage: str, field: str) -> Fact:
+    """A setting that no step of the run has."""
+    return {"setting": field, "stage": stage, "set_by": "nobody yet", **_usual(context, stage, field)}
+
+
+def _usual(context: Context, stage: str, field: str) -> Fact:
+    """What a setting is, what it is where nobody says anything, and what the open plan gives it."""
+    steps = context.draft.steps if context.draft else ()
+    planned = next((step.fields[field] for step in steps if step.stage == stage and field in step.fields), None)
+    return {"default": usually(stage, field), "meaning": _meaning(stage, field), "in_the_proposed_plan": planned}
+
+
+def _judged(context: Context, run: str, fact: Fact, asked: float) -> Fact:
+    """A value beside the one that the product's rule would choose now. Raises what refuses that price."""
+    stage, field = str(fact["stage"]), str(fact["setting"])
+    rule, reason = _default(stage, field), BY_DEFAULT
+    if rule == AUTO:
+        plan = price(context.ws, StepRequest(stage, {}, run))
+        rule, reason = plan.request.get(field), plan.reasons.get(field, "")
+    known = {"asked_about": asked, "rule_chooses": rule, "rule": reason}
+    number = isinstance(rule, int | float) and not isinstance(rule, bool) and rule
+    return {**known, "times_the_rule": asked / rule} if number else known  # type: ignore[operator]
+
+
+def _stage_with(field: str, stage: str) -> str:
+    """The stage that a setting is asked of: the one that is named, else training, else the first that has it.
+
+    Raises NotFound, naming the nearest settings or the stages that have it.
+    """
+    every = {entry.name: entry.load().request.model_fields for entry in catalog.STAGES}
+    stages = [name for name, fields in every.items() if field in fields]
+    if not stages:
+        near = difflib.get_close_matches(field, {name for fields in every.values() for name in fields}, 3)
+        like = f"the nearest are {listed(near)}" if near else "`/help train` lists those of a stage"
+        raise NotFound(f"There is no setting {clip(field, 40)}; {like}.")
+    if stage and stage not in stages:
+        raise NotFound(f"{clip(stage, 40)} has no setting {field}; these stages have it: {listed(stages)}.")
+    return stage or ("train" if "train" in stages else stages[0])
+
+
+def _counting(store: Store, run: Run, fields: Iterable[str], stage: str, roles: Mapping[str, str]) -> dict[str, Step]:
+    """Field → the step of a run that it is asked of: where no stage is named and a training has it, of trainings the
+    newest that is done, else that was begun, else that was proposed."""
+    counting = {}
+    for field in fields:
+        steps = [step for step in store.priced_steps(run.id) if field in step.request and stage in ("", step.stage)]
+        if field in _MODELS:
+            steps = [step for step in steps if step.request.get("role", "base") == roles.get(field, "base")]
+        steps = steps if stage else [step for step in steps if step.stage == "train"] or steps
+        if steps:
+            counting[field] = max(reversed(steps), key=_how_far)
+    return counting
+
+
+def _how_far(step: Step) -> tuple[bool, bool]:
+    return step.status == DONE, step.started_at is not None
+
+
+def _model(store: Store, step: Step, field: str) -> Fact:
+    """What the name of a model or a writer came to."""
+    if field == "writer":
+        made = store.artifacts(step.run, str(_value(step, field)))
+    else:
+        made = [one for one in store.artifacts(step.run) if one.step == step.id and field in _MODELS]
+    known = ("name", "parameters", "license", "revision")
+    return {f"model_{name}": one.meta.get(name) for one in made[-1:] for name in known}
+
+
+def _elsewhere(store: Store, run: Run, step: Step, field: str) -> Mapping[str, object]:
+    """Run → the same setting in the same stage there."""
+    others = [other for other in ordinary(store)[:_MOST_RUNS] if other.id != run.id]
+    having = {other.id: value_in(store, other, field, step.stage) for other in others}
+    return {other: _readable(value) for other, value in having.items() if value is not None}
+
+
+def usually(stage: str, field: str) -> str:
+    """The default as people read it: what `auto` stands for is told with it."""
+    default = _default(stage, field)
+    chosen = re.search(r"\bauto: (by [^;.]+)", _meaning(stage, field)) if default == AUTO else None  # our own words
+    return f"chosen {chosen[1]}" if chosen else "" if default is None else str(_readable(default))
+
+
+def _info(stage: str, field: str) -> FieldInfo | None:
+    """The declaration of a field; None for one that a stage had in an older version."""
+    return catalog.ENTRIES[stage].load().request.model_fields.get(field)
+
+
+def _meaning(stage: str, field: str) -> str:
+    info = _info(stage, field)
+    return (info.description if info else "") or ""
+
+
+def _default(stage: str, field: str) -> object:
+    info = _info(stage, field)
+    return readable_default(info) if info else None
+
+
+def _value(step: Step, field: str) -> object:
+    """A field as a step was asked for with it; `auto` where an older version wrote 0 for that."""
+    info = _info(step.stage, field)
+    return readable_value(info, step.request[field]) if info else step.request[field]
+
+
+def _readable(value: object) -> object:
+    """A value that a fact can hold: one that is empty says so."""
+    if isinstance(value, list | tuple):
+        return ", ".join(str(one).rsplit("/runs/", 1)[-1] for one in value) or "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "empty" if value == "" else value
+
+
+# Who set it
+
+
+def set_by(store: Store, run: Run, step: Step, name: str) -> tuple[str, str]:
+    """Who set a field, as far as the records say, and the rule's reason where one chose it."""
     value = _value(step, name)
     if any(re.search(rf"\b{name}=", edit) for edit in _edits_before(store, step)):
-        return f"you set it when {step.stage} was priced"
+        return "the user, at the price", ""
     if any(_as_read(step.stage, fields, name) == value for fields in _planned(run, step.stage, name)):
-        return f"it is written in the plan of {named(run)}"
+        return "the plan of the run", ""
     if reason := as_object(step.plan.get("reasons") or {}).get(name):
-        return f"nobody set it; it was chosen by the model and the rows: {clip(reason, 260)}"
+        return "a rule, by the model and the rows", str(reason)
     if value == _default(step.stage, name):
-        return BY_DEFAULT
-    if any(name in fields for fields in _planned(run, "train", name)) and step.stage == "preflight":
-        return "a preflight tries what the training after it uses"
-    return f"it was given when {step.stage} was asked for"
+        return BY_DEFAULT, ""
+    if step.stage == "preflight" and any(name in fields for fields in _planned(run, "train", name)):
+        return "the plan of the training after it", ""
+    return "whoever asked for the step", ""
 
 
 def _edits_before(store: Store, step: Step) -> list[str]:

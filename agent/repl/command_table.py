@@ -29,8 +29,8 @@ TOPICS: dict[str, tuple[str, ...]] = {
         "FROM v_steps` asks the records.",
     ),
     "driver": (
-        "[driver] in settings.toml names a model folder or an endpoint. `tunesmith doctor --driver` examines it in two",
-        "minutes and sets its level: routed (each step chosen under a schema) or native (its own tool loop).",
+        "[driver] in settings.toml names a model folder or an endpoint. It is tried out behind your first answer, or",
+        "by `tunesmith doctor --driver`. That sets its level: native (it chooses tools) or fallback (code does).",
     ),
     "keys": (
         "Up and Ctrl-R search what was typed before, Tab completes, Alt-Enter begins a new line, a paste is never sent",
@@ -53,6 +53,7 @@ COMMANDS = {
     "explain": "what a run's records say of it, and the next step: /explain r1",
     "report": "write a run's report: /report r1",
     "more": "go on with a long page",
+    "why": "everything that the newest answer was read from",
     "serve": "serve an arm or a run, such as /serve r1; alone: what is served; `/serve stop` ends it",
     "sql": "a read-only question: /sql SELECT … FROM v_steps",
     "demo": "every stage on the bundled model; --fast for the short one",

@@ -180,6 +180,14 @@ def more(screen: Shell, words: str) -> None:
         raise BadInput("/more takes no words" if words else "nothing is left of a page; /more goes on with a long one")
 
 
+def why(screen: Shell, words: str) -> None:
+    """`/why`: everything that the newest answer was read from. Raises NotFound where it read nothing."""
+    reads = screen.talk.chat().deps.reads
+    if not reads.results:
+        raise NotFound("the newest answer read nothing from the records; ask about a run, a step or a case first")
+    screen.page(reads.page())
+
+
 def help_(screen: Shell, words: str) -> None:
     """`/help`, `/help train`, `/help keys`. Raises BadInput for neither a stage nor a topic."""
     name = words.removeprefix("/")
@@ -299,6 +307,7 @@ _OWN: dict[str, Callable[[Shell, str], None]] = {
     "ask": ask,
     "rate": rate,
     "more": more,
+    "why": why,
     "help": help_,
     "new": new,
     "resume": resume,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from tunesmith.agent.driver.chat import Chat
     from tunesmith.agent.driver.endpoint import Driver, Endpoint
+    from tunesmith.agent.driver.probe import Trial
     from tunesmith.agent.driver.voice import Reply
     from tunesmith.agent.repl.shell import Shell
 
@@ -44,6 +45,7 @@ class Talk:
         self._loaded = threading.Event()
         self._chat: Chat | None = None
         self._driver: Driver | None = None
+        self._trial: Trial | None = None
         self._error: Exception | None = None
         self._stopped = False
         self._declined = False
@@ -90,23 +92,22 @@ class Talk:
             chat.switch(own)
 
     def _new_chat(self) -> Chat:
-        from tunesmith.agent.driver.abilities import is_routed, window_for
+        from tunesmith.agent.driver.abilities import known
         from tunesmith.agent.driver.chat import Chat
         from tunesmith.agent.driver.endpoint import Driver, driver_state
+        from tunesmith.agent.driver.probe import Trial
         from tunesmith.agent.driver.turn_deps import TurnDeps
 
         screen = self._screen
-        self._driver = Driver(screen.settings)
-        routed = is_routed(screen.settings.home, screen.settings.driver)
+        self._driver = driver = Driver(screen.settings)
+        self._trial = Trial(driver, screen.ws, screen.show)
         deps = TurnDeps(
             ws=screen.ws,
             approver=self._ask,
             show=screen.show,
             start_pipeline=self._start_pipeline,
             endpoint=self._endpoint,
-            routed=routed,
-            code_first=routed,
-            window=window_for(screen.settings.home, screen.settings.driver),
+            known=lambda: known(driver),
             edit=self._edit,
             end=self._end,
             driver_state=lambda: driver_state(screen.settings),
@@ -157,11 +158,13 @@ class Talk:
 
         self._stopped = self._declined = False
         self._waiting, self._then = ("", ""), None
+        planned = self._trial is not None and chat.deps.draft is not None
         future = begin(chat)
         while True:
             try:
                 if wait([future], timeout=_POLL_S).done:  # between two looks the person is asked
                     future.result()
+                    self._try_out(chat, planned=planned)
                     if self._then:
                         self._screen.later(self._then)
                     return
@@ -174,6 +177,12 @@ class Talk:
                 if not self._waiting[0]:
                     self._screen.say("stopped; jobs go on")
                 return
+
+    def _try_out(self, chat: Chat, *, planned: bool) -> None:
+        """Have a driver examined of which nothing is known; nobody is asked about it in the midst of a plan."""
+        if self._trial:
+            waits = planned or chat.deps.draft or chat.open_description() or self._screen.carries_a_plan()
+            self._trial.behind_a_turn(may_ask=not waits)
 
     def _ask(self, plan: Plan, step: str) -> Decision:
         """Asks through the main thread; a turn that was stopped meanwhile leaves its question undecided."""
@@ -227,13 +236,6 @@ class Talk:
             return
         for line in state_summary.words(store, step):
             self._screen.say(line)
-        kept = " then ".join(chat.deps.kept.pop(step.id, ()))
-        if kept and (chat.deps.draft is not None or describing.open_interview(store.home) is not None):
-            self._screen.say(f"You also wanted “{kept}”; say it again once what is open here is done.")
-        elif kept and step.status == DONE:
-            self._screen.enqueue(kept)
-        elif kept:
-            self._screen.say(f"“{kept}”, which you wanted after it, was not begun; say it again once that is mended.")
 
     def _endpoint(self) -> Endpoint:
         from tunesmith.agent.driver.chat import stop_if_cancelled
@@ -295,7 +297,7 @@ class Talk:
 
     def _edit(self, text: str) -> str:
         """Have the user edit a text: the terminal is the editor's until it is closed."""
-        from tunesmith.agent.driver.describing import in_editor
+        from tunesmith.agent.repl.editor import in_editor
 
         edited: str = self._screen.from_thread(lambda: in_editor(text, self._screen.settings.editor))
         return edited
@@ -309,13 +311,14 @@ class Talk:
         are one; and the answer that they come to."""
         if not self._loaded.is_set() or self._chat is None:
             return "", words
-        from tunesmith.agent.driver.at_price import Waits, as_answer, aside
+        from tunesmith.agent.driver.at_price import heard
 
-        waits = Waits.of(priced)
-        return aside(self._chat.deps, words, waits), as_answer(words, waits) or words
+        return heard(self._chat.deps, self._chat.spoken, words, priced)
 
     def close(self) -> None:
         """Let go of the driver; its server ends by its lease."""
+        if self._trial:
+            self._trial.close()
         if self._driver:
             self._driver.close()
         if self._chat:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import stored_runs
+from tests.fixtures.stub_driver import StubDriver
 from tests.fixtures.tables import table
 from tests.fixtures.terminal import COMMAND, Tunesmith
 from tunesmith.agent.commands.places import is_known
@@ -116,6 +118,18 @@ def test_a_driver_that_does_not_answer_is_not_called_served_and_nothing_is_kept_
         found = examine_driver(settings, start=False)
     assert str(found["state"]).startswith(f"does not answer at {address}: ") and "level" not in found
     assert found["model"] == "default" and not (tmp_path / "h" / "driver-probe.json").exists()
+
+
+def test_the_doctor_sends_an_endpoint_its_tasks_where_that_is_asked_for_and_keeps_what_it_found(tmp_path: Path) -> None:
+    with contextlib.closing(StubDriver(lambda body: "I do not know.")) as stub:
+        settings = settings_of(tmp_path / "h", TUNESMITH_DRIVER=stub.url)
+        before = examine_driver(settings, start=False)
+        assert "doctor --driver" in str(before["level"]) and stub.requests == []
+        found = examine_driver(settings, start=True)
+        assert (found["state"], found["level"], found["auto"]) == ("served", "fallback", False)
+        assert "choice" in str(found["tasks_failed"]) and "json_schema" in found and "examined_seconds" in found
+        asked = len(stub.requests)
+        assert examine_driver(settings, start=False)["level"] == "fallback" and len(stub.requests) == asked
 
 
 @table("named", ["nowhere/at-all", "./none", "ftp://x/v1", ""])

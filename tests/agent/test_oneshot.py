@@ -88,7 +88,7 @@ def test_a_yes_beforehand_carries_the_step_out_and_follows_it_to_its_end(
 def test_a_proposed_plan_that_nobody_agreed_to_waits_at_its_first_price(
     tunesmith: Tunesmith, driver: Callable[..., StubDriver]
 ) -> None:
-    goal = {"goal": "support tickets to JSON", "pace": "fast", "quantize": True}
+    goal = {"behaviour": "demo", "goal": "support tickets to JSON", "pace": "fast"}
     one = driver(call_then(("plan_fine_tune", goal), "Shall I start?"))
     done = tunesmith("-p", "make it answer support tickets as JSON", "--json", TUNESMITH_DRIVER=one.url)
     assert done.returncode == 3, done.stderr
@@ -152,6 +152,12 @@ def test_a_driver_that_is_too_slow_is_one_clear_line(tunesmith: Tunesmith, drive
     )
 
 
+def unexamined(home: Path) -> None:
+    """A level that is set, so that nobody is asked whether the driver may be tried out."""
+    home.mkdir(exist_ok=True)
+    (home / "settings.toml").write_text("[driver]\nrouting = true\n")
+
+
 def patience(home: Path, timeout_s: float) -> None:
     home.mkdir(exist_ok=True)
     (home / "settings.toml").write_text(f"[driver]\ntimeout_s = {timeout_s}\n")
@@ -196,6 +202,7 @@ def test_a_conversation_is_left_gone_back_to_compacted_and_exported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = driver(lambda body: "I see.")
+    unexamined(tunesmith.home)
     monkeypatch.setenv("TUNESMITH_DRIVER", one.url)
 
     def sent() -> str:
@@ -232,6 +239,7 @@ def test_a_whole_conversation_on_a_terminal(
 ) -> None:
     """Words, a call, its price, a no, a yes, the end of the job; then /undo, /export and Ctrl-C twice."""
     one = driver(call_then(("base", {"model": str(model_folder), "run": None}), "That is that."))
+    unexamined(tunesmith.home)
     monkeypatch.setenv("TUNESMITH_DRIVER", one.url)
     repl = terminal()
     repl.expect("tunesmith ❯")
@@ -356,6 +364,7 @@ def test_ctrl_c_in_the_grace_of_a_turns_question_ends_the_turn_and_not_the_repl(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = driver(call_then(("base", {"model": str(model_folder), "run": None}), "That is that."))
+    unexamined(tunesmith.home)
     monkeypatch.setenv("TUNESMITH_DRIVER", one.url)
     repl = terminal()
     repl.expect("tunesmith ❯")

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from tests.fixtures.network import PROXY_VARIABLES, hears
 from tunesmith.agent.commands.settings import DriverSettings, Settings, load
-from tunesmith.agent.driver.endpoint import Driver, model_of
+from tunesmith.agent.driver.endpoint import Driver, Endpoint, model_of
+from tunesmith.agent.driver.probe import examine
 from tunesmith.agent.what_leaves import Channel, leaving, leaving_view
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
@@ -107,8 +108,7 @@ def test_calls_are_recorded_by_host_and_amount(store: Store, monkeypatch: pytest
     messages = [{"role": "user", "content": "private words"}]
     settings = Settings(home=store.home, driver=DriverSettings(endpoint=FAR, name="m"))
 
-    async def talk() -> None:
-        model: Any = model_of(Driver(settings).ensure())
+    async def talk(model: Any) -> None:
         for _ in range(2):
             await model.client.chat.completions.create(model="m", messages=messages)
         await model.client.close()
@@ -122,18 +122,31 @@ def test_calls_are_recorded_by_host_and_amount(store: Store, monkeypatch: pytest
 
     with hears() as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url())
-        asyncio.run(talk())
+        asyncio.run(talk(model_of(Driver(settings).ensure())))
         asyncio.run(judge())
     asked = {one.purpose: one for one in contacts(store)}
-    assert (asked["driver"].requests, asked["judge"].requests) == (2, 5)
-    assert all(one.contacts == 1 and not one.uncounted and one.host == "models.example:8000" for one in asked.values())
+    assert (asked["driver"].requests, asked["judge"].requests) == (3, 5), "one asks for its context"
+    assert (asked["driver"].contacts, asked["judge"].contacts) == (2, 1)
+    assert all(not one.uncounted and one.host == "models.example:8000" for one in asked.values())
+    assert proxy.requests[0].startswith(f"GET {FAR}/models ")
     bodies = [request.partition("\n\n")[2].lstrip("\n") for request in proxy.requests]
-    assert asked["driver"].sent_bytes == sum(len(body) for body in bodies[:2])
-    assert asked["judge"].sent_bytes == sum(len(body) for body in bodies[2:])
+    assert asked["driver"].sent_bytes == sum(len(body) for body in bodies[:3])
+    assert asked["judge"].sent_bytes == sum(len(body) for body in bodies[3:])
     assert asked["judge"].received_bytes > 0 and asked["driver"].received_bytes > 0
     events = [row["data"] for row in store.read("SELECT data FROM events")]
     assert not any("private" in data or "Bearer" in data for data in events)
     assert "5 requests" in shown(settings, store) and "models.example:8000" in shown(settings, store)
+
+
+def test_every_request_of_an_examination_is_recorded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(Settings(home=store.home, driver=DriverSettings(endpoint=FAR, name="m")))
+    with hears() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url())
+        assert examine(driver.ensure(), driver.seen()[1]).level == "fallback", "what answers is no model"
+    [one] = contacts(store)
+    assert (one.host, one.purpose) == ("models.example:8000", "driver")
+    sent = len(proxy.requests)
+    assert one.requests and one.requests >= sent and sent > 2, "its context, and more than one task"
 
 
 def test_a_contact_that_was_killed_is_seen_as_not_counted_to_its_end(store: Store) -> None:
@@ -150,9 +163,9 @@ def test_requests_to_this_machine_are_no_contact(store: Store) -> None:
     with hears() as server:
         settings = Settings(home=store.home, driver=DriverSettings(endpoint=f"{server.url()}/v1", name="m"))
 
-        async def ask() -> None:
-            async with Driver(settings).ensure().client(timeout_s=5) as client:
+        async def ask(endpoint: Endpoint) -> None:
+            async with endpoint.client(timeout_s=5) as client:
                 await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}])
 
-        asyncio.run(ask())
+        asyncio.run(ask(Driver(settings).ensure()))
     assert contacts(store) == []

@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.fixtures.stored_runs import finished_run
 from tunesmith.agent.commands import settings
+from tunesmith.agent.driver.abilities import known
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.endpoint import Driver, model_of
 from tunesmith.agent.driver.turn_deps import TurnDeps
@@ -49,7 +50,7 @@ def main() -> int:
             approver=lambda plan, step: Decision(False, "terminal"),
             show=lambda shown: seen.append(time.perf_counter()),
             start_pipeline=lambda plan: "",
-            routed=found.driver.routing,
+            known=lambda: known(driver),
         )
         chat = Chat(deps)
 

@@ -1,14 +1,14 @@
 """Strangers' sentences put to the real shell: what its screen showed and what happened, for readers to judge.
 
-    python -m tests.bench.strangers FILE.yaml OUT [ID ...] [--driver | --driver-alone]
+    python -m tests.bench.strangers FILE.yaml OUT [ID ...] [--driver [--level native|fallback]]
 
 FILE holds items `{id, state, say, before}` (tests/heldout). `say` is typed in a home made for `state`, after `before`
 (a line or several) where that is given; where a price waits, it is the answer to it. Every other question is answered
 with a no. All is done in one process, and no worker is started: that one would be is recorded. There is no driver;
-with --driver that of TUNESMITH_HOME is served beside and asked what the reader leaves, with --driver-alone it is asked
-everything. OUT gets `ID.txt`, the transcript, and `ID.json`. Homes lie in a temporary folder; only the user's file
-that some sentences name is written where they name it, /tmp/exam/tickets.jsonl, and stays there. Ends with 1 where a
-sentence could not be put.
+with --driver that of TUNESMITH_HOME is served beside. At the fallback level it is asked what code leaves, at the
+native level everything, with tools of its own; no driver is examined. OUT gets `ID.txt`, the transcript, and
+`ID.json`. Homes lie in a temporary folder; only the user's file that some sentences name is written where they name
+it, /tmp/exam/tickets.jsonl, and stays there. Ends with 1 where a sentence could not be put.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from tunesmith.agent.commands import approvals, settings
 from tunesmith.agent.commands.run_steps import demo_plan
 from tunesmith.agent.commands.terminal import SafeConsole
 from tunesmith.agent.driver.endpoint import Driver, Endpoint
+from tunesmith.agent.driver.exam import Level
 from tunesmith.agent.repl import shell as repl
 from tunesmith.agent.repl.talk import Talk
 from tunesmith.memory.errors import StepFailed
@@ -103,10 +104,11 @@ class Shell(repl.Shell):
 
 
 class Asked(NamedTuple):
-    """A driver that is served, and whether it is asked everything."""
+    """A driver that is served, with what is known of it, and the level that it is asked at."""
 
     endpoint: Endpoint
-    alone: bool
+    context_tokens: int
+    level: Level
 
 
 @contextmanager
@@ -123,10 +125,11 @@ def shell_in(home: Path, launched: list[tuple[str, dict[str, Any]]], driver: Ask
 
     with ExitStack() as stack:
         stack.enter_context(patch.dict(os.environ, {**NOBODY, "TUNESMITH_HOME": str(home)}))
-        chosen = settings.load()
+        chosen, there = settings.load(), dict[str, object](routing=True)
         if driver:
-            there = {"endpoint": driver.endpoint.url, "name": driver.endpoint.model, "key": driver.endpoint.key}
-            chosen = chosen.model_copy(update={"driver": chosen.driver.model_copy(update=there)})
+            there |= {"endpoint": driver.endpoint.url, "name": driver.endpoint.model, "key": driver.endpoint.key}
+            there |= {"routing": driver.level == "fallback", "context_tokens": driver.context_tokens}
+        chosen = chosen.model_copy(update={"driver": chosen.driver.model_copy(update=there)})
         store = Store(chosen.home)
         stack.callback(store.close)
         shell = Shell(chosen, store, io.StringIO())
@@ -141,8 +144,6 @@ def shell_in(home: Path, launched: list[tuple[str, dict[str, Any]]], driver: Ask
             stack.enter_context(patch.object(owner, name, stand_in))
         shell.monitor.look()
         shell.talk._load()  # here and now: what it says comes first
-        if driver and driver.alone:
-            shell.talk.chat().deps.code_first = False
         yield shell
 
 
@@ -221,15 +222,17 @@ def main() -> int:
     parser.add_argument("file", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("ids", nargs="*", help="only these")
-    parser.add_argument("--driver", action="store_true", help="ask the driver what the reader leaves")
-    parser.add_argument("--driver-alone", action="store_true", help="ask it everything")
+    parser.add_argument("--driver", action="store_true", help="serve the driver of TUNESMITH_HOME, and ask it")
+    parser.add_argument("--level", choices=("native", "fallback"), default="fallback", help="who answers first")
     args = parser.parse_args()
     with ExitStack() as served:
         asked = None
-        if args.driver or args.driver_alone:
+        if args.driver:
             driver = Driver(settings.load())
             served.callback(driver.end)
-            asked = Asked(driver.ensure(), args.driver_alone)
+            asked = Asked(driver.ensure(), driver.seen()[1], args.level)
+        elif args.level == "native":
+            parser.error("--level native needs --driver: no model answers without one")
         return put_all(args, asked)
 
 

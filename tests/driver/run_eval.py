@@ -30,7 +30,7 @@ from pydantic_evals.evaluators import Evaluator, EvaluatorContext
 from tests.driver.states import SETS, make_state
 from tunesmith.agent.commands import settings
 from tunesmith.agent.commands.approvals import read_answer
-from tunesmith.agent.driver.abilities import is_routed
+from tunesmith.agent.driver.abilities import Known, known
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.endpoint import Driver, Endpoint, model_of
 from tunesmith.agent.driver.turn_deps import TurnDeps
@@ -114,7 +114,7 @@ class _Silent(TurnDeps):
 
 
 def hold(
-    scenario: dict[str, Any], endpoint: Endpoint, routed: bool, desk_type: type[TurnDeps] = TurnDeps
+    scenario: dict[str, Any], endpoint: Endpoint, found: Known, desk_type: type[TurnDeps] = TurnDeps
 ) -> list[Heard]:
     """Hold one scenario's conversation."""
     with tempfile.TemporaryDirectory() as home:
@@ -141,7 +141,7 @@ def hold(
                 "it is carried out in the background; the user is asked before each expensive step"
             ),
             draft=draft,
-            routed=routed,
+            known=lambda: found,
         )
         chat = Chat(deps)
         try:
@@ -152,7 +152,7 @@ def hold(
                     reply = chat.begin(turn["say"], lambda: model_of(endpoint), lambda sentence: None).result(_TURN_S)
                     heard[-1].reply, heard[-1].left_out = reply.text, len(reply.left_out)
                     note = reply.text.partition("(A sentence with a figure")[0]
-                    heard[-1].invented = not_heard(note, deps.heard)
+                    heard[-1].invented = not_heard(note, [*deps.ledger])
                 except TunesmithError as error:
                     heard[-1].error = str(error)
                 heard[-1].seconds = time.monotonic() - began
@@ -207,9 +207,7 @@ def main() -> int:
     held: dict[str, list[Heard]] = {}
 
     def task(scenario: dict[str, Any]) -> list[Heard]:
-        held[scenario["id"]] = hold(
-            scenario, endpoint, is_routed(found.home, found.driver), _Silent if args.choice_only else TurnDeps
-        )
+        held[scenario["id"]] = hold(scenario, endpoint, known(driver), _Silent if args.choice_only else TurnDeps)
         return held[scenario["id"]]
 
     dataset = Dataset(
@@ -252,7 +250,7 @@ def summary(held: dict[str, list[Heard]], endpoint: Endpoint, seconds: float) ->
         "asked_before": f"{sum(turn.asked for turn in turns)} of {sum(turn.priced for turn in turns)} that were priced",
         "started_after_a_no": sum(len(turn.ran) for turn in turns),
         "invented_figures_shown": sum(len(turn.invented) for turn in turns),
-        "sentences_left_out": sum(turn.left_out for turn in turns),
+        "figures_marked": sum(turn.left_out for turn in turns),
         "median_seconds_a_turn": round(latencies[len(latencies) // 2], 1) if latencies else None,
         "seconds": round(seconds, 1),
     }

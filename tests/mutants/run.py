@@ -1,8 +1,9 @@
 """Break one guard at a time in a copy of the tree, and run the tests that must notice: `make mutants`.
 
-`python -m tests.mutants.run [WORD …]` takes the mutations whose guard or file holds a word; none: all of them. Each
-copy has an environment of its own, which finds the copy's modules and the packages of the present one: children that
-are started as `sys.executable -P -m tunesmith…` run the copy too, whatever environment variables they are given.
+`python -m tests.mutants.run [WORD …]` takes the mutations whose guard or file holds a word; no word: all of them. A
+word that none holds is refused. Each copy has an environment of its own, which finds the copy's modules and the
+packages of the present one: children that are started as `sys.executable -P -m tunesmith…` run the copy too, whatever
+environment variables they are given.
 Exit code 1, with the names: a mutation that no test notices, one whose text is not found exactly once, one that does
 not end, and a test that fails on the tree as it is.
 """
@@ -125,13 +126,21 @@ def tried(copy: Copy, mutant: Mutant) -> str:
     return "" if code == FAILED else f"no verdict (pytest ended with {code}): {output.strip()[-300:]}"
 
 
+def chosen(words: Sequence[str]) -> list[Mutant]:
+    """The mutations whose guard or file holds one of these words; without words all of them."""
+    return [m for m in MUTANTS if not words or any(word in m.guard or word in m.file for word in words)]
+
+
 def main() -> int:
     """Try every mutation that was asked for, and print what is wrong."""
     parser = argparse.ArgumentParser(prog="mutants", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("words", nargs="*", help="only mutations whose guard or file holds one of these")
     parser.add_argument("--jobs", type=int, default=2, help="mutations at a time")
     asked = parser.parse_args()
-    mutants = [m for m in MUTANTS if not asked.words or any(word in m.guard or word in m.file for word in asked.words)]
+    if unknown := [word for word in asked.words if not chosen([word])]:
+        some = ", ".join(sorted({m.file for m in MUTANTS})[:3])
+        parser.error(f"{unknown[0]!r} is in none of {len(MUTANTS)} mutations; try a guard, or a file such as {some}")
+    mutants = chosen(asked.words)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave nothing behind
     began, wrong = time.monotonic(), list[str]()
     with tempfile.TemporaryDirectory(prefix="tunesmith-mutants-") as folder, contextlib.ExitStack() as ending:

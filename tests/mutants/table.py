@@ -39,7 +39,8 @@ CLAIM, APPROVALS, LEDGER = "claim", "approvals", "ledger"
 STATISTICS, SUITES, WHOLE = "statistics", "suites", "whole or absent"
 PEOPLE, BLIND, PRICES = "what people said", "blind cases", "prices"
 SAME_TOKENS = "the same tokens in training, measuring, serving and release"
-LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, PEOPLE, BLIND, PRICES, SAME_TOKENS)
+FIGURES, LEVEL = "figures in a driver's words", "a driver's level"
+LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, PEOPLE, BLIND, PRICES, SAME_TOKENS, FIGURES, LEVEL)
 """Guards beside them that nothing may weaken unseen."""
 
 
@@ -64,7 +65,8 @@ _DECISIONS = "tests/tools/models/test_decisions.py::"
 _DEPLOYING = "tests/tools/export/test_deploying.py::"
 _SMOKE = "tests/tools/pipeline/test_smoke.py::"
 _CHANGED = f"{_PINS}test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"
-_FACTS = "tests/agent/queries/test_with_every_fact.py::"
+_STEPS = "tests/agent/queries/test_steps.py::"
+_FITS = "tests/agent/queries/test_fits.py::"
 _FIRST_CARD = "tests/tools/pipeline/gpu_check/test_first_card.py::"
 _STORE, _WORKERS = "tests/memory/test_store.py::", "tests/trust/test_workers.py::"
 _FILES, _POWER = "tests/memory/test_files.py::", "tests/trust/test_power_cut.py::"
@@ -75,9 +77,12 @@ _PATHS, _LIMITS = "tests/trust/test_path_attacks.py::", "tests/trust/test_bounds
 _TERMINAL, _STATISTICS = "tests/trust/test_terminal.py::", "tests/tools/evaluation/test_statistics.py::"
 _FOLDER, _APPROVERS = "tests/tools/models/test_folder.py::", "tests/agent/commands/test_approvals.py::"
 
+_DESCRIBED = "tests/agent/driver/test_describe_tool.py::"
+_PLANNED = "tests/agent/driver/test_plan_tool.py::"
 _UNASKED = "tests/trust/test_unasked_looks.py::"
 _LEAVE = "tests/agent/test_doors.py::test_leave_is_asked_for_exactly_what_would_be_looked_at"
 _LOST = "tests/trust/test_lost_store.py::"
+_FIGURES = "tests/agent/driver/test_figures.py::"
 _PORTS = "tests/trust/test_ports.py::test_a_key_goes_to_a_users_own_port_alone"
 _RAYS_TOKEN = "tests/trust/test_ports.py::test_rays_token_goes_to_a_head_of_this_user_or_of_root_alone"
 _KEY_FILE = "tests/trust/test_ports.py::test_a_key_that_others_can_read_is_refused_with_what_to_type"
@@ -692,7 +697,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ('without_thoughts=thoughts_of(model.folder) == "switch",', "",
          "tests/tools/evaluation/test_judge_job.py::test_a_judge_with_a_switch_for_thoughts_grades_without_them"),
     )),
-    *rows(SAME_TOKENS, "agent/driver/endpoint.py", (
+    *rows(SAME_TOKENS, "agent/driver/own_server.py", (
         ('without_thoughts=thoughts_of(folder) == "switch",', "",
          "tests/agent/driver/test_endpoint.py::test_a_driver_with_a_switch_for_thoughts_is_served_without_them"),
     )),
@@ -707,7 +712,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("                if room < 0:", "                if False:", "tests/tools/models/test_template_trial.py"),
     )),
     *rows(TEMPLATE, "agent/driver/endpoint.py", (
-        ("            _try_template(folder)\n", "", "tests/agent/driver/test_driver_template.py"),
+        ("            own_server.try_template(folder)\n", "", "tests/agent/driver/test_driver_template.py"),
     )),
     *rows(TERMINAL, "agent/commands/price.py", (
         ('_FRAME.sub("·", one_line(entry))', "one_line(entry)", "tests/agent/commands/test_render.py"),
@@ -907,17 +912,17 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(APPROVALS, "agent/commands/approvals.py", (
         ("if not _left(more, around) else None", "", "tests/agent/commands/test_approvals.py"),
         ('"start" if stage else "yes", "behind"', '"start", "behind"', "tests/agent/commands/test_approvals.py"),
-        ('_said("yes", "start" if stage else "yes", "behind")', '_said("yes", "start", "opening", "behind")',
+        ('sayings("yes", "start" if stage else "yes", "behind")', 'sayings("yes", "start", "opening", "behind")',
          "tests/agent/commands/test_approvals.py"),
         (" or _hesitates(text):\n        return None", ":\n        return None",
          "tests/agent/commands/test_approvals.py"),
         ("        if not opened or _NO.match(words):\n", "        if not opened:\n",
          f"{_APPROVERS}test_what_begins_with_a_no_is_no_yes_whatever_the_tables_say"),
-        ('    return bool(words) and not _left(words, _said("ends"))\n', '    return bool(words) and is_yes(text)\n',
+        ('    return bool(words) and not _left(words, sayings("ends"))\n', '    return bool(words) and is_yes(text)\n',
          f"{_APPROVERS}test_what_is_to_be_ended_is_ended_by_a_plain_yes_alone"),
         ("    if len(text) > LONGEST:\n        return None\n", "",
          f"{_APPROVERS}test_an_answer_that_is_too_long_is_neither_and_is_not_parted_into_words"),
-        ('_said("yes", "start" if stage else "yes")', '_said("yes", "start")',
+        ('sayings("yes", "start" if stage else "yes")', 'sayings("yes", "start")',
          "tests/agent/commands/test_approvals.py::test_an_order_to_start_agrees_to_no_other_question"),
         (" and (marked or alone)", "",
          "tests/agent/commands/test_approvals.py::test_a_no_is_a_no_at_once_with_its_words_as_the_reason"),
@@ -973,8 +978,65 @@ MUTANTS: tuple[Mutant, ...] = (
         ('if not re.search(f"{FILES}$", str(slot.value))', "if slot.value",
          "tests/agent/driver/test_said.py::test_a_file_of_rows_is_no_base_model"),
     )),
-    *rows(APPROVALS, "agent/driver/planning.py", (
-        ("        deps.check_grounded({str(args.field): args.value})\n", "",
+    *rows(PEOPLE, "agent/driver/describe.py", (
+        ("for name, text in typed.items() if not text]:", "for name, text in typed.items() if text is None]:",
+         f"{_DESCRIBED}test_an_example_that_is_altered_by_one_letter_is_refused_by_its_number_and_the_others_stay"),
+        ("if text in before.said or stands(text, turns))", "if text)",
+         f"{_DESCRIBED}test_words_that_were_not_said_are_shown_as_proposed"),
+        ("(bool(examples) and deps.edit is None)", "False",
+         f"{_DESCRIBED}test_examples_that_nobody_typed_at_a_terminal_are_no_persons_cases"),
+        ('    unseen = [text for', '    unseen = [text for _ in () for',
+         f"{_DESCRIBED}test_values_that_no_example_and_no_word_holds_are_named"),
+    )),
+    *rows(PEOPLE, "agent/driver/turn_deps.py", (
+        ("if not turn.startswith(NOT_THE_USER)]", "if turn]",
+         f"{_DESCRIBED}test_the_words_of_a_tool_or_of_a_job_that_ended_are_not_the_users"),
+    )),
+    *rows(PEOPLE, "tools/data/spec_suites.py", (
+        ("if spec.unstated else", "if False else",
+         f"{_DESCRIBED}test_examples_that_nobody_typed_at_a_terminal_are_no_persons_cases"),
+    )),
+    *rows(APPROVALS, "agent/driver/user_words.py", (
+        ("if own and is_listed(model))", "if own)",
+         f"{_DESCRIBED}test_a_model_is_named_by_its_whole_name_or_as_people_say_a_listed_one"),
+        ('pattern = rf"(?<![\\w./~-])', 'pattern = rf"',
+         f"{_DESCRIBED}test_a_model_is_named_by_its_whole_name_or_as_people_say_a_listed_one"),
+        ('return re.search(rf"(?<![A-Za-z0-9])', 'return re.search(rf"',
+         f"{_DESCRIBED}test_a_part_is_said_where_each_of_its_sentences_was_typed"),
+    )),
+    *rows(BLIND, "tools/pipeline/known_cases.py", (
+        ("    if found := asking_cases(", "    if found := () and asking_cases(",
+         f"{_PLANNED}test_rows_that_hold_a_test_case_are_refused_however_they_come"),
+    )),
+    *rows(BLIND, "agent/driver/stages.py", (
+        ('        refuse_cases(deps.store, str(source), given.get("mapping"))\n', "        pass\n",
+         f"{_PLANNED}test_rows_that_hold_a_test_case_are_refused_however_they_come"),
+    )),
+    *rows(BLIND, "tools/imports/survey.py", (
+        ("    return sha256(normal(text, digits_count=True).encode())", "    return sha256(text.encode())",
+         f"{_PLANNED}test_rows_that_hold_a_test_case_are_refused_however_they_come"),
+    )),
+    *rows(APPROVALS, "agent/driver/tools.py", (
+        ('{"arm": one.arm, "tokens": one.tokens', '{"arm": one.text, "tokens": one.tokens',
+         "tests/agent/driver/test_tools.py::test_what_a_model_answers_is_the_users_to_read_and_reaches_no_driver"),
+        ("args.run, named_arms(args.arms)), deps.approver)", "args.run, named_arms(args.arms)), lambda *_: None)",
+         "tests/agent/driver/test_tools.py::test_what_a_model_answers_is_the_users_to_read_and_reaches_no_driver"),
+        ("    if deps.end is None:\n", "    if False:\n",
+         "tests/agent/driver/test_tools.py::test_a_driver_has_the_user_asked_and_ends_nothing_itself"),
+        ("        deps.check_grounded(asked, request)\n", "",
+         f"{_PLANNED}test_a_file_that_the_user_did_not_name_is_not_imported"),
+    )),
+    *rows(PEOPLE, "tools/pipeline/plan_edits.py", (
+        ('            edited.not_taken[name] = "; ".join(refused)\n', "            continue\n",
+         f"{_PLANNED}test_every_argument_that_is_given_is_taken_or_told_with_its_reason",
+         f"{_PLANNED}test_what_cannot_be_taken_is_told_with_what_there_is_and_the_plan_stays"),
+    )),
+    *rows(APPROVALS, "tools/pipeline/plan_edits.py", (
+        ('    check({"model": asked}, None)\n', "",
+         "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
+        ('        around.check({"source": named}, None)\n', "        pass\n",
+         "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
+        ("    check(typed, declared.request)\n", "",
          "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
     )),
     *rows(APPROVALS, "agent/driver/by_code.py", (
@@ -1384,28 +1446,55 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_said.py::test_a_step_whose_records_lack_what_todays_price_is_made_of_says_so"),
     )),
     *rows(PRICES, "agent/queries/steps.py", (
-        ("newest.run != step.run and", "False and",
-         "tests/agent/queries/test_answers.py::test_a_date_of_the_run_talked_about_is_not_told_as_the_last_one"),
-        ("isinstance(rank, int) and rank > 0", "rank", f"{_FACTS}test_trainable_parameters_are_computed_where_no_step_"
-         "recorded_them"),
-        ('return "" if any(is_current(context.store, test) for test in tests) else', 'return "" if False else',
-         f"{_FACTS}test_what_was_merged_and_not_tested_is_said_to_be_unknown"),
+        ("later = newest.run != step.run and", "later = False and",
+         f"{_STEPS}test_a_step_of_the_run_talked_about_names_a_newer_one_of_another_run"),
+        ("return any(is_current(store, test) for test in tests)", "return True",
+         f"{_STEPS}test_a_merged_model_is_told_with_whether_it_was_tested_as_it_is"),
+        ("loss[-1][1] if loss else None", "loss[-1][1] if loss else 0.0", f"{_STEPS}test_no_loss_is_made_up"),
+    )),
+    *rows(PEOPLE, "agent/queries/steps.py", (
+        ("texts=tuple(log), says=tuple(says),", "says=(*says, *map(str, log)),",
+         f"{_STEPS}test_the_end_of_a_log_is_for_the_screen"),
+        ("if name in headline or _is_number(value)}", "}",
+         f"{_STEPS}test_what_a_step_passed_reported_and_said_is_among_its_facts"),
+    )),
+    *rows(PRICES, "agent/queries/following.py", (
+        ("one.memory_bytes <= one.free[0] and", "",
+         "tests/agent/queries/test_runs.py::test_a_step_ahead_says_whether_it_fits_in_what_is_free"),
+        (" and one.disk_bytes <= one.free[1]", "",
+         "tests/agent/queries/test_runs.py::test_a_step_ahead_says_whether_it_fits_in_what_is_free"),
+    )),
+    *rows(BLIND, "agent/queries/rows.py", (
+        ("[masked(row) for row in store.rows(step.id)]", "store.rows(step.id)",
+         "tests/agent/queries/test_rows.py::test_a_blind_case_that_was_a_row_is_counted_and_shown_to_nobody"),
+        ("for row in rows if not row.attributes.hidden\n", "for row in rows\n",
+         "tests/agent/queries/test_rows.py::test_a_blind_case_that_was_a_row_is_counted_and_shown_to_nobody"),
+    )),
+    *rows(PEOPLE, "agent/queries/settings.py", (
+        ('steps = [step for step in steps if step.request.get("role", "base") == roles.get(field, "base")]',
+         "pass",
+         "tests/agent/queries/test_settings.py::test_a_model_is_told_with_what_its_name_came_to"),
+        ("        if not edits:\n            break\n", "        if False:\n            break\n",
+         "tests/agent/queries/test_settings.py::test_an_edit_is_the_reason_only_for_the_step_that_it_led_to"),
     )),
     *rows(PRICES, "agent/queries/curves.py", (
-        ("    if not points:\n        return \"No loss", "    if False:\n        return \"No loss",
-         f"{_FACTS}test_no_loss_is_made_up"),
+        ("    if query.metric and query.metric not in kept:", "    if False:",
+         "tests/agent/queries/test_curves.py::test_of_one_point_and_of_no_curve"),
     )),
     *rows(PRICES, "agent/queries/artifacts.py", (
         ('if artifact.kind != "release" or not artifact.path.exists():', 'if artifact.kind != "release":',
-         f"{_FACTS}test_a_release_is_told_with_its_path_and_how_it_is_loaded"),
+         "tests/agent/queries/test_artifacts.py::test_what_is_gone_is_not_loaded"),
+        ("c.block == PRIMARY_BLOCK and not c.is_blind]", "c.block == PRIMARY_BLOCK]",
+         "tests/agent/queries/test_artifacts.py::test_an_example_to_ask_is_no_blind_case_and_for_the_screen_alone"),
     )),
     *rows(PRICES, "agent/queries/fits.py", (
-        ("whole = [asked.model.name for asked in models if not asked.lacking()]",
-         'whole = [asked.model.name for asked in models if asked.goes("train")]',
-         f"{_FACTS}test_a_model_that_is_named_for_a_card_can_be_trained_and_measured_and_served_there"),
+        ('"fits": not decided.lacks, "lacks"', '"fits": "train" not in decided.lacks, "lacks"',
+         f"{_FITS}test_the_largest_that_fits_can_be_trained_and_measured_and_served"),
+        ("if query.bits in (0, _BITS[task.precision])]", "]",
+         f"{_FITS}test_a_task_is_told_at_exactly_the_bits_that_were_named"),
     )),
     *rows(PRICES, "tools/models/model_names.py", (
-        ("(m for m in models if not m.shape.experts)", "models", f"{_FACTS}test_no_shape_is_made_up_for_a_size"),
+        ("(m for m in models if not m.shape.experts)", "models", f"{_FITS}test_no_shape_is_made_up_for_a_size"),
     )),
     *rows(CLAIM, "agent/queries/findings.py", (
         ('one.kind == "forgot" and one.evidence.get("verdict") != WORSE', "False",
@@ -1455,8 +1544,11 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(PRICES, "agent/queries/prices.py", (
         ("AND ? IN ('', run)", "AND ? = ?1",
-         "tests/agent/queries/test_answers.py::"
+         "tests/agent/queries/test_prices.py::"
          "test_what_was_answered_before_a_price_is_told_and_only_of_the_run_that_is_meant"),
+        ("for row in decided if row[\"decision\"] == \"yes\"", "for row in chosen",
+         "tests/agent/queries/test_prices.py::"
+         "test_a_step_that_ran_without_a_yes_is_counted_whatever_else_was_agreed_to"),
     )),
     *rows(APPROVALS, "agent/driver/plan_questions.py", (
         ("if _task(stage, fields) in have:", "if False:",
@@ -1567,10 +1659,11 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_named_files.py::test_the_longest_path_that_is_there_is_meant"),
     )),
     *rows(PEOPLE, "agent/queries/files.py", (
-        ("private=bool(unusable)", "private=False",
+        ('of, texts=tuple(texts),', 'of, (str(texts),),',
          "tests/agent/queries/test_files.py::test_why_a_record_is_no_row_goes_to_the_screen_and_never_to_a_model"),
-        ("return Answer(tuple(lines), data=(facts,), private=True", "return Answer(tuple(lines), data=(facts,)",
-         "tests/agent/queries/test_files.py::test_the_first_rows_go_to_the_screen_and_never_to_a_model"),
+        ('"columns": len(seen.columns)', '"columns": seen.columns',
+         "tests/agent/queries/test_files.py::"
+         "test_a_file_of_other_columns_is_told_by_its_columns_on_the_screen_alone"),
     )),
     *rows(PRICES, "agent/words/requests.py", (
         ('return asked.choice if asked.kind == "cases" else ""', 'return ""',
@@ -1580,8 +1673,52 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if not given and other and \"run\" in own", "if not given and \"run\" in own",
          "tests/agent/words/test_words.py::test_of_two_runs_the_other_one_is_meant_only_where_words_say_so"),
     )),
+    *rows(LEAVES, "agent/driver/probe.py", (
+        ("if endpoint.listener or record.agreed:", "if True:",
+         "tests/agent/driver/test_probe.py::test_no_token_goes_to_an_endpoint_for_it_before_a_yes"),
+        ("record.level is not None or record.agreed is False", "record.level is not None",
+         "tests/agent/driver/test_probe.py::test_no_token_goes_to_an_endpoint_for_it_before_a_yes"),
+    )),
+    *rows(LEAVES, "agent/driver/endpoint.py", (
+        ("        if self._context is None:\n", "        if True:\n",
+         "tests/agent/driver/test_endpoint.py::test_the_context_of_an_endpoint_is_what_it_says_of_it_and_it_is_asked_once"),
+    )),
+    *rows(LEVEL, "agent/driver/probe.py", (
+        ("raise NoVerdict(f\"“{self.task.name}” ended early: {error}\") from error", "return False",
+         "tests/agent/driver/test_probe.py::test_a_task_that_died_is_no_verdict"),
+        ("            if why := stopped():\n", "            if why := \"\":\n",
+         "tests/agent/driver/test_probe.py::test_a_step_that_begins_ends_the_examination"),
+        ("if self._over or self._stopped() or not self._may_start():", "if self._over or not self._may_start():",
+         "tests/agent/driver/test_probe.py::test_nothing_is_examined_beside_a_step_that_is_at_work"),
+        (" and not servers.list_servers(self._driver.home)", "",
+         "tests/agent/driver/test_probe.py::test_no_server_ends_for_an_examination"),
+        ('self._over = driver.chosen.routing != "auto"', "self._over = False",
+         "tests/agent/driver/test_probe.py::test_nothing_is_tried_out_where_the_level_is_set"),
+    )),
+    *rows(LEVEL, "agent/repl/talk.py", (
+        ("waits = planned or chat.deps.draft or", "waits = chat.deps.draft or",
+         "tests/agent/repl/test_let_through.py::test_nobody_is_asked_about_a_driver_in_the_midst_of_a_plan_or_a_description"),
+    )),
+    *rows(LEVEL, "agent/driver/abilities.py", (
+        ('    if routing != "auto":', "    if False:",
+         "tests/agent/driver/test_probe.py::test_a_level_that_is_set_counts_before_what_was_found"),
+        ("return record if record.exam == EXAM else", "return record if record else",
+         "tests/agent/driver/test_probe.py::test_what_another_version_kept_is_nothing"),
+    )),
+    *rows(LEVEL, "agent/driver/endpoint.py", (
+        ("_digest([weights, parser, tokens])", "_digest([parser, tokens])",
+         "tests/agent/driver/test_probe.py::test_a_record_is_of_weights_and_of_how_they_are_served"),
+        ("{chosen.endpoint} {chosen.name} {_digest(rest)}", "{chosen.endpoint} {chosen.name}",
+         "tests/agent/driver/test_probe.py::test_the_examination_sets_the_level_of_this_driver_with_these_settings"),
+        ('set_here = "context_tokens" in chosen.model_fields_set', "set_here = False",
+         "tests/agent/driver/test_endpoint.py::test_a_context_that_is_set_counts_before_what_an_endpoint_says_of_it"),
+    )),
+    *rows(LEVEL, "agent/driver/chat.py", (
+        ("        self.deps.read_window()\n", "        self.deps._read_level()\n",
+         "tests/agent/driver/test_probe.py::test_a_level_changes_between_two_turns_and_never_within_one"),
+    )),
     *rows(PEOPLE, "agent/driver/agent.py", (
-        ("return allowed if deps.routed else", "return",
+        ("return tool_defs if deps.routed else", "return",
          "tests/agent/driver/test_routed_turns.py::test_whatever_its_context_holds_a_routed_driver_has_every_tool_that_reads"),
     )),
     *rows(PEOPLE, "agent/driver/routed.py", (
@@ -1653,7 +1790,7 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(PRICES, "agent/queries/machine.py", (
         ("bytes_, kind, task.fits, lacks)", "bytes_, kind, True, lacks)",
-         f"{_FACTS}test_a_model_that_is_named_for_a_card_can_be_trained_and_measured_and_served_there"),
+         f"{_FITS}test_the_largest_that_fits_can_be_trained_and_measured_and_served"),
     )),
     *rows(PRICES, "tools/models/memory_math.py", (
         ("min(TOKENS_AN_INPUT * shape.widest_input,", "min(shape.widest_input,",
@@ -1691,8 +1828,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("self.arm_by_base and same", "self.arm_by_base",
          "tests/tools/pipeline/test_base_choice.py::test_another_base_or_card_decides_again_what_is_deployed_and_nothing_else"),
     )),
-    *rows(BASE, "agent/driver/planning.py", (
-        ("    if _models(edited) != _models(plan):", "    if False:",
+    *rows(BASE, "tools/pipeline/plan_edits.py", (
+        ("        if _models(after) != _models(plan):", "        if False:",
          "tests/agent/driver/test_planning.py::test_another_base_decides_again_what_the_plan_deploys_unless_somebody_said_it"),
     )),
     *rows(PRICES, "tools/export/quantize.py", (
@@ -1739,6 +1876,44 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(ELSEWHERE, "memory/bundles.py", (
         ("for row in rows for name in row if name not in columns", "for row in rows for name in row if False",
          "tests/tools/pipeline/test_another_machine.py::test_no_name_in_a_document_that_came_back_becomes_a_part_of_a_statement"),
+    )),
+    *rows(FIGURES, "agent/driver/figures.py", (
+        ('said.kind != "number" and not known.is_open and kinds not in _LIKE', "False",
+         f"{_FIGURES}test_a_size_a_time_and_a_share_are_no_count"),
+        (" if said.kind == \"count\" else said.half", " if False else said.half",
+         f"{_FIGURES}test_another_unit_another_kind_and_one_off_are_not_known"),
+        ("    for place, result in enumerate(results):\n",
+         "    for place, result in enumerate([[one for some in results for one in some]]):\n",
+         f"{_FIGURES}test_figures_of_two_results_are_not_set_against_each_other"),
+        ("        if chance > most_chance * min(3, 1 + spoken_of):\n            return False\n", "",
+         f"{_FIGURES}test_where_much_was_told_a_made_up_figure_seldom_passes_for_a_computed_one"),
+        ("maxlen=_TURNS", "maxlen=None",
+         f"{_FIGURES}test_a_figure_of_two_turns_ago_is_known_and_one_of_three_turns_ago_is_not"),
+        ("{sentence[: one.start]}{MARK}", "{sentence[: one.start]}{one.written}",
+         f"{_FIGURES}test_an_unsupported_figure_is_marked_and_its_sentence_stays"),
+        ("    return not (runs and known.fact.runs) or bool(known.fact.runs & runs)\n", "    return True\n",
+         f"{_FIGURES}test_behind_the_name_of_a_run_no_figure_of_another_one_is_known"),
+        ("    if any(_is_of_these_alone(one, told, runs) for one, runs in found if runs):\n", "    if False:\n",
+         f"{_FIGURES}test_behind_the_name_of_a_run_no_figure_of_another_one_is_known"),
+        ("of_b or said.key == EACH", "True", f"{_FIGURES}test_what_no_two_figures_come_to_is_marked"),
+    )),
+    *rows(FIGURES, "tools/core/stated.py", (
+        ("        return self.written * self.scale\n", "        return self.written\n",
+         f"{_FIGURES}test_another_unit_another_kind_and_one_off_are_not_known"),
+        ("return match[0] if glued and units_of(glued) else", "return match[0] if glued else",
+         f"{_FIGURES}test_a_figure_is_found_however_it_is_written_and_a_name_is_none"),
+        ("(ValueError, RecursionError)", "ValueError",
+         f"{_FIGURES}test_no_words_of_anybody_break_the_reading_of_figures"),
+    )),
+    *rows(FIGURES, "agent/driver/voice.py", (
+        ("hold(sentence, self._deps.ledger)", "(sentence, [])",
+         "tests/agent/driver/test_routed_turns.py::test_a_figure_in_the_words_is_still_held_to_the_records"),
+    )),
+    *rows(FIGURES, "agent/driver/turn_deps.py", (
+        ("        self.ledger.begin_turn()\n", "        self.ledger.clear()\n",
+         "tests/agent/driver/test_native.py::test_a_figure_of_the_turn_before_and_a_quotient_are_said_and_an_invented_one_is_marked"),
+        ("        self.ledger.clear()\n", "",
+         "tests/agent/driver/test_conversation.py::test_what_another_conversation_read_is_no_support_in_a_new_one"),
     )),
 )
 # fmt: on

@@ -110,7 +110,18 @@ def spec_of(document: object, where: str) -> Spec:
     return completed
 
 
-_OURS = ("spec", "slot", "prompt", "situations", "writing", "blind_sha256", "blind", "words_sha256", "described")
+_OURS = (
+    "spec",
+    "slot",
+    "prompt",
+    "situations",
+    "writing",
+    "blind_sha256",
+    "blind",
+    "words_sha256",
+    "unstated",
+    "described",
+)
 _TAKEN = tuple(dict.fromkeys(("say", "when", "what", "never", "examples", *STATED, *Spec.model_fields)))
 """Fields of a behaviour's file; a person who asks which there are is not told of those that are ours."""
 

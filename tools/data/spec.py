@@ -152,8 +152,7 @@ class Spec(Description):
     answer: Answer = Answer()
     situations: tuple[JsonValue, ...] = ()
     writing: JsonValue = None
-    """Both of earlier versions, whose messages could begin with facts of a file. Nothing is written from such a one any
-    more (`generate`); it is still read, and the digest of every other spec is what it was."""
+    """Both of earlier versions: nothing is written from them any more, and the digest of other specs is what it was."""
     tools: Tools = ()
     """Offered with every message; also taken from the examples."""
     near_misses: tuple[str, ...] = Field(default=(), max_length=400)
@@ -177,8 +176,10 @@ class Spec(Description):
     """Whether it applies to every message, so that there are none beside it that stay as they were."""
     words_sha256: str = Field(default="", exclude_if=not_)
     """Digest of the words that were read for it (`words_digest`): they are not read again; empty: none were."""
+    unstated: bool = Field(default=False, exclude_if=not_)
+    """Whether a script or another agent gave the examples: no case that is made of them is a person's."""
     described: bool = Field(default=True, exclude=True)
-    """Whether somebody said what the behaviour is; where rows alone show it, code holds them to no form."""
+    """Whether somebody said what it is; where rows alone show it, code holds them to no form."""
 
     @property
     def sha256(self) -> str:

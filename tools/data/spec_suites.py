@@ -28,7 +28,7 @@ from tunesmith.tools.data.description import Example, Message, transcript, turns
 from tunesmith.tools.data.held_out import HeldOut, KnownCase, account, now
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.typed_values import holds, is_number, literal
-from tunesmith.tools.suites.case import JUDGE, PEOPLE, VALUE
+from tunesmith.tools.suites.case import JUDGE, PEOPLE, UNSTATED, VALUE
 from tunesmith.tools.suites.judge_prompt import as_data
 from tunesmith.tools.suites.loading import load_suites
 
@@ -102,9 +102,10 @@ def write_suites(
     known = {normal(text, digits_count=True) for text in trained}
     left = () if spec.blind_sha256 else spec.examples
     examples = [example for example in left if normal(example.prompt, digits_count=True) not in known]
+    sources, by = (UNSTATED, "") if spec.unstated else (("example", "own"), account())
     seen, blind = (
-        [KnownCase(e.prompt, e.answer, source, account(), now(), e.system) for e in own]
-        for source, own in (("example", examples), ("own", spec.blind))
+        [KnownCase(e.prompt, e.answer, source, by, now(), e.system) for e in own]
+        for source, own in zip(sources, (examples, spec.blind), strict=True)
     )
     target = [*known_tests(spec, seen, judged=judged, split="dev"), *known_tests(spec, blind, judged=judged)]
     form = form_assertions(spec)

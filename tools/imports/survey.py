@@ -1,7 +1,7 @@
 """A look at all rows that a person brings, before a training on them is planned.
 
-Every row is read in a confined child; what reaches the caller is counts and a few rows as examples. `count` and
-`compare` are the child's side; `survey` and `against` start it.
+Every row is read in a confined child; what reaches the caller is counts and a few rows as examples. `count`,
+`compare` and `find` are the child's side; `survey`, `against` and `asking_cases` start it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,6 +137,23 @@ def against(sources: Sequence[RowsSource], spec: Spec, cases: Sequence[Case], *,
     return Against(**{**fields, **{name: tuple(fields[name]) for name in ("repeated", "left_out")}})
 
 
+def asking_cases(sources: Sequence[RowsSource], cases: Sequence[Case]) -> tuple[str, ...]:
+    """The rows whose last message is that of a case, word for word, by their places. Raises BadInput."""
+    known = {_digest(text) for case in cases for text in _asked(case)}
+    argument = {"sources": [source.argument for source in sources], "known": sorted(known)}
+    return tuple(confined_answer(find, argument, _named(sources), _limits(sources)))
+
+
+def _asked(case: Case) -> Iterator[str]:
+    """The message of a case, and the text that its prompt was put around."""
+    yield str(case.messages[-1].get("content") or "") if case.messages else ""
+    yield from (value for value in case.vars.values() if isinstance(value, str))
+
+
+def _digest(text: str) -> str:
+    return sha256(normal(text, digits_count=True).encode()).hexdigest()
+
+
 def _named(sources: Sequence[RowsSource]) -> str:
     return ", ".join(str(source.files[0]) for source in sources)
 
@@ -203,6 +221,12 @@ def count(argument: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, object]]:
         # What shows the behaviour is kept in its file, and shows what is allowed: no key.
         "examples": _examples([row for row in own if not secret_fault(row, allowed=frozenset())]),
     }
+
+
+def find(argument: Mapping[str, Any]) -> Iterator[list[str]]:
+    """The places of the rows whose last message has a known digest."""
+    read, known = _read(argument["sources"]), {*argument["known"]} - {_digest("")}
+    yield [read.names[row.row_id] for row in read.rows if _digest(str(row.prompt[-1].get("content") or "")) in known]
 
 
 def _labels(rows: Sequence[TrainingRow]) -> list[str]:

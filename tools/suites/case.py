@@ -51,6 +51,9 @@ def request_sha256(
 MODELS_WORK = ("written", "proposed", "marked")
 """What `source` says in the metadata of a case whose message a model wrote. Of a `marked` one a person gave the right
 answer: it is gold, and still shows no person's message."""
+UNSTATED = ("unstated-example", "unstated")
+"""What `source` says where nobody stated who wrote the message: a script or another agent gave it. The spec was made
+from an example."""
 VALUE, JUDGE, PEOPLE = "value", "judge", "people"
 """What `meaning` says in the metadata of a case: its meaning is compared by value, read by a judge, or left to people
 (`tunesmith rate`), since its assertions hold the form alone."""
@@ -121,7 +124,7 @@ class Case(BaseModel, frozen=True, extra="forbid"):
     @property
     def of_people(self) -> bool:
         """Whether a person wrote or brought the message and said what is right of an answer."""
-        return self.metadata.get("source") not in MODELS_WORK
+        return self.metadata.get("source") not in (*MODELS_WORK, *UNSTATED)
 
     @property
     def tests_meaning(self) -> bool:

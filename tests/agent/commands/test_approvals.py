@@ -164,9 +164,9 @@ def test_a_no_is_a_no_at_once_with_its_words_as_the_reason(text: str) -> None:
 
 
 def test_what_begins_with_a_no_is_no_yes_whatever_the_tables_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = approvals._said
+    said = approvals.sayings
     monkeypatch.setattr(
-        approvals, "_said", lambda *kinds: said(*kinds) | ({("no", "to")} if "opening" in kinds else set())
+        approvals, "sayings", lambda *kinds: said(*kinds) | ({("no", "to")} if "opening" in kinds else set())
     )
     answer = read_answer("no to start", by="t", stage="train")
     assert answer is not None and not answer.yes

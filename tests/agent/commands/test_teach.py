@@ -22,7 +22,7 @@ from tests.fixtures.terminal import Terminal
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import DriverSettings, Settings
-from tunesmith.agent.commands.teach import read_spec
+from tunesmith.agent.commands.teach import read_spec, why_none_is_started
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline.workspace import Workspace
 from tunesmith.tools.serving import servers
@@ -197,6 +197,19 @@ def test_only_what_nothing_can_stand_for_is_refused(changes: dict[str, object], 
     done = teach(tmp_path / "home", said(tmp_path, **changes), "--json", "--yes")
     assert done.returncode == 2 and wanted in json.loads(done.stdout)["message"]
     assert Store(tmp_path / "home").runs() == [] and not (tmp_path / "home" / "behaviours").exists()
+
+
+@table(
+    ("given", "told", "not_told"),
+    [
+        ({"plan_only": True, "yes": False}, "you are asked whether to start one", "--yes"),
+        ({"plan_only": True, "yes": True}, "without --plan-only --yes starts one", "asked"),
+        ({"plan_only": False, "yes": True}, "beside rows none is started", "asked"),
+    ],
+)
+def test_nobody_is_promised_a_question_that_is_not_asked(given: dict[str, bool], told: str, not_told: str) -> None:
+    why = why_none_is_started(argparse.Namespace(**given))
+    assert told in why and not_told not in why
 
 
 def test_examples_alone_are_enough(tmp_path: Path) -> None:

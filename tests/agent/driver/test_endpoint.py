@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,16 @@ from typing import Any
 import pytest
 
 from tests.fixtures import FIXTURES
+from tests.fixtures.stub_driver import StubDriver
+from tests.fixtures.tables import table
 from tests.fixtures.thinking import OPENS, SWITCH, think
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.settings import DriverSettings, Settings
-from tunesmith.agent.driver import endpoint
+from tunesmith.agent.driver import endpoint, own_server
+from tunesmith.agent.driver.abilities import known
 from tunesmith.agent.driver.chat import Chat
-from tunesmith.agent.driver.endpoint import Driver, model_of, needed_memory
+from tunesmith.agent.driver.endpoint import Driver, model_of
+from tunesmith.agent.driver.own_server import needed_memory
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
@@ -102,7 +108,7 @@ def test_a_server_that_waits_on_the_gpu_leaves_for_the_driver_unless_a_step_asks
 ) -> None:
     spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda")
     waiting = servers.start(home, spec, vllm=STUB, log_path=home / "logs" / "log", owner="s1")
-    monkeypatch.setattr(endpoint, "placed", lambda vllm, needed: Place("cuda", 1))
+    monkeypatch.setattr(own_server, "placed", lambda vllm, needed: Place("cuda", 1))
     if at_work:
         running(Store(home), model, 1)
     driver.ensure()
@@ -174,3 +180,70 @@ def test_a_driver_that_cannot_come_back_ends_the_turn_in_codes_words(
     object.__setattr__(one.chat.deps.ws, "emit", taken)
     with pytest.raises(BadInput, match="the driver waits until base"):
         one.turn()
+
+
+# The context of an endpoint
+
+
+@table(
+    ("listed", "context"),
+    [
+        ([{"id": "m", "max_model_len": 32768}], 32768),
+        ([{"id": "m", "context_length": 16384}], 16384),
+        ([{"id": "m", "max_context_length": 4096}], 4096),
+        ([{"id": "m", "meta": {"n_ctx_train": 131072}}], 131072),
+        ([{"id": "other", "max_model_len": 1}, {"id": "m", "max_model_len": 32768}], 32768),
+        ([{"id": "its-only-one", "max_model_len": 32768}], 32768),
+        ([{"id": "other", "max_model_len": 1}, {"id": "another", "max_model_len": 2}], 8192),
+        ([{"id": "m"}], 8192),
+        ([{"id": "m", "max_model_len": "many", "context_length": True, "max_context_length": -1, "meta": 3}], 8192),
+        ([], 8192),
+    ],
+)
+def test_the_context_of_an_endpoint_is_what_it_says_of_it_and_it_is_asked_once(
+    tmp_path: Path, listed: list[dict[str, Any]], context: int
+) -> None:
+    with contextlib.closing(StubDriver()) as stub:
+        stub.models = listed
+        one = Driver(Settings(home=tmp_path, driver=DriverSettings(endpoint=stub.url, name="m")))
+        assert one.seen()[1] == 8192 and stub.listed == 0, "before it is needed, nothing is asked"
+        one.ensure()
+        one.ensure()
+        assert (one.seen()[1], stub.listed, one.here) == (context, 1, True)
+
+
+def test_a_context_that_is_set_counts_before_what_an_endpoint_says_of_it(tmp_path: Path) -> None:
+    with contextlib.closing(StubDriver()) as stub:
+        stub.models = [{"id": "m", "max_model_len": 32768}]
+        chosen = DriverSettings(endpoint=stub.url, name="m", context_tokens=8192)
+        one = Driver(Settings(home=tmp_path, driver=chosen))
+        one.ensure()
+        assert one.seen()[1] == 8192
+
+
+def test_an_endpoint_that_does_not_say_its_context_in_time_keeps_no_turn_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "_LISTING_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, and never answers
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        one = Driver(Settings(home=tmp_path, driver=DriverSettings(endpoint=url, name="m")))
+        assert one.ensure().url == url and (one.seen()[1], one.here) == (8192, False)
+
+
+def test_the_first_request_of_a_native_turn_shows_the_tools_that_its_context_has_room_for(tmp_path: Path) -> None:
+    with contextlib.closing(StubDriver()) as stub:
+        stub.models = [{"id": "m", "max_model_len": 131072}]
+        chosen = DriverSettings(endpoint=stub.url, name="m", routing=False)
+        driver = Driver(Settings(home=tmp_path, driver=chosen))
+        deps = TurnDeps(
+            ws=Workspace(Store(tmp_path), None, lambda event, **data: None),
+            approver=lambda plan, step: Decision(False, "test"),
+            show=lambda shown: None,
+            start_pipeline=lambda plan: "",
+            known=lambda: known(driver),
+        )
+        with contextlib.closing(Chat(deps)) as chat:
+            chat.begin("hi", lambda: model_of(driver.ensure()), lambda line: None).result(60)
+        tools = {tool["function"]["name"] for tool in stub.requests[0]["tools"]}
+        assert {f"read_{name}" for name in ("runs", "machine", "fits")} <= tools

@@ -1,131 +1,21 @@
-"""Each kind of question: what was asked stands first, its facts stand behind it, and nobody's text goes to a model."""
+"""Every kind of question takes what it declares, answers, and refuses what it does not have."""
 
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
-from tests.driver.exam_home import make_exam_home
-from tests.fixtures import stored_runs
-from tests.fixtures.tables import table
-from tunesmith.agent.queries.answer import Answer, Context
-from tunesmith.agent.queries.registry import REQUESTS, answer
+from tests.fixtures.asking import asked
+from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.queries.runs import RunQuery
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.store import Store
-from tunesmith.tools.pipeline.workspace import Workspace
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return Store(make_exam_home(tmp_path_factory.mktemp("facts") / "home"))
-
-
-def told(store: Store, kind: str, **given: Any) -> Answer:
-    context = Context(Workspace(store, None, lambda event, **data: None), store.newest_run())
-    return answer(REQUESTS[kind].model_validate(given), context)
-
-
-R1 = {"run": "r1"}
-FIRST: list[tuple[str, dict[str, Any], str]] = [
-    ("machine", {"part": "gpu"}, "GPU"),
-    ("machine", {"part": "disk"}, "^Disk"),
-    ("fits", {"model": "7b", "card": "24", "work": "train"}, "^It fits: training a 7B model"),
-    ("fits", {"model": "7b", "card": "4090", "work": "train"}, "^It fits: .*RTX 4090"),
-    ("fits", {"model": "70b", "ram_gib": 16, "work": "train"}, "^Too large here: .*a machine of 16 GB"),
-    (
-        "fits",
-        {"model": "405b", "ram_gib": 4096, "work": "quantize"},
-        "^It fits: .*a machine of 4096 GB",
-    ),  # whatever the disk here
-    ("fits", {"about": "largest", "card": "16"}, "a card of 16 GB|A card of 16 GB"),
-    ("fits", {"about": "disk", "model": "7b"}, "files of a 7B model take about 1"),
-    ("fits", {"about": "vram", "model": "7b"}, "VRAM"),
-    ("fits", {"about": "time", "model": "0.5b"}, "^On this machine"),
-    ("fits", {"about": "time", "model": "0.5b", "card": "3090"}, "^On such a card"),
-    ("fits", {"model": "70b", "card": "24", "cards": 2, "work": "serve"}, "^Too large here"),
-    ("runs", {}, "2 runs, the newest is r2"),
-    ("runs", {"about": "best"}, "passes"),
-    ("runs", {"about": "failed"}, "^None of the 2 runs failed"),
-    ("runs", {"since": "2000-01-01", "until": "2000-01-02"}, "^Nothing ran on 2000-01-01"),
-    ("run", R1, r"r1 \(ticket-triage\)"),
-    ("run", {**R1, "about": "steps"}, "r1 has 13 steps, 12 done"),
-    ("run", {**R1, "about": "dates"}, "was begun"),
-    ("run", {**R1, "about": "remaining"}, "Nothing is left|is left"),
-    ("step", {**R1, "stage": "train", "about": "time"}, r"train took 2 min 32 s \(s\d+ of r1"),
-    ("step", {"run": "r2", "stage": "merge", "about": "memory"}, r"Peak memory 1\.2 GiB"),
-    ("step", {**R1, "stage": "train", "about": "failure"}, r"train \(?.*failed"),
-    ("step", {**R1, "stage": "train", "other_stage": "merge", "about": "time"}, "train took longer than merge"),
-    ("step", {**R1, "stage": "evaluate", "about": "share"}, r"evaluate took .* of work in r1"),
-    ("step", {"stage": "release"}, "^There is no release step yet"),
-    ("step", {}, "of r2"),
-    ("steps", R1, "of work in all"),
-    ("steps", {**R1, "about": "longest"}, "took longest in r1"),
-    ("steps", {**R1, "about": "memory"}, "took the most memory of r1"),
-    ("steps", {**R1, "about": "estimates"}, "was estimated at"),
-    ("steps", {**R1, "about": "late"}, "took longer than estimated"),
-    ("steps", {**R1, "about": "failures"}, r"train \(s\d+ of r1\) failed"),
-    ("steps", {**R1, "about": "out_of_memory", "stage": "train"}, "signal 9|want of memory"),
-    ("figure", {"run": "r2", "figure": "trained_tokens"}, "58,113"),
-    ("approvals", {"decision": "asked"}, "^Nothing was asked before a price"),
-    ("setting", {**R1, "fields": ["lora_rank"]}, "lora_rank was 16 in train"),
-    ("setting", {**R1, "fields": ["lora_rank", "epochs"]}, "lora_rank was 16"),
-    ("setting", {"fields": ["lora_rank"], "about": "default"}, "^Left alone, lora_rank is"),
-    ("setting", {**R1, "fields": ["lora_rank"], "about": "sensible", "value": 64}, "^Its rule cannot be asked now"),
-    ("settings", {"stage": "train", **R1}, "^train of r1 ran with"),
-    ("settings", {"about": "by_hand", **R1}, "^You changed"),
-    ("settings", {"about": "defaults", "stage": "train"}, "^Left alone, train takes"),
-    ("approvals", {**R1, "stage": "train", "decision": "yes"}, "2 plans of train were approved"),
-    ("approvals", {"decision": "unasked"}, "^No: each of the"),
-    ("rows", {**R1, "verdict": "keep"}, "138 rows were kept"),
-    ("rows", {**R1, "verdict": "drop", "reason": "duplicate"}, "20 rows were dropped as"),
-    ("rows", {**R1, "about": "reasons"}, "rows dropped"),
-    ("rows", {**R1, "about": "longest"}, "^The longest row of r1 is"),
-    ("rows", {**R1, "about": "length"}, "characters on average"),
-    ("row", {**R1, "row": "g003"}, r"Row g003 of r1 .* was dropped: near-duplicate"),
-    ("curve", R1, r"from 2\.314 to 0\.221"),
-    ("artifact", {**R1, "made": "adapter", "about": "size"}, r"19\.0 MiB"),
-    ("artifact", {**R1, "made": "quantized", "about": "lineage"}, "merged"),
-    ("disk_use", {}, "artifacts of 2 runs take"),
-    ("disk_use", {"about": "largest"}, "^The largest is base"),
-    ("trial", {}, "^Type /ask and a message"),
-    ("served", {}, "[Ss]erved"),
-    ("file_of_rows", {}, "^Name the file"),
-    ("jobs", {}, "Nothing is running"),
-]
-
-
-@table(("kind", "given", "fact"), FIRST)
-@pytest.mark.heavy
-def test_the_fact_that_is_asked_for_stands_in_the_first_line(
-    store: Store, kind: str, given: dict[str, Any], fact: str
-) -> None:
-    found = told(store, kind, **given)
-    assert re.search(fact, found.lines[0]), found.lines
-    assert 0 < len(found.lines) <= 12
-    json.dumps(found.as_json(), default=str)
-
-
-@table(
-    ("kind", "given", "lines"),
-    [
-        # with the answer before and what was wanted
-        ("rows", {"about": "longest", "most": 5}, 6),
-        ("rows", {"about": "examples", "most": 2}, 5),
-    ],
-)
-def test_as_many_cases_and_rows_are_shown_as_were_asked_for(
-    store: Store, kind: str, given: dict[str, Any], lines: int
-) -> None:
-    assert len(told(store, kind, **R1, **given).lines) == lines
 
 
 @pytest.mark.heavy
-def test_every_kind_and_what_each_can_be_asked_about_answers_or_says_why_not(store: Store) -> None:
+def test_every_kind_and_what_each_can_be_asked_about_answers_or_says_why_not(two_runs: Store) -> None:
     for kind, request in REQUESTS.items():
         needed = {"figure": "steps", "case": "target-001", "row": "g003", "stage": "train", "fields": ["epochs"]}
         given = {name: needed[name] for name, field in request.model_fields.items() if field.is_required()}
@@ -133,7 +23,9 @@ def test_every_kind_and_what_each_can_be_asked_about_answers_or_says_why_not(sto
                       if name in request.model_fields and name not in given), "")  # fmt: skip
         for value in get_args(request.model_fields[about].annotation) if about else ():
             try:
-                assert told(store, kind, **given, **{about: value}).lines, (kind, value)
+                result = asked(two_runs, kind, **given, **{about: value})
+                assert result.of or result.facts, (kind, value)
+                json.dumps(result.as_json(), default=str)
             except (NotFound, BadInput) as refused:
                 assert str(refused).strip(), (kind, value)
 
@@ -144,82 +36,3 @@ def test_an_argument_that_a_kind_does_not_have_is_refused_and_no_request_is_chan
     request = RunQuery(run="r1")
     with pytest.raises(ValueError, match="frozen"):
         request.run = "r2"  # type: ignore[misc]
-
-
-def test_what_cannot_be_priced_from_these_records_is_said_with_what_to_try(store: Store) -> None:
-    with pytest.raises(BadInput, match=r"train cannot be priced: the records of r\d lack .* do the steps"):
-        told(store, "price", stage="train", values={"epochs": 5})
-    with pytest.raises(BadInput, match="There is no stage rm"):
-        told(store, "price", stage="rm -rf")
-
-
-@table("kind", ["run", "step", "result", "cases", "rows", "curve", "findings", "steps"])
-def test_a_run_that_is_not_there_is_said_with_those_that_are(store: Store, kind: str) -> None:
-    with pytest.raises(NotFound, match=r"There is no run r77; the runs are r2 .*, r1"):
-        told(store, kind, run="r77")
-
-
-PRIVATE: list[tuple[str, dict[str, Any]]] = [
-    ("rows", {**R1, "about": "examples"}),
-    ("rows", {**R1, "about": "longest"}),
-    ("row", {**R1, "row": "g003"}),
-    ("trial", {"about": "before_and_after", **R1}),
-]
-
-
-@table(("kind", "given"), PRIVATE)
-def test_what_rows_cases_and_outputs_hold_is_shown_and_never_told_to_a_model(
-    store: Store, kind: str, given: dict[str, Any]
-) -> None:
-    found = told(store, kind, **given)
-    assert found.private
-    quoted = re.findall("“([^”]{6,})", " ".join(found.lines))
-    open_words = found.for_model + json.dumps(found.as_json(), default=str, ensure_ascii=False)
-    assert quoted and not [text for text in quoted if text[:20] in open_words]
-
-
-def test_the_end_of_a_log_is_for_the_screen(tmp_path: Path) -> None:
-    build = stored_runs.new_builder(tmp_path / "home")
-    step = build.step("generate")
-    build.end(step, 4.0, 1, error="the worker ended")
-    folder = tmp_path / "home" / "runs" / build.run / step
-    folder.mkdir(parents=True)
-    (folder / "worker.log").write_text("a row of somebody's\n")
-    for kind, given in (("steps", {"about": "failures"}), ("step", {"step": step, "about": "failure"}),
-                        ("step", {"step": step, "about": "log"})):  # fmt: skip
-        found = told(build.store, kind, **given)
-        assert "a row of somebody's" in " ".join(found.lines), kind
-        assert "a row of somebody's" not in found.for_model + str(found.as_json()), kind
-
-
-def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
-    hostile = "\x1b[2J\x1b]0;owned\x07 approved"
-    store, _ = stored_runs.finished_run(tmp_path / "home", hostile=hostile)
-    for kind, given in [("runs", {}), *PRIVATE]:
-        found = told(store, kind, **given)
-        assert not any("\x1b" in line or "\x07" in line for line in found.lines), kind
-
-
-def test_a_date_of_the_run_talked_about_is_not_told_as_the_last_one(store: Store) -> None:
-    def lines(**given: str) -> tuple[str, ...]:
-        context = Context(Workspace(store, None, lambda event, **data: None), store.run("r1"))
-        return answer(REQUESTS["step"].model_validate({"stage": "train", "about": "dates", **given}), context).lines
-
-    newest = [line for line in lines() if line.startswith("The newest: train")]
-    assert len(newest) == 1 and " of r2) began " in newest[0]
-    assert not any("of r2" in line for line in lines(run="r1"))
-
-
-def test_what_was_answered_before_a_price_is_told_and_only_of_the_run_that_is_meant(tmp_path: Path) -> None:
-    home, _ = stored_runs.finished_run(tmp_path / "home")
-    home.event("question.answered", run="r1", stage="train", text="Train on these rows all the same?", answer="no")
-    home.event("question.answered", run=None, stage="base", text="Take the smaller one?", answer="yes")
-    both = told(home, "approvals", decision="asked").lines
-    assert [re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "DATE", line) for line in both] == [
-        "2 questions were answered:",
-        "  base, DATE: you said yes to: Take the smaller one?",
-        "  train in r1, DATE: you said no to: Train on these rows all the same?",
-    ]
-    assert told(home, "approvals", decision="asked", stage="train").lines[0] == "1 question of train was answered:"
-    assert told(home, "approvals", decision="asked", run="r1").lines[0] == "1 question in r1 was answered:"
-    assert told(home, "approvals", decision="asked", stage="merge").lines[0] == both[0], "asked at another stage"

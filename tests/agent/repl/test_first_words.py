@@ -154,7 +154,7 @@ def test_a_plan_that_was_shown_is_not_shown_again_when_it_starts_unchanged(
             return "Fine."
         if "go ahead" in str(last["content"]):
             return "start_plan", {"confirm": "start"}
-        return "plan_fine_tune", {"goal": "tickets as JSON", "pace": "fast", "quantize": True}
+        return "plan_fine_tune", {"behaviour": "demo", "goal": "tickets as JSON", "pace": "fast"}
 
     total = "Each step is priced again"
     with contextlib.closing(StubDriver(script)) as driver:

@@ -19,7 +19,7 @@ from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.doctor import missing
-from tunesmith.agent.driver.endpoint import needed_memory
+from tunesmith.agent.driver.own_server import needed_memory
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store

@@ -13,7 +13,6 @@ from tests.fixtures.descriptions import COOKING
 from tests.fixtures.tables import table
 from tests.gpu_rehearsal.tables import machine, model_of
 from tests.tools.models.test_decisions import known, planned
-from tunesmith.agent.driver.state_summary import tools_of_the_moment
 from tunesmith.agent.queries.following import lacking_before, next_stages
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
@@ -152,7 +151,6 @@ def test_the_two_preflights_of_a_run_are_not_taken_for_each_other(tmp_path: Path
     build.artifact(base, "base")
     build.end(base, 1.0, 1)
     store, run = build.store, build.store.run(build.run)
-    assert "preflight" in tools_of_the_moment(store, run, None, ""), "a conversation may try the base"
     assert not lacking_before(store, run, "preflight", {"made_up": True})[0]
     assert lacking_before(store, run, "preflight", {})[0] == ["the dataset"]
     too_early = build.step("preflight")

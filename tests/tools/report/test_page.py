@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.fixtures import stored_runs
+from tests.fixtures.asking import asked
 from tests.fixtures.tables import table
-from tunesmith.agent.queries.curves import lines_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import EvalResult
@@ -395,4 +395,4 @@ def test_which_checkpoint_became_the_adapter_is_told_with_its_figures(tmp_path: 
         conn.execute("UPDATE steps SET result = json_set(result, '$.choice', ?) WHERE step = ?", (choice, trained.id))
     facts, page = written(store, run, tmp_path)
     assert facts.trainings[-1][0].outcome["choice"] == choice and choice in page.text
-    assert any(choice in line for line in lines_of(store, store.step(trained.id)))
+    assert asked(store, "curve").says == (choice,)

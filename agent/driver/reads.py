@@ -1,0 +1,56 @@
+"""What the driver looks at in a turn: a dim line each, a table where one is wanted, and all of it behind `/why`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from tunesmith.agent.commands import theme
+from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.facts import Result
+from tunesmith.agent.queries.table import shown, text_of, view
+
+MOST_LINES = 32
+"""Of tables in a turn: a screen. What is beyond is a page."""
+Show = Callable[[RenderableType], None]
+
+
+@dataclass(slots=True)
+class Reads:
+    """The results of one turn, in the order in which they were read."""
+
+    results: list[tuple[str, Result]] = field(default_factory=list)
+    lines: int = 0
+    """How many lines of tables are on the screen."""
+
+    def looked(self, query: Query, result: Result, show: Show, *, table: bool) -> None:
+        """Say in a dim line what was looked at; with `table`, or where it holds texts for the screen alone, show it."""
+        what = looking(query)
+        self.results.append((what, result))
+        show(Text(f"· {what}", style=theme.LABEL))
+        if not (table or result.texts):
+            return
+        lines = len(text_of(result))
+        if self.lines + lines <= MOST_LINES:
+            self.lines += lines
+            show(view(result))
+        else:
+            show(Text(f"  {lines} more lines: /why shows them", style=theme.LABEL))
+
+    def page(self) -> RenderableType:
+        """Everything that was read, each under what it is."""
+        parts: list[RenderableType] = []
+        for what, result in self.results:
+            parts += [Text(f"· {what}", style=theme.LABEL), view(result, whole=True)]
+        return Group(*parts)
+
+
+def looking(query: Query) -> str:
+    """What a query looks at, such as `reads the failed adapter cases of r1`."""
+    given = {name: value for name, value in query.model_dump(exclude_defaults=True).items() if name != "kind"}
+    run = given.pop("run", "")
+    words = [shown(name, value) for name, value in given.items()]
+    return " ".join(["reads the", *words, query.kind.replace("_", " "), *([f"of {run}"] if run else [])])
