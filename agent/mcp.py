@@ -116,12 +116,12 @@ class _Tools:
 
     def all(self) -> Sequence[tuple[Callable[..., object], ToolAnnotations]]:
         """Every tool, and what a client should know of it."""
-        fits, plan, start, plan_fine_tune = self._asking()
+        fits, plan, start = self._asking()
         return (
             *((tool, _READS) for tool in (self.status, self.ask, self.compare, self.query)),
             (fits, _ASKS_THE_HUB),
             (self.describe_behaviour, _PRICES),
-            (plan_fine_tune, _PRICES),
+            (self._planning(), _PRICES),
             (plan, _PRICES),
             (start, _STARTS),
             (self.get_step, _READS),
@@ -211,7 +211,7 @@ class _Tools:
     # What a person is asked about
 
     def _asking(self) -> Sequence[Callable[..., object]]:
-        """`fits`, `plan`, `start` and `plan_fine_tune`: what each has asked stands in its own signature."""
+        """`fits`, `plan` and `start`: what each has asked stands in its own signature."""
         shown = _plain_errors(self._shown)
 
         @_plain_errors
@@ -264,6 +264,11 @@ class _Tools:
             """Have the person agree to a planned step, and start it. Nobody else can agree to it."""
             return self._start(waiting, price)
 
+        return fits, plan, start
+
+    def _planning(self) -> Callable[..., object]:
+        """`plan_fine_tune`, with what it has asked in its signature."""
+
         @_plain_errors
         def of_changes(ctx: Context, changes: Changes | None = None) -> Elicit[Allowed] | Allowed:
             from tunesmith.agent.mcp_plans import places_of
@@ -284,7 +289,7 @@ class _Tools:
             allow = isinstance(leave, AcceptedElicitation) and leave.data.allow
             return planned(self.ws, behaviour, pace, changes, places_of(self.ws, changes) if allow else None)
 
-        return fits, plan, start, plan_fine_tune
+        return plan_fine_tune
 
     def _newest(self, run: str | None) -> str:
         if run:
