@@ -17,7 +17,13 @@ from contextvars import ContextVar
 from pydantic import ValidationError
 from pydantic_ai import CancellationToken, DeferredToolResults
 from pydantic_ai.exceptions import RunCancelled
-from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, repair_messages
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelMessagesTypeAdapter,
+    ToolReturnPart,
+    UserPromptPart,
+    repair_messages,
+)
 from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 
@@ -27,7 +33,7 @@ from tunesmith.agent.driver.agent import LIMITS, build_agent, clear_line, messag
 from tunesmith.agent.driver.agreement import asked_again, with_lost_results
 from tunesmith.agent.driver.by_code import decide
 from tunesmith.agent.driver.endpoint import NotYetStarted
-from tunesmith.agent.driver.history import is_prompt, summed_up, with_text
+from tunesmith.agent.driver.history import is_prompt, is_summary, summed_up, with_text
 from tunesmith.agent.driver.parts import after_a_no, steps_of
 from tunesmith.agent.driver.stages import run_stage
 from tunesmith.agent.driver.turn_deps import Call, Declined, TurnAnswer, TurnDeps
@@ -115,6 +121,7 @@ class Chat:
         self._keep_description()
         self.id = conversation
         self.deps.forget()
+        self._recall(self._history(0))
         self._take_back()
 
     def undo(self) -> str:
@@ -146,6 +153,15 @@ class Chat:
         if now != before.description and (now or turn):
             newest = before.turns[-1].number if before.turns else 0
             self.conversations.description(owner, turn if turn and owner == self.id else newest, now)
+
+    def _recall(self, messages: Sequence[ModelMessage]) -> None:
+        """Let figures be held to what these messages told, as if they had been heard by this process."""
+        for message in messages:
+            if is_prompt(message):
+                self.deps.ledger.begin_turn()
+            for part in message.parts if not is_summary(message) else ():  # a summary holds words of the driver's
+                if isinstance(part, ToolReturnPart | UserPromptPart):
+                    self.deps.note(part.content)
 
     def _take_draft(self) -> None:
         draft = self.conversations.load(self.id).draft
@@ -202,6 +218,7 @@ class Chat:
         async with self._ended(waiting.turn, before):
             messages = ModelMessagesTypeAdapter.validate_python([*waiting.messages])
             own = with_lost_results(messages, waiting.calls)
+            self._recall(own)
             results = await asyncio.to_thread(asked_again, self.deps, own, waiting.calls)
             if self.deps.undecided:
                 raise self.deps.undecided

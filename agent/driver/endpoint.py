@@ -245,7 +245,7 @@ class Driver:
     @property
     def here(self) -> bool:
         """Whether it answered in this session: an endpoint when it was asked for its models, else a server of ours."""
-        return self._context is not None or self._server is not None
+        return self._context is not None or (self._server is not None and self._server.process.alive())
 
     def served(self) -> bool:
         """Whether a server of ours answers as the driver now."""
@@ -321,6 +321,4 @@ def _driver_name(chosen: DriverSettings) -> str:
     """The driver as the user knows it."""
     if chosen.endpoint:
         return chosen.name or chosen.endpoint
-    if source_of(chosen.model) == "bundled":
-        return BUNDLED[chosen.model].title
-    return chosen.model.rstrip("/").rpartition("/")[2]
+    return BUNDLED[chosen.model].title if chosen.model in BUNDLED else chosen.model.rstrip("/").rpartition("/")[2]

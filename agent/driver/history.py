@@ -91,7 +91,7 @@ def tool_characters(tools: Iterable[ToolDefinition]) -> int:
 def fitted(messages: Sequence[ModelMessage], room: int) -> list[ModelMessage]:
     """The messages that fit into `room` characters: a summary of what was before, the newest turns, and all of this
     turn, whose oldest results are cut where it is too long by itself."""
-    head = 2 if messages and _is_summary(messages[0]) else 0
+    head = 2 if messages and is_summary(messages[0]) else 0
     prompts = [index for index, message in enumerate(messages) if index >= head and is_prompt(message)]
     newest = prompts[-1] if prompts else len(messages)
     turns = [[_brief(one) for one in messages[a:b]] for a, b in pairwise(prompts)]
@@ -112,7 +112,7 @@ def summed_up(summary: str) -> list[ModelMessage]:
 
 def last_turns(messages: Sequence[ModelMessage], turns: int) -> list[ModelMessage]:
     """The messages from the last but `turns` user prompts on; a summary of those before stays, and is no turn."""
-    head = 2 if messages and _is_summary(messages[0]) else 0
+    head = 2 if messages and is_summary(messages[0]) else 0
     prompts = [index for index, message in enumerate(messages) if index >= head and is_prompt(message)]
     first = prompts[-turns] if len(prompts) > turns else head
     return [*messages[:head], *messages[first:]]
@@ -123,7 +123,8 @@ def is_prompt(message: ModelMessage) -> bool:
     return isinstance(message, ModelRequest) and any(isinstance(part, UserPromptPart) for part in message.parts)
 
 
-def _is_summary(message: ModelMessage) -> bool:
+def is_summary(message: ModelMessage) -> bool:
+    """Whether a message stands for the turns before a compaction."""
     return is_prompt(message) and str(getattr(message.parts[0], "content", "")).startswith(_SUMMED_UP)
 
 

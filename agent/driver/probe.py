@@ -141,9 +141,8 @@ def verdict(name: str, record: Record) -> str:
     passed = f"{name} passed {len(record.passed)} of {tried} tasks"
     if record.level == "native":
         return f"{passed}: from your next words on it chooses the tools itself"
-    return (
-        f"{passed} (not {', '.join(record.failed)}): code reads your words; `routing = false` in settings.toml lets it"
-    )
+    failed = ", ".join(record.failed)
+    return f"{passed} (not {failed}): code reads your words; `routing = false` in settings.toml lets it through"
 
 
 class Trial:
@@ -154,6 +153,8 @@ class Trial:
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
         self._over = driver.chosen.routing != "auto"
+        self._looked = False
+        """Whether the driver was looked for: once, unless a turn finds it."""
 
     def behind_a_turn(self, *, may_ask: bool = True) -> None:
         """Begin, unless one is at work or has ended; what kept it from a verdict is tried again at a later start.
@@ -197,7 +198,10 @@ class Trial:
 
     def _may_start(self) -> bool:
         """Whether the driver can be had without anything that ends for it; the bundled one only once it was asked."""
-        if self._driver.chosen.endpoint or self._driver.here:
+        looked, self._looked = self._looked, True
+        if self._driver.here or looked:
+            return self._driver.here
+        if self._driver.chosen.endpoint:
             return True
         bundled = {model.name for model in BUNDLED.values()}
         return self._driver.folder().name not in bundled and not servers.list_servers(self._driver.home)

@@ -23,12 +23,11 @@ Metric = Literal[
 _LOSSES = ("validation_loss", "train_loss")
 _STORED_AS = {"train_loss": "loss"}
 _MOST_POINTS = 12
-_OF_TRAINING = {
-    "steps": "optimiser_steps", "train_loss": "mean_train_loss", "validation_loss_before": "validation_loss_before",
-    "validation_loss": "validation_loss_of_adapter", "trained_tokens": "trained_tokens",
-    "tokens_per_second": "tokens_per_second",
+_REPORTED = {
+    "optimiser_steps": "steps", "mean_train_loss": "train_loss", "validation_loss_of_adapter": "validation_loss",
+    "trained_tokens": "trained_tokens", "mean_tokens_per_second": "tokens_per_second",
 }  # fmt: skip
-"""What a training reports → what it is called beside its curves."""
+"""What a training says of itself when it ends, by what it is."""
 
 
 class CurveQuery(Query):
@@ -52,19 +51,15 @@ def curve(query: CurveQuery, context: Context) -> Result:
         raise NotFound(f"train ({cite(step)}) kept no {query.metric}; it kept {listed([*kept])}.")
     wanted = (query.metric,) if query.metric else _LOSSES
     shown = {name: points for name, points in kept.items() if name in wanted}
-    of = {"run": run.id, "step": step.id, "stage": "train", "status": step.status, "at": step.note, **_outcome(step)}
-    others = [name for name in kept if name not in shown]
+    of = {"run": run.id, "step": step.id, "status": step.status, "at": step.note}
+    of |= {name: step.report.get(key) for name, key in _REPORTED.items()}
     more = sum(max(0, len(points) - _MOST_POINTS) for points in shown.values())
     return Result(
         tuple(_fact(name, points) for name, points in shown.items()),
-        {**of, "other_curves": others},
+        {**of, "other_curves": [name for name in kept if name not in shown]},
         says=tuple(str(step.report[name]) for name in ("choice",) if step.report.get(name)),
         left_out={"points": more} if more else {},
     )
-
-
-def _outcome(step: Step) -> Fact:
-    return {name: step.report[key] for key, name in _OF_TRAINING.items() if step.report.get(key) is not None}
 
 
 def _fact(name: str, points: Sequence[tuple[float, float]]) -> Fact:

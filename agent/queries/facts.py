@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from rich.console import RenderableType
+
+from tunesmith.agent.queries.table import moment, shown
 
 Fact = Mapping[str, object]
 """Name → value. A name ends with its unit: `seconds`, `bytes`, `share`, `p_value`, `_at` (a Unix time); a whole number
@@ -48,8 +49,6 @@ class Result:
 
     def for_model(self) -> str:
         """The result for a driver: the same, with times, sizes and shares as the screen writes them."""
-        from tunesmith.agent.queries.table import shown
-
         plain = (bool, int, str)
         document = self._document(lambda name, value: value if isinstance(value, plain) and not _has_unit(name) else
                                   shown(name, value))  # fmt: skip
@@ -74,12 +73,3 @@ class Result:
 
 def _has_unit(name: str) -> bool:
     return name.endswith(("seconds", "bytes", "share"))
-
-
-def moment(name: str, value: object) -> object:
-    """A Unix time as ISO 8601 by this machine's clock, within a mapping too; another value as it is."""
-    if isinstance(value, Mapping):
-        return {key: moment(str(key), inner) for key, inner in value.items()}
-    if name.endswith("_at") and isinstance(value, int | float):
-        return datetime.fromtimestamp(value).isoformat(timespec="minutes")
-    return value

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tunesmith.agent.queries.answer import Answer, Context, cite, clip, ordinary
+from tunesmith.agent.queries.answer import Context, clip, ordinary
 from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.facts import Fact, Result
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DONE, TrainingRow
-from tunesmith.tools.core.format import count
 from tunesmith.tools.imports.formats import Problem
 
 _MOST_ROWS, _MOST_BYTES = 20_000, 16 << 20
@@ -22,73 +23,37 @@ _FIRST, _WIDE = 3, 300
 
 
 class FileQuery(Query):
-    """A file of rows that is not imported yet: how many and in which form, how many of them are valid, its doubles, or
-    its first rows."""
+    """A file of rows that is not imported yet: how many, in which form, how many of them are valid, how many repeat
+    one before them; its first rows are shown on the screen."""
 
     kind: Literal["file_of_rows"] = "file_of_rows"
-    about: Literal["rows", "doubles", "first", "valid"] = "rows"
     path: Annotated[str, Field(description="The file, such as ~/data/rows.jsonl")] = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FileFacts:
-    """What a look into a file tells."""
-
-    status: str
-    format: str
-    records: int
-    """By its size, where no footer counts them."""
-    columns: int
-    """How many: of a file without a header line their names are its first row, which no model may read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Validity:
-    """How many of a file's records can be taken as rows."""
-
-    read: int
-    rows: int
-    unusable: int
-
-
-@dataclass(frozen=True, slots=True)
-class Doubles:
-    """Rows of a file that repeat one before them."""
-
-    read: int
-    rows: int
-    same_prompt: int
-    same_row: int
-    unusable: int
-
-
-def answer(query: FileQuery, context: Context) -> Answer:
-    """Answer from the file itself. Raises BadInput for what is not there or cannot be read."""
+def answer(query: FileQuery, context: Context) -> Result:
+    """What a look into the file tells; nothing is imported. Raises BadInput for what is not there or not readable."""
     from tunesmith.tools.imports.import_rows import files_of, look_at
 
     if not query.path:
-        return Answer(("Name the file with its folder, such as ~/data/rows.jsonl: I look into it and import nothing.",))
+        raise BadInput("No file is named; give it with its folder, such as ~/data/rows.jsonl.")
     named = files_of(query.path)
     look = look_at(named, {}, _MOST_ROWS * 50)  # fifty times, as a look counts records and compares none
-    seen = look.inspection
-    facts = FileFacts(seen.status, seen.format, look.records, len(seen.columns))
-    if query.about == "doubles":
-        return _doubles(query.path, facts, [*named.files])
-    if query.about == "valid":
-        return _valid(query.path, facts, [*named.files], _imported(context, query.path))
-    known = f"about {count(look.records, 'record')}; it is {seen.status}"
-    was = _imported(context, query.path)
-    takes = was or f"Nothing was imported; `/import {query.path}` takes it."
-    open_words = f"{query.path}: {known}. {takes}"
-    # a line of them
-    names = f"; columns {', '.join(clip(one, 30) for one in seen.columns[:8])}" if seen.columns else ""
-    line = open_words.replace(known, known + names)
-    if query.about == "rows":
-        lines = [line, *(f"Record {one.number}: {clip(one.reason)}" for one in seen.problems[:2])]
+    seen, unusable = look.inspection, list[Problem]()
+    # How many columns: of a file without a header line their names are its first row, which no model may read.
+    fact: dict[str, object] = {
+        "status": seen.status, "format": seen.format, "about_records": look.records, "columns": len(seen.columns),
+    }  # fmt: skip
+    if seen.status == "READY":
+        rows, unusable, read = _read([*named.files])
+        fact |= {"read": read, "can_be_rows": len(rows), "unusable": len(unusable), **_doubles(rows)}
     else:
-        rows = [clip(row, _WIDE) for row in seen.preview[:_FIRST]]
-        lines = [*(rows or ["None of its first records can be taken as a row."]), line]
-    return Answer(tuple(lines), data=(facts,), private=True, open_words=open_words)
+        fact |= {"can_be_rows": 0, "next": f"/import {query.path} says which columns to map"}
+    texts: list[Fact] = [{"columns": ", ".join(seen.columns)}] if seen.columns else []
+    texts += [{"row": clip(row, _WIDE)} for row in seen.preview[:_FIRST]]
+    texts += [{"record": one.number, "problem": clip(one.reason)} for one in (unusable or seen.problems)[:_FIRST]]
+    of = {"file": query.path, "imported_by": _imported(context, query.path) or "no run"}
+    unread = look.records - _MOST_ROWS
+    return Result((fact,), of, texts=tuple(texts), left_out={"unread records": unread} if unread > 0 else {})
 
 
 def _read(files: list[Path]) -> tuple[list[TrainingRow], list[Problem], int]:
@@ -106,47 +71,19 @@ def _read(files: list[Path]) -> tuple[list[TrainingRow], list[Problem], int]:
     return rows, unusable, read
 
 
-def _imported(context: Context, path: str) -> str:
+def _doubles(rows: Sequence[TrainingRow]) -> Fact:
+    """How many rows repeat one before them: its message, or all of it."""
+    prompts = Counter(str(row.prompt) for row in rows)
+    whole = Counter((str(row.prompt), str(row.completion)) for row in rows)
+    return {"repeat_a_message": len(rows) - len(prompts), "repeat_a_row": len(rows) - len(whole)}
+
+
+def _imported(context: Context, path: str) -> Fact:
     """What the newest import of that very file came to; empty: it was never imported."""
     steps = [step for run in ordinary(context.store) for step in context.store.steps(run.id, status=DONE)]
     own = [step for step in steps if step.stage == "import" and step.request.get("source") == path]
     if not own:
-        return ""
+        return {}
     step = max(own, key=lambda one: one.created_at)
-    took = f"{count(int(step.report.get('rows') or 0), 'row')} taken"  # type: ignore[call-overload]  # ours
-    return f"It was imported ({cite(step)}): {took}, {step.report.get('incompatible', 0)} refused."
-
-
-def _valid(path: str, facts: FileFacts, files: list[Path], was: str) -> Answer:
-    """How many records can be taken as rows, and why the first others cannot."""
-    if facts.status != "READY":
-        open_words = (
-            f"{path} has about {count(facts.records, 'record')} and is {facts.status}: as it is none can be taken as a "
-            f"row. {was or 'Nothing was imported.'} `/import {path}` says which columns to map."
-        )
-        return Answer((open_words,), data=(facts,))
-    rows, unusable, read = _read(files)
-    of = f"the first {count(read, 'record')}" if facts.records > read else count(read, "record")
-    all_ = "all can be taken as rows" if not unusable else f"{len(rows)} can be taken as rows, {len(unusable)} cannot"
-    open_words = f"{path}: of {of}, {all_}. {was or 'Nothing was imported.'}"
-    lines = (open_words, *(f"Record {one.number}: {clip(one.reason)}" for one in unusable[:_FIRST]))
-    data = (facts, Validity(read, len(rows), len(unusable)))
-    return Answer(lines, data=data, private=bool(unusable), open_words=open_words)
-
-
-def _doubles(path: str, facts: FileFacts, files: list[Path]) -> Answer:
-    if facts.status != "READY":
-        refusal = (
-            f"{path} is {facts.status}, so its rows cannot be compared: `/import {path}` says which columns to map."
-        )
-        return Answer((refusal,), data=(facts,))
-    rows, unusable, read = _read(files)
-    prompts = Counter(str(row.prompt) for row in rows)
-    whole = Counter((str(row.prompt), str(row.completion)) for row in rows)
-    doubles = Doubles(read, len(rows), len(rows) - len(prompts), len(rows) - len(whole), len(unusable))
-    of = f"the first {count(read, 'record')}" if facts.records > read else count(read, "record")
-    line = (
-        f"{path}: of {of}, {doubles.same_row} repeat a row before them word for word, {doubles.same_prompt} "
-        f"its message; {doubles.unusable} cannot be taken as rows. Nothing was imported; critique drops doubles."
-    )
-    return Answer((line,), data=(doubles,))
+    return {"run": step.run, "step": step.id, "rows_taken": step.report.get("rows"),
+            "refused": step.report.get("incompatible")}  # fmt: skip

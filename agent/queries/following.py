@@ -6,11 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunesmith.agent.queries.answer import Context
+from tunesmith.agent.queries.facts import Fact
+from tunesmith.agent.queries.inheriting import inherited
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.json_values import as_object
-from tunesmith.memory.records import DONE, Artifact, Run
+from tunesmith.memory.records import DONE, RUNNING, Artifact, Run
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import duration, listed, size
+from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.progress import is_current
@@ -113,15 +115,44 @@ class Ahead:
     free: tuple[int, int] = (0, 0)
     """Now, of that memory and of the disk."""
 
-    def __str__(self) -> str:
-        name = f"{self.stage} of the {self.arm} arm" if self.arm else self.stage
-        return f"{name} {duration(self.seconds)}" if self.seconds is not None else name
-
     @property
     def price(self) -> str:
-        """Its time and memory, `44 s, 1.1 GiB`; the time has to be known."""
-        memory = f", {size(self.memory_bytes)} of memory" if self.memory_bytes else ""
-        return f"{duration(self.seconds or 0)}{memory}"
+        """Its time."""
+        return duration(self.seconds or 0)
+
+
+def ahead_of(context: Context, run: Run) -> tuple[Fact, list[Fact]]:
+    """What a run has ahead, in all and step by step: its plan's steps, else the usual ones until it is served."""
+    running = context.store.steps(run.id, status=RUNNING)
+    at_it = {(step.stage, step.arm if step.stage == "evaluate" else "") for step in running}
+    planned = left_of_plan(context.store, run, RUNNING)
+    specs = planned or [
+        StepSpec(stage=stage, fields=inherited(context.ws, stage, {"arm": arm} if arm else {}, run.id))
+        for stage, arm in chain_ahead(context.store, run) if (stage, arm) not in at_it
+    ]  # fmt: skip
+    ahead = forecast_of(context, run, specs)
+    status = "planned" if planned else "could follow"
+    each = [{"stage": one.stage, "arm": one.arm, "status": status, **_priced(one)} for one in ahead]
+    known = [one for one in ahead if one.seconds is not None]
+    if not known:
+        return {"steps_ahead": len(ahead)}, [*each]
+    most = max(known, key=lambda one: one.memory_bytes)
+    return {
+        "steps_ahead": len(ahead),
+        "without_a_time_yet": len(ahead) - len(known) or None,
+        "all_ahead_seconds": sum(one.seconds or 0.0 for one in known),
+        "peak_memory_ahead_bytes": most.memory_bytes,
+        "free_memory_bytes": most.free[0],
+        "disk_ahead_bytes": sum(one.disk_bytes for one in known),
+        "free_disk_bytes": most.free[1],
+    }, [*each]
+
+
+def _priced(one: Ahead) -> Fact:
+    if one.seconds is None:
+        return {}
+    fits = one.memory_bytes <= one.free[0] and one.disk_bytes <= one.free[1]
+    return {"estimated_seconds": one.seconds, "estimated_peak_bytes": one.memory_bytes, "fits": fits}
 
 
 def left_of_plan(store: Store, run: Run, *begun: str) -> list[StepSpec]:
@@ -160,31 +191,6 @@ def _arm_of(spec: StepSpec) -> str:
     return str(spec.fields.get("arm", "adapter")) if spec.stage == "evaluate" else ""
 
 
-def named_with_times(ahead: Sequence[Ahead]) -> str:
-    """The steps ahead with their times, and of those that are known the sum and what they need, full stops behind."""
-    seconds = [one.seconds for one in ahead if one.seconds is not None]
-    text = f"{listed([str(one) for one in ahead], 12)}."
-    if not seconds:
-        return f"{text} Their times show when each is due."
-    unknown = len(ahead) - len(seconds)
-    rest = f"; the {'time' if unknown == 1 else 'times'} of {unknown} more show when due" if unknown else ""
-    longest = max(ahead, key=lambda one: one.seconds or 0.0)
-    most = f" The longest of them: {longest}." if len(seconds) > 1 else ""
-    return f"{text} About {duration(sum(seconds))} in all{rest}.{most}{needed_by(ahead)}"
-
-
-_TIGHT = 0.8
-"""Share of what is free from which little is left for anything else."""
-
-
 def needed_by(ahead: Sequence[Ahead]) -> str:
-    """What steps need at most, which of them most memory, beside what is free, and what of it is tight, with a space
-    before it; empty where nothing is known."""
-    most, disk = max(ahead, key=lambda one: one.memory_bytes), sum(one.disk_bytes for one in ahead)
-    if not most.memory_bytes:
-        return ""
-    needs = ((f"memory ({most.stage})", most.memory_bytes), ("disk", disk))
-    each = [f"{size(n)} of {what}, {'tight with ' * (n > _TIGHT * free)}{size(free)} free"
-            for (what, n), free in zip(needs, most.free, strict=True)]  # fmt: skip
-    known = "At most" if all(one.seconds is not None for one in ahead) else "Of what is known at most"
-    return f" {known} {' and '.join(each)}{'' if ', tight' in ''.join(each) else '; neither is tight here'}."
+    """What steps need at most."""
+    return f" At most {size(max((one.memory_bytes for one in ahead), default=0))} of memory."

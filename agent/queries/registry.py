@@ -42,7 +42,7 @@ _KINDS: tuple[tuple[type[Query], Callable[[Any, Context], Result | Answer]], ...
     (artifacts.ArtifactQuery, artifacts.answer), (prices.ApprovalsQuery, prices.approvals),
     (curves.CurveQuery, curves.curve), (settings.SettingsQuery, settings.all_settings),
     (cases.SuiteQuery, cases.suite), (confusion.ConfusionQuery, confusion.answer), (rows.RowQuery, rows.find_rows),
-    (steps.FigureQuery, steps.figure), (across.AcrossQuery, across.answer),
+    (across.AcrossQuery, across.answer),
     (described.DescribedQuery, described.answer), (artifacts.DiskUseQuery, artifacts.disk_use),
     (artifacts.TrialQuery, artifacts.trial), (files.FileQuery, files.answer),
 )  # fmt: skip
@@ -80,7 +80,7 @@ class _Watched:
 
     @property  # type: ignore[misc]  # it passes for the request
     def __class__(self) -> Any:
-        return type(self._request)
+        return type(self.__dict__.get("_request", self))  # it may be looked at while it is made, as by a trace
 
     def __getattr__(self, name: str) -> Any:
         self._used.add(name)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tunesmith.agent.queries.answer import Context, cite, clip, without_instruction
 from tunesmith.agent.queries.arguments import MOST_SHOWN, Most, Query, Recorded, RunName
 from tunesmith.agent.queries.facts import Fact, Result
-from tunesmith.agent.queries.table import view
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.marks import marks_in
 from tunesmith.memory.records import DONE, RUNNING, Run, Step, TrainingRow
@@ -65,47 +63,41 @@ def answer(query: RowsQuery, context: Context) -> Result:
     if query.reason:
         chosen = [row for row in chosen if row.dropped and query.reason in _kind(row)]
     if not chosen:
-        raise NotFound(f"{run.id} has no such rows; of its {len(rows)} are: {_there(rows)}.")
+        there = (Counter(row.origin for row in rows), Counter(_kind(row) for row in rows if row.dropped))
+        each = listed([f"{number} {name}" for one in there for name, number in one.items()])
+        raise NotFound(f"{run.id} has no such rows; of its {len(rows)} are: {each}.")
     origins = [*dict.fromkeys(row.origin for row in chosen)]
     facts = [_counted(origin, [row for row in chosen if row.origin == origin]) for origin in origins]
     facts += [_counted("all", chosen)] if len(origins) > 1 else []
     named = {name: getattr(query, name) for name in ("verdict", "origin", "split", "reason")}
     subset = {"subset": f"{len(chosen)} of {len(rows)} rows", **named} if any(named.values()) else {}
-    most, skip = query.most or (_SAMPLE if query.show or query.skip else 0), query.skip
-    shown = _in_order(query.show, [row for row in chosen if not row.attributes.hidden])
-    result = Result(
+    critique = next((s.report for s in reversed(context.store.steps(run.id, status=DONE)) if s.stage == "critique"), {})
+    marked = {"rows_marked_by_a_person": len(marks_in(context.store, step.id))}
+    most = query.most or (_SAMPLE if query.show or query.skip else 0)
+    return Result(
         tuple(facts),
-        {"run": run.id, "step": step.id, **_judged(context.store, run, step), **subset},
-        says=tuple(said for name in ("alarms", "notes") for said in _critique(context.store, run).get(name, ())),
-        texts=tuple(map(_text, shown[skip : skip + most])),
+        {"run": run.id, "step": step.id, **marked, "kept_by_value": critique.get("balance"), **subset},
+        says=tuple(said for name in ("alarms", "notes") for said in critique.get(name, ())),
+        texts=_texts(_in_order(query.show, chosen)[query.skip :]) if most else (),
         most=most,
         left_out=_hidden(chosen) if most else {},
     )
-    return replace(result, page=lambda: view(replace(result, texts=tuple(map(_text, shown))), whole=True))
-
-
-def _there(rows: Sequence[TrainingRow]) -> str:
-    """The origins of rows and what they were dropped for, with how many there are."""
-    each = (Counter(row.origin for row in rows), Counter(_kind(row) for row in rows if row.dropped))
-    return listed([f"{number} {name}" for one in each for name, number in one.items()])
 
 
 def find_rows(query: RowQuery, context: Context) -> Result:
     """The row of an id, else those that hold all of some words. Raises NotFound where the run has none."""
     run, step, rows = _rows_of(context, query.run)
-    words = query.row.lower().split()
-    chosen = _chosen(query, rows)
+    words, chosen = query.row.lower().split(), _chosen(query, rows)
     found = [row for row in chosen if row.row_id == query.row] or [
         row for row in chosen if all(word in f"{_message(row)} {row.answer}".lower() for word in words)
     ]
     if not found:
         ids = listed([row.row_id for row in rows], 3)
         raise NotFound(f"None of {len(chosen)} rows of {run.id} is {clip(query.row, 60)} or holds it; rows are {ids}.")
-    facts = map(_known, found[:MOST_SHOWN])
     of = {"run": run.id, "step": step.id, "subset": f"{len(found)} of {len(rows)} rows"}
     more = {"rows": len(found) - MOST_SHOWN} if len(found) > MOST_SHOWN else {}
-    texts = tuple(_text(row) for row in found if not row.attributes.hidden)
-    return Result(tuple(facts), of, texts=texts, left_out={**more, **_hidden(found)})
+    facts = tuple(map(_known, found[:MOST_SHOWN]))
+    return Result(facts, of, texts=_texts(found), left_out={**more, **_hidden(found)})
 
 
 def _rows_of(context: Context, name: str) -> tuple[Run, Step, list[TrainingRow]]:
@@ -151,25 +143,18 @@ def _counted(origin: str, rows: Sequence[TrainingRow]) -> Fact:
     }  # fmt: skip
 
 
-def _judged(store: Store, run: Run, step: Step) -> Fact:
-    """What critique and people said of the rows, beside the rows' own verdicts."""
-    balance = _critique(store, run).get("balance")
-    return {"rows_marked_by_a_person": len(marks_in(store, step.id)), "kept_by_value": balance}
-
-
-def _critique(store: Store, run: Run) -> Mapping[str, Any]:
-    """What the newest critique of a run reported; empty where there was none."""
-    return next((step.report for step in reversed(store.steps(run.id, status=DONE)) if step.stage == "critique"), {})
-
-
 def _hidden(rows: Sequence[TrainingRow]) -> dict[str, int]:
     hidden = sum(row.attributes.hidden for row in rows)
     return {"blind cases": hidden} if hidden else {}
 
 
-def _text(row: TrainingRow) -> Fact:
-    why = row.verdict.reason if row.verdict else ""
-    return {**_known(row), "because": why, "message": _message(row), "answer": row.answer}
+def _texts(rows: Sequence[TrainingRow]) -> tuple[Fact, ...]:
+    """What the screen shows of rows: none is a blind case."""
+    return tuple(
+        {**_known(row), "because": row.verdict.reason if row.verdict else "", "message": _message(row),
+         "answer": row.answer}
+        for row in rows if not row.attributes.hidden
+    )  # fmt: skip
 
 
 def _known(row: TrainingRow) -> Fact:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
+from pydantic.fields import FieldInfo
 
 from tunesmith.agent.queries.answer import Context, clip, find, ordinary
 from tunesmith.agent.queries.arguments import Query, Recorded, RunName, StageName
 from tunesmith.agent.queries.facts import Fact, Result
-from tunesmith.agent.queries.steps import BEGUN
-from tunesmith.memory.errors import BadInput, NotFound, TunesmithError
-from tunesmith.memory.json_values import as_object, picked
+from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.json_values import as_object
 from tunesmith.memory.records import DONE, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.auto import AUTO, readable_default, readable_value
@@ -56,89 +56,72 @@ class SettingsQuery(Query):
 
 def answer(query: SettingQuery, context: Context) -> Result:
     """Each setting of the run that is meant, else of the newest that has one. Raises NotFound for an unknown name."""
-    store, roles = context.store, {field: query.role for field in query.fields if field in _MODELS}
-    for field in query.fields:
-        _stages_with(field, query.stage)
+    store = context.store
+    stages = {field: _stage_with(field, query.stage) for field in query.fields}
+    roles = {field: query.role for field in query.fields if field in _MODELS}
     # the bits of a GGUF are others than those of the quantized model
     names = dict.fromkeys([*query.fields, *["tensor_type"] * ("scheme" in query.fields)])
     # a driver is in a run aside
     runs = [find(store, query.run)] if query.run else store.runs() if "driver" in roles.values() else context.runs()
-    asked = (
-        (run, {field: _having(store, run, field, query.stage, roles.get(field, "")) for field in names}) for run in runs
-    )
-    run, steps = next((one for one in asked if any(one[1].values())), (None, {}))
-    if any(role != "base" and not steps.get(field) for field, role in roles.items()):
-        raise NotFound(_no_model(store, runs, query))
-    facts = [
-        _used(context, run, _that_counts(steps[field]), field) if run and steps.get(field) else
-        _left_alone(context, field, query.stage)
-        for field in names if field in query.fields or steps.get(field)
+    run, steps = None, {}
+    for run in runs:
+        if steps := _counting(store, run, names, query.stage, roles):
+            break
+    if lacking := [role for field, role in roles.items() if role != "base" and field not in steps]:
+        based = [step for one in runs for step in store.steps(one.id) if step.stage == "base"]
+        there = listed([*dict.fromkeys(str(step.request.get("role", "base")) for step in based)]) or "none"
+        raise NotFound(f"There is no {lacking[0]}{f' in {query.run}' if query.run else ''}; the models are: {there}.")
+    facts: list[Fact] = [
+        _used(context, run, steps[name], name) if run and name in steps else _left_alone(context, stages[name], name)
+        for name in names if name in stages or name in steps
     ]  # fmt: skip
-    of = {"run": run.id if run else query.run}
-    if query.value is None:
-        return Result(tuple(facts), of)
-    judged = [_judged(context, of["run"], fact, query.value) for fact in facts]
-    return Result(tuple(fact for fact, _ in judged), of, says=tuple(said for _, said in judged if said))
+    of = {"run": run.id if run and steps else query.run}
+    if query.value is not None:
+        facts = [{**fact, **_judged(context, of["run"], fact, query.value)} for fact in facts]
+    return Result(tuple(facts), of)
 
 
 def all_settings(query: SettingsQuery, context: Context) -> Result:
     """The settings of a stage, else those of a run. Raises NotFound, naming the stages."""
-    if query.stage and query.stage not in catalog.BY_NAME:
-        raise NotFound(f"There is no stage {clip(query.stage, 40)}; the stages are {listed([*catalog.BY_NAME])}.")
-    store, stage = context.store, query.stage
-    run = context.run(query.run, with_stage=stage) if query.run or context.runs() else None
-    known = {name: one for name, one in values(store, run).items() if stage in ("", one["stage"])} if run else {}
-    if run is None or not known:
-        return _defaults(run, stage)
-    chosen = [name for name, one in known.items() if one["value"] != one["default"]]
-    shown = [*chosen, *(name for name in known if name not in chosen)] if stage else chosen
-    facts = [
-        {"setting": name, "value": _readable(one["value"]), "default": one["default_means"],
-         "set_by": set_by(store, run, store.step(str(one["step"])), str(one["field"]))[0]}
-        for name in shown for one in [known[name]]
-    ]  # fmt: skip
+    stage, store = query.stage, context.store
+    if stage and stage not in catalog.BY_NAME:
+        raise NotFound(f"There is no stage {clip(stage, 40)}; the stages are {listed([*catalog.BY_NAME])}.")
+    run = context.run(query.run, with_stage=stage) if query.run or not stage or context.runs() else None
+    every = values(store, run) if run else {}
+    known = {name: (step, field) for name, (step, field) in every.items() if stage in ("", step.stage)}
+    if not run or not known:
+        names = catalog.BY_NAME[stage].load().settable if stage else ()
+        facts = tuple({"setting": name, "default": usually(stage, name)} for name in names)
+        return Result(facts, {"run": run.id if run else "", "stage": stage, "ran": False})
+    changed = {name: (s, field) for name, (s, field) in known.items() if _value(s, field) != _default(s.stage, field)}
+    shown = {**changed, **known} if stage else changed
+    facts = tuple(
+        {"setting": name, "value": _readable(_value(step, field)), "default": usually(step.stage, field),
+         "set_by": set_by(store, run, step, field)[0]}
+        for name, (step, field) in shown.items()
+    )  # fmt: skip
     left = len(known) - len(shown)
-    return Result(tuple(facts), {"run": run.id, "stage": stage}, left_out={"defaults": left} if left else {})
+    return Result(facts, {"run": run.id, "stage": stage}, left_out={"defaults": left} if left else {})
 
 
-def _defaults(run: Run | None, stage: str) -> Result:
-    """What the settings of a stage are where nobody says anything. Raises NotFound where none is named."""
-    if not stage:
-        of = f"{run.id} has" if run else "No run has"
-        raise NotFound(f"{of} {'no' if run else 'a'} finished step; name a stage, such as train, for its defaults.")
-    names = catalog.BY_NAME[stage].load().settable
-    facts = tuple({"setting": name, "default": usually(stage, name)} for name in names)
-    return Result(facts, {"run": run.id if run else "", "stage": stage, "ran": False})
-
-
-def values(store: Store, run: Run) -> dict[str, Fact]:
-    """`stage.field` → field, stage, step, value and default, of the newest finished step of each stage."""
-    known: dict[str, Fact] = {}
-    for step in store.steps(run.id, status=DONE):
-        name = f"{step.stage} {step.arm}" if step.stage == "evaluate" else step.stage
-        fields = [field for field in step.request if field not in _NO_SETTINGS]
-        known |= {f"{name}.{field}": _valued(step, field) for field in fields}
-    return known
-
-
-def _valued(step: Step, field: str) -> Fact:
-    fact = {"field": field, "stage": step.stage, "step": step.id, "value": _value(step, field)}
-    if field not in catalog.ENTRIES[step.stage].load().request.model_fields:
-        return {**fact, "default": None, "default_means": ""}
-    return {**fact, "default": _default(step.stage, field), "default_means": usually(step.stage, field)}
+def values(store: Store, run: Run) -> dict[str, tuple[Step, str]]:
+    """`stage.field` → the newest finished step of each stage, and the field."""
+    named = {(f"{s.stage} {s.arm}" if s.stage == "evaluate" else s.stage): s for s in store.steps(run.id, status=DONE)}
+    return {f"{name}.{field}": (step, field) for name, step in named.items() for field in step.request
+            if field not in _NO_SETTINGS}  # fmt: skip
 
 
 def differing(store: Store, one: Run, two: Run) -> dict[str, tuple[str, str]]:
     """The settings in which two runs differ, with both values; – where a run has none."""
-    a, b = ({name: str(_readable(one["value"])) for name, one in values(store, run).items()} for run in (one, two))
+    a, b = ({name: str(_readable(_value(*of))) for name, of in values(store, run).items()} for run in (one, two))
     names = dict.fromkeys([*a, *b])
     return {name: (a.get(name, "–"), b.get(name, "–")) for name in names if a.get(name) != b.get(name)}
 
 
 def value_in(store: Store, run: Run, field: str, stage: str = "") -> object:
     """A setting as a run used it; None where no step of it has one."""
-    steps = _having(store, run, field, stage)
-    return _value(_that_counts(steps), field) if steps else None
+    steps = _counting(store, run, (field,), stage, {})
+    return _value(steps[field], field) if steps else None
 
 
 # One setting
@@ -146,123 +129,115 @@ def value_in(store: Store, run: Run, field: str, stage: str = "") -> object:
 
 def _used(context: Context, run: Run, step: Step, field: str) -> Fact:
     """A setting as a step had it, with who set it."""
-    store = context.store
-    who, reason = set_by(store, run, step, field)
+    who, reason = set_by(context.store, run, step, field)
     return {
-        "setting": field, "value": _readable(_value(step, field)), **_model(store, step, field),
-        "stage": step.stage, "arm": step.arm, "step": step.id,
-        "never_ran": step.status not in BEGUN or None, "set_by": who, "because": reason,
-        "default": usually(step.stage, field), "meaning": _meaning(step.stage, field),
-        "in_the_proposed_plan": _in_the_plan(context, step.stage, field),
-        "in_other_runs": _elsewhere(store, run, step, field),
+        "setting": field, "value": _readable(_value(step, field)), **_model(context.store, step, field),
+        "stage": step.stage, "arm": step.arm, "step": step.id, "status": step.status, "set_by": who, "because": reason,
+        **_usual(context, step.stage, field), "in_other_runs": _elsewhere(context.store, run, step, field),
     }  # fmt: skip
 
 
-def _left_alone(context: Context, field: str, stage: str) -> Fact:
-    """A setting that no step of the run has: what it is where nobody says anything."""
-    stages = _stages_with(field, stage)
-    of = "train" if "train" in stages else stages[0]
-    planned = _in_the_plan(context, of, field)
-    return {
-        "setting": field, "stage": of, "set_by": "nobody yet", "default": usually(of, field),
-        "meaning": _meaning(of, field), "in_the_proposed_plan": planned,
-    }  # fmt: skip
+def _left_alone(context: Context, stage: str, field: str) -> Fact:
+    """A setting that no step of the run has."""
+    return {"setting": field, "stage": stage, "set_by": "nobody yet", **_usual(context, stage, field)}
 
 
-def _judged(context: Context, run: str, fact: Fact, asked: float) -> tuple[Fact, str]:
-    """A value beside the one that the product's rule would choose now; what refuses that price, if something does."""
+def _usual(context: Context, stage: str, field: str) -> Fact:
+    """What a setting is, what it is where nobody says anything, and what the open plan gives it."""
+    steps = context.draft.steps if context.draft else ()
+    planned = next((step.fields[field] for step in steps if step.stage == stage and field in step.fields), None)
+    return {"default": usually(stage, field), "meaning": _meaning(stage, field), "in_the_proposed_plan": planned}
+
+
+def _judged(context: Context, run: str, fact: Fact, asked: float) -> Fact:
+    """A value beside the one that the product's rule would choose now. Raises what refuses that price."""
     stage, field = str(fact["stage"]), str(fact["setting"])
     rule, reason = _default(stage, field), BY_DEFAULT
     if rule == AUTO:
-        try:
-            plan = price(context.ws, StepRequest(stage, {}, run))
-        except TunesmithError as error:
-            return {**fact, "asked_about": asked}, str(error)
+        plan = price(context.ws, StepRequest(stage, {}, run))
         rule, reason = plan.request.get(field), plan.reasons.get(field, "")
+    known = {"asked_about": asked, "rule_chooses": rule, "rule": reason}
     number = isinstance(rule, int | float) and not isinstance(rule, bool) and rule
-    times = {"times_the_rule": asked / rule} if number else {}  # type: ignore[operator]
-    return {**fact, "asked_about": asked, "rule_chooses": rule, "rule": reason, **times}, ""
+    return {**known, "times_the_rule": asked / rule} if number else known  # type: ignore[operator]
 
 
-def _stages_with(field: str, stage: str) -> tuple[str, ...]:
-    """The stages that have a setting, in their order, or the one that is named. Raises NotFound where it is none."""
+def _stage_with(field: str, stage: str) -> str:
+    """The stage that a setting is asked of: the one that is named, else training, else the first that has it.
+
+    Raises NotFound, naming the nearest settings or the stages that have it.
+    """
     every = {entry.name: entry.load().request.model_fields for entry in catalog.STAGES}
-    stages = tuple(name for name, fields in every.items() if field in fields)
+    stages = [name for name, fields in every.items() if field in fields]
     if not stages:
         near = difflib.get_close_matches(field, {name for fields in every.values() for name in fields}, 3)
-        like = f"; the nearest are {listed(near)}" if near else "; `/help train` lists those of a stage"
-        raise NotFound(f"There is no setting {clip(field, 40)}{like}.")
+        like = f"the nearest are {listed(near)}" if near else "`/help train` lists those of a stage"
+        raise NotFound(f"There is no setting {clip(field, 40)}; {like}.")
     if stage and stage not in stages:
-        raise NotFound(f"{clip(stage, 40)} has no setting {field}; these stages have it: {listed([*stages])}.")
-    return (stage,) if stage else stages
+        raise NotFound(f"{clip(stage, 40)} has no setting {field}; these stages have it: {listed(stages)}.")
+    return stage or ("train" if "train" in stages else stages[0])
 
 
-def _no_model(store: Store, runs: Sequence[Run], query: SettingQuery) -> str:
-    """That no model has a role, with the roles that there are."""
-    based = [step for run in runs for step in store.steps(run.id) if step.stage == "base"]
-    there = listed([*dict.fromkeys(str(step.request.get("role", "base")) for step in based)]) or "none"
-    return f"{query.run or 'No run'} has {'no' if query.run else 'a'} {query.role}; the models there are: {there}."
+def _counting(store: Store, run: Run, fields: Iterable[str], stage: str, roles: Mapping[str, str]) -> dict[str, Step]:
+    """Field → the step of a run that it is asked of: where no stage is named and a training has it, of trainings the
+    newest that is done, else that was begun, else that was proposed."""
+    counting = {}
+    for field in fields:
+        steps = [step for step in store.priced_steps(run.id) if field in step.request and stage in ("", step.stage)]
+        if field in _MODELS:
+            steps = [step for step in steps if step.request.get("role", "base") == roles.get(field, "base")]
+        steps = steps if stage else [step for step in steps if step.stage == "train"] or steps
+        if steps:
+            counting[field] = max(reversed(steps), key=_how_far)
+    return counting
 
 
-def _having(store: Store, run: Run, field: str, stage: str, role: str = "base") -> list[Step]:
-    """The steps of a run that a setting is asked of; where no stage is named and a training has it, the trainings."""
-    steps = [step for step in store.priced_steps(run.id) if field in step.request and stage in ("", step.stage)]
-    if field in _MODELS:
-        steps = [step for step in steps if step.request.get("role", "base") == role]
-    return steps if stage else [step for step in steps if step.stage == "train"] or steps
-
-
-def _that_counts(steps: Sequence[Step]) -> Step:
-    """The newest step that is done, else that was begun, else that was proposed: what was used, as far as any was."""
-    done = [step for step in steps if step.status == DONE]
-    begun = [step for step in steps if step.status in BEGUN]
-    return (done or begun or [*steps])[-1]
-
-
-def _in_the_plan(context: Context, stage: str, field: str) -> object:
-    """What the open plan gives a setting; None where it gives it nothing."""
-    steps = context.draft.steps if context.draft else ()
-    return next((step.fields[field] for step in steps if step.stage == stage and field in step.fields), None)
+def _how_far(step: Step) -> tuple[bool, bool]:
+    return step.status == DONE, step.started_at is not None
 
 
 def _model(store: Store, step: Step, field: str) -> Fact:
     """What the name of a model or a writer came to."""
     if field == "writer":
-        writers = store.artifacts(step.run, str(_value(step, field)))[-1:]
-        return {"model_name": writers[0].meta.get("name")} if writers else {}
-    made = next((a for a in store.artifacts(step.run) if a.step == step.id), None) if field in _MODELS else None
-    if made is None:
-        return {}
-    known = {f"model_{name}": made.meta.get(name) for name in ("name", "parameters", "license")}
-    return {**known, "commit": made.meta.get("revision") or made.meta.get("commit"), **picked(made, "sha256")}
+        made = store.artifacts(step.run, str(_value(step, field)))
+    else:
+        made = [one for one in store.artifacts(step.run) if one.step == step.id and field in _MODELS]
+    known = ("name", "parameters", "license", "revision")
+    return {f"model_{name}": one.meta.get(name) for one in made[-1:] for name in known}
 
 
 def _elsewhere(store: Store, run: Run, step: Step, field: str) -> Mapping[str, object]:
     """Run → the same setting in the same stage there."""
-    having = {other.id: [s for s in store.steps(other.id) if field in s.request and s.stage == step.stage]
-              for other in ordinary(store)[:_MOST_RUNS] if other.id != run.id}  # fmt: skip
-    return {other: _readable(_value(_that_counts(steps), field)) for other, steps in having.items() if steps}
-
-
-def _meaning(stage: str, field: str) -> str:
-    return catalog.BY_NAME[stage].load().request.model_fields[field].description or ""
+    others = [other for other in ordinary(store)[:_MOST_RUNS] if other.id != run.id]
+    having = {other.id: value_in(store, other, field, step.stage) for other in others}
+    return {other: _readable(value) for other, value in having.items() if value is not None}
 
 
 def usually(stage: str, field: str) -> str:
     """The default as people read it: what `auto` stands for is told with it."""
-    default, meaning = _default(stage, field), _meaning(stage, field)
-    chosen = re.search(r"\bauto: (by [^;.]+)", meaning) if default == AUTO else None  # of our own description
-    return f"chosen {chosen[1]}" if chosen else str(_readable(default))
+    default = _default(stage, field)
+    chosen = re.search(r"\bauto: (by [^;.]+)", _meaning(stage, field)) if default == AUTO else None  # our own words
+    return f"chosen {chosen[1]}" if chosen else "" if default is None else str(_readable(default))
+
+
+def _info(stage: str, field: str) -> FieldInfo | None:
+    """The declaration of a field; None for one that a stage had in an older version."""
+    return catalog.ENTRIES[stage].load().request.model_fields.get(field)
+
+
+def _meaning(stage: str, field: str) -> str:
+    info = _info(stage, field)
+    return (info.description if info else "") or ""
 
 
 def _default(stage: str, field: str) -> object:
-    return readable_default(catalog.BY_NAME[stage].load().request.model_fields[field])
+    info = _info(stage, field)
+    return readable_default(info) if info else None
 
 
 def _value(step: Step, field: str) -> object:
     """A field as a step was asked for with it; `auto` where an older version wrote 0 for that."""
-    known = catalog.ENTRIES[step.stage].load().request.model_fields
-    return readable_value(known[field], step.request[field]) if field in known else step.request[field]
+    info = _info(step.stage, field)
+    return readable_value(info, step.request[field]) if info else step.request[field]
 
 
 def _readable(value: object) -> object:

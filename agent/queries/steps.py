@@ -1,339 +1,241 @@
-"""One step: time against its estimate, memory, why it failed, its log, its recorded numbers."""
+"""One step with all that is recorded of it."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, ordinary, reached
+from tunesmith.agent.queries.answer import Context, clip, find
 from tunesmith.agent.queries.arguments import AnyArm, Query, Recorded, RunName, StageName, StepName
-from tunesmith.agent.queries.prices import how_it_goes_on, not_tested
-from tunesmith.memory.errors import NotFound
+from tunesmith.agent.queries.facts import Fact, Proposed, Result
+from tunesmith.agent.queries.prices import cost_of
+from tunesmith.agent.queries.table import line
+from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.json_values import picked
-from tunesmith.memory.questions import show_run
-from tunesmith.memory.records import ABANDONED, DECLINED, DONE, FAILED, PLANNED, RUNNING, STOPPED, Step
+from tunesmith.memory.records import ASIDE_RUNS, DONE, FAILED, RUNNING, STOPPED, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import duration, size
-from tunesmith.tools.core.machine import Machine
-from tunesmith.tools.machine.measure import measure_machine
-from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.progress import is_current
+from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.training.checkpoints import kept_steps
 
 _LOG_LINES = 6
 """The end tells why; the file, which is named, has the rest."""
 BEGUN = (DONE, RUNNING, FAILED, STOPPED)
-_NOT_KNOWN_BY_WHOM = " Who or what sent that signal is not recorded; the system itself does where memory runs out."
-_NEVER_RAN = {PLANNED: "waits for a yes", DECLINED: "was declined", ABANDONED: "got no answer to its price"}
+BROKEN = (FAILED, STOPPED)
+_SAID = ("alarms", "notes", "advice", "choice", "fallback", "claim_sentence")
+"""Fields of reports that hold sentences of the tools."""
+_KEPT = {
+    "generate": "the rows that are written", "baseline": "the cases that are answered",
+    "evaluate": "the cases that are answered", "quantize": "the layers that are done",
+}  # fmt: skip
+"""Stage → what a step that broke off leaves for its next attempt."""
 
 
 class StepQuery(Query):
-    """One step: what it came to, its time, memory, dates, estimate, share of the run's work, why it failed, its log."""
+    """One step, by its id, or the newest of a stage or with a number: result, time, memory, dates, error, settings."""
 
     kind: Literal["step"] = "step"
-    about: Literal["outcome", "time", "estimate", "memory", "dates", "failure", "share", "log"] = "outcome"
     step: StepName = ""
     stage: StageName = ""
     run: RunName = ""
     arm: AnyArm = ""
-    other_stage: Annotated[
-        Recorded, Field(description="A stage whose time or memory is set against the first one's")
-    ] = ""
+    figure: Annotated[Recorded, Field(description="A number that it recorded, such as trained_tokens")] = ""
+    log: Annotated[bool, Field(description="Also show the end of its log on the screen")] = False
 
 
-def facts_of(step: Step) -> Mapping[str, object]:
-    """A step in figures, as its record tells it: seconds, bytes and what was estimated."""
-    own = picked(
-        step, "run", "stage", "status", "seconds", "estimated_seconds", "peak_rss_bytes", "peak_vram_bytes",
-        "estimated_peak_bytes", "started_at", "finished_at",
-    )  # fmt: skip
-    return {"step": step.id, "arm": step.arm or "", **own}
-
-
-def answer(query: StepQuery, context: Context) -> Answer:
-    """The step that is meant: by its id, else the newest of its stage. Raises NotFound for an unknown id."""
+def answer(query: StepQuery, context: Context) -> Result:
+    """All that is recorded of a step. Raises NotFound with the steps, or the numbers, that there are."""
     store = context.store
-    step = store.step(query.step) if query.step else _newest(query, context, query.stage, query.arm)
-    if step is None:
-        sought = f"{query.stage} of the {query.arm} arm" if query.arm else query.stage or "such"
-        where = f" in {context.run(query.run).id}" if query.run else ""
-        return Answer((f"There is no {sought} step{where} yet, so there is nothing to tell of it.",))
-    if query.other_stage:
-        other = _newest(query, context, query.other_stage, "")
-        return _two(query, step, other)
-    if query.about == "log":
-        return _log(store, step)
-    share = _share(store, step, query.about == "share") if query.about in ("time", "share") and not query.arm else ""
-    lines = _lead(query, step, store.home)
-    if step.error:
-        sent = _NOT_KNOWN_BY_WHOM if query.about == "failure" and "(signal 9)" in step.error else ""
-        lines.append(f"Why: {clip(step.error, 400).rstrip('.')}.{sent}{reached(step)}")
-        lines.append(how_it_goes_on(context.ws, step))
-    elif query.about == "failure" and step.status == DONE:
-        lines.insert(0, f"{name_of(step)} ({cite(step)}) did not fail: it is done.")
-    lines.insert(0 if query.about == "share" else 1, share)
-    if query.about == "dates" and not (query.run or query.step) and (later := _later(store, step)):
-        lines.insert(1, f"The newest: {_lead(query, later, store.home)[0]}")
-    lines += [
-        "" if query.about == "estimate" else _times(step),
-        "" if query.about == "memory" else memory_of(step),
-        _outcome(step) or _passed(store, step),
-        untested_by(context, step) if query.about == "outcome" else "",
-        _settings(step),
-    ]
-    if step.status == RUNNING and query.about in ("outcome", "time"):
-        lines[:1] = [at_work(step)]
-    lines = [line for line in dict.fromkeys(lines) if line][:6]  # a screen's worth: the first say most
-    end = log_end(store, step, 2) if query.about == "failure" and step.error else []
-    return Answer(
-        (*lines, *(["Its log ends:", *end] if end else [])),
-        (facts_of(step),),
-        lambda: render.run_table(show_run(store, step.run)),
-        private=bool(end),
-        open_words="\n".join(lines),
-    )
+    step = store.step(query.step) if query.step else _newest(query, context)
+    file = store.home / "runs" / step.run / step.id / "worker.log"
+    log = [{"log": one} for one in _log_end(file)] if query.log or step.status in BROKEN else []
+    same = [one for one in store.steps(status=DONE) if (one.stage, one.arm) == (step.stage, step.arm)]
+    newest = max(same, key=lambda one: one.finished_at or 0.0, default=step)
+    later = newest.run != step.run and (newest.finished_at or 0.0) > (step.finished_at or 0.0)
+    fact = {
+        **timed(step),
+        "run_time_share": _run_time_share(store, step),
+        "free_ram_when_priced_bytes": step.plan.get("free_ram_bytes"),
+        **(progress(store, step) if step.status == RUNNING else {}),
+        **(broken_off(context.ws, step) if step.status in BROKEN else {}),
+        "tested": is_tested(store, step),
+        "passed": _passed(store, step),
+        "recorded": recorded(step),
+        "asked_for": _asked_for(step),
+        "failed_before": _failed_before(store, step),
+        "newer": {} if query.run or query.step or not later else timed(newest),
+        "log_file": str(file) if log else "",
+    }
+    said = [step.report.get(name) for name in _SAID]
+    says = (str(one) for text in said if text for one in (text if isinstance(text, list) else [text]))
+    return Result((fact,), texts=tuple(log), says=tuple(says), proposals=tuple(_to_follow(store, step)))
 
 
-def _newest(query: StepQuery, context: Context, stage: str, arm: str) -> Step | None:
-    """The newest step of a stage in the run that is meant; one that is done before one that was only begun."""
-    store = context.store
-    if query.run:
-        runs = [find(store, query.run)]
-    else:
-        runs = context.runs()
-        runs += [run for run in store.runs() if run not in runs]
-    statuses = ((FAILED, STOPPED), BEGUN) if query.about == "failure" else ((DONE,), BEGUN)
-    arm = arm if stage in ("", "evaluate") else ""
-    for status in (*statuses, _NEVER_RAN) if stage else (BEGUN,):
-        for run in runs:
-            of_run = [s for s in store.priced_steps(run.id) if s.status in status]
-            matching = [s for s in of_run if stage in ("", s.stage) and arm in ("", s.arm)]
-            if matching:
-                return matching[-1]
-    return None
+def timed(step: Step) -> dict[str, object]:
+    """A step, and what it took of time and memory against what it was priced at."""
+    measured = picked(step, "status", "seconds", "estimated_seconds", "peak_rss_bytes")
+    card = {"peak_vram_bytes": step.peak_vram_bytes or None}  # 0 where nothing ran on one
+    priced = picked(step, "estimated_peak_bytes", "started_at", "finished_at")
+    return {"step": step.id, **picked(step, "run", "stage", "arm"), **measured, **card, **priced}
 
 
-def _later(store: Store, step: Step) -> Step | None:
-    """The newest finished step of the same kind, where another run did it after the one that is talked about."""
-    same = [
-        s for s in store.steps(status=DONE) if s.stage == step.stage and (s.stage != "evaluate" or s.arm == step.arm)
-    ]
-    newest = max(same, key=lambda s: s.finished_at or 0.0, default=step)
-    return newest if newest.run != step.run and (newest.finished_at or 0.0) > (step.finished_at or 0.0) else None
+def progress(store: Store, step: Step) -> Fact:
+    """How far a step is that runs, its losses so far, and what would be left of it if it ended now."""
+    elapsed = time.time() - (step.started_at or time.time())
+    loss, validation = (store.metrics(step.id, name) for name in ("loss", "validation_loss"))
+    best = min(((value, at) for at, value in validation if at), default=None)  # at 0 stands the base
+    return {
+        **_reached(step),
+        "so_far_seconds": elapsed,
+        "left_seconds": render.eta_seconds(elapsed, step.total, step.estimated_seconds),
+        "training_loss": loss[-1][1] if loss else None,
+        "validation_loss": validation[-1][1] if validation else None,
+        "best_checkpoint_step": int(best[1]) if best else None,
+        "would_go_on_from": goes_on_from(store, step),
+    }
 
 
-def _two(query: StepQuery, one: Step, other: Step | None) -> Answer:
-    """Two steps against each other: which took more memory or time."""
-    if other is None:
-        return Answer((f"Not both of {query.stage} and {query.other_stage} ran yet, so they cannot be compared.",))
-    peak = query.about == "memory"
-    both = sorted((one, other), key=lambda s: (s.peak_rss_bytes if peak else s.seconds) or 0, reverse=True)
-    took = [size(s.peak_rss_bytes) if peak else duration(s.seconds) for s in both]
-    together = "" if peak else f", {duration(sum(s.seconds or 0.0 for s in both))} together"
-    first = f"{name_of(both[0])} took {'more memory' if peak else 'longer'} than {name_of(both[1])}: {took[0]} "
-    first += f"({cite(both[0])}) against {took[1]} ({cite(both[1])}){together}."
-    return Answer((first,), tuple(facts_of(step) for step in both))
+def broken_off(ws: Workspace, step: Step) -> Fact:
+    """Why a step broke off, how far it was, and, where its run has not left it behind, how it goes on and its price."""
+    error = step.error or "not recorded"
+    by = {"signal_sent_by": "not recorded"} if "(signal 9)" in error else {}
+    if ws.store.broken_off(step.run) != step:
+        return {"error": error, **by, **_reached(step)}
+    again = cost_of(ws, step.stage, step.run, _same_arm(step))
+    goes_on = {"goes_on_from": goes_on_from(ws.store, step), "going_on_takes": again}
+    return {"error": error, **by, **_reached(step), **goes_on}
 
 
-def _share(store: Store, step: Step, asked: bool) -> str:
-    """What all steps of a stage took of their run's work; empty for a single one, unless the share was asked for."""
-    steps = store.steps(step.run, status=DONE)
-    same = [s.seconds or 0.0 for s in steps if s.stage == step.stage]
-    whole = sum(s.seconds or 0.0 for s in steps)
-    if not whole or (len(same) < 2 and not asked):
-        return ""
-    part = f"{duration(sum(same))} of {duration(whole)} of work in {step.run} ({sum(same) / whole:.0%})"
-    return f"{step.stage} took {part}."
+def _reached(step: Step) -> Fact:
+    share = min(1.0, step.done / step.total) if step.total else None
+    return {"done_share": share, "note": clip(step.note, 80)}
 
 
-def name_of(step: Step) -> str:
-    """A step by its stage, an evaluation with its arm."""
-    return f"{step.stage} of the {step.arm} arm" if step.stage == "evaluate" else step.stage
+def goes_on_from(store: Store, step: Step) -> str:
+    """What a step's next attempt begins with; of a training by the checkpoints that lie on this disk."""
+    if step.stage != "train":
+        return _KEPT.get(step.stage, "the beginning")
+    kept = kept_steps(store.home / "runs" / step.run / step.id / "checkpoints")
+    return f"optimiser step {kept[-1]}" if kept else "the beginning"
 
 
-def free_memory(machine: Machine) -> str:
-    """How much RAM and swap is free."""
-    swap = f", {size(machine.swap_free_bytes)} of swap free" if machine.swap_free_bytes else ", no swap"
-    return f"RAM: {size(machine.ram_free_bytes)} free of {size(machine.ram_total_bytes)}{swap}."
+def retried(store: Store, steps: Sequence[Step]) -> list[Proposed]:
+    """The next attempts at those of some steps that broke off and are still what goes on."""
+    broken = [step for step in steps if store.broken_off(step.run) == step]
+    return [Proposed(step.run, step.stage, _same_arm(step)) for step in broken]
 
 
-def _lead(query: StepQuery, step: Step, home: Path) -> list[str]:
-    """The line that holds what was asked."""
-    where = f"{name_of(step)} ({cite(step)})"
-    if step.status == RUNNING:
-        share = f", {step.done / step.total:.0%} done" if step.total else ""
-        running = f"{where} is running{share}; it was begun {day(step.started_at)}."
-        return [running] if query.about != "memory" else [running, memory_of(step), free_memory(measure_machine(home))]
-    if step.status in _NEVER_RAN:
-        return [f"{where} {_NEVER_RAN[step.status]} and never ran; estimated {duration(step.estimated_seconds)}."]
-    if query.about == "memory":
-        measured = memory_of(step)[:-1] or "No peak memory was measured"
-        return [f"{measured} in {where}."]
-    if query.about == "dates":
-        return [f"{where} began {day(step.started_at)} and ended {day(step.finished_at)}, {step.status}."]
-    return [estimate_of(step) if query.about == "estimate" else _times(step)]
-
-
-def _times(step: Step) -> str:
-    if step.seconds is None or step.status == RUNNING:
-        return ""
-    verb = "took" if step.status == DONE else f"{step.status} after"
-    took = f"{duration(step.seconds)} ({cite(step)}, {day(step.finished_at)})"
-    return f"{name_of(step)} {verb} {took}, estimated {duration(step.estimated_seconds)}."
-
-
-def estimate_of(step: Step) -> str:
-    """What a step took against what it was priced at."""
-    took, priced = step.seconds or 0.0, step.estimated_seconds
-    more = "longer" if took > priced else "shorter"
-    off = f", {abs(took - priced) / priced:.0%} {more} than estimated" if priced else ""
-    return f"{name_of(step)} was estimated at {duration(priced)} and took {duration(took)}{off} ({cite(step)})."
-
-
-def memory_of(step: Step) -> str:
-    """The peak of a step's memory; before it is measured what the price says of a step that runs, else empty."""
-    if not step.peak_rss_bytes:
-        priced = step.status == RUNNING and step.estimated_peak_bytes
-        most = f"Its price has {size(step.estimated_peak_bytes)} of memory at most"
-        return f"{most}; the peak is recorded when it ends." if priced else ""
-    vram = f", {size(step.peak_vram_bytes)} VRAM" if step.peak_vram_bytes else ""
-    return f"Peak memory {size(step.peak_rss_bytes)}{vram}, estimated {size(step.estimated_peak_bytes)}."
-
-
-def _outcome(step: Step) -> str:
-    result, clauses = step.report, []
-    for name in catalog.ENTRIES[step.stage].load().headline if step.stage in catalog.ENTRIES else ():
-        if result.get(name) not in (None, ""):
-            clauses.append(f"{name.replace('_', ' ').removesuffix(' bytes')} {plain(name, result[name])}")
-    if isinstance(checks := result.get("checks"), list):
-        passed = sum(bool(check.get("passed")) for check in checks)
-        clauses.append(f"{passed} of {len(checks)} checks passed")
-    if isinstance(blocks := result.get("blocks"), dict):
-        clauses += [f"{block} {counts['passed']} of {counts['cases']}" for block, counts in blocks.items()]
-    return f"Result: {', '.join(clauses)}." if clauses else ""
-
-
-def _passed(store: Store, step: Step) -> str:
-    """What passed of each block, of a step that asked cases."""
-    blocks: dict[str, list[bool]] = {}
-    for one in store.results(step.id, step.arm) if step.stage in ("evaluate", "baseline") else ():
-        blocks.setdefault(one.block, []).extend([] if one.passed is None else [one.passed])
-    each = ", ".join(f"{block} {sum(passed)} of {len(passed)}" for block, passed in blocks.items())
-    return f"Result: {each}." if each else ""
-
-
-def plain(name: str, value: object) -> str:
-    """A recorded number in words, by its name."""
-    if name.startswith("bytes") and isinstance(value, int):
-        return size(value)
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, dict):
-        return clip("; ".join(f"{key} {plain('', one)}" for key, one in value.items()), 300)
-    return f"{value:,}" if isinstance(value, int) else clip(value, 80)  # a line
-
-
-def untested_by(context: Context, step: Step) -> str:
-    """What is not known of a merged or quantized model that a step made and no test was asked of; else empty."""
+def is_tested(store: Store, step: Step) -> bool | None:
+    """Whether a merged or quantized model that a step made was tested as it is; None for anything else."""
     arm = catalog.ENTRIES[step.stage].makes
     if step.status != DONE or arm not in ("merged", "quantized"):
-        return ""
-    tests = [s for s in context.store.steps(step.run, status=DONE) if s.stage == "evaluate" and s.arm == arm]
-    return "" if any(is_current(context.store, test) for test in tests) else not_tested(context.ws, step.run, arm)
+        return None
+    tests = [one for one in store.steps(step.run, status=DONE) if one.stage == "evaluate" and one.arm == arm]
+    return any(is_current(store, test) for test in tests)
 
 
-def _settings(step: Step) -> str:
-    asks = catalog.ENTRIES[step.stage].load().settable
-    given = [f"{name} {step.request[name]}" for name in asks if step.request.get(name) not in (None, "", False, "auto")]
-    return f"Asked for: {', '.join(given)}." if given else ""
+def recorded(step: Step) -> dict[str, object]:
+    """What a step reported: what its stage names first, and numbers; no texts that it worked on."""
+    headline = catalog.ENTRIES[step.stage].load().headline
+    told = {name: value for name, value in step.report.items() if name in headline or _is_number(value)}
+    if isinstance(checks := step.report.get("checks"), list):
+        told["checks_passed"] = f"{sum(bool(check.get('passed')) for check in checks)} of {len(checks)}"
+    return told
 
 
-def log_end(store: Store, step: Step, lines: int) -> list[str]:
+def _passed(store: Store, step: Step) -> Fact:
+    """What passed of each block, of a step that asked cases."""
+    blocks: dict[str, list[bool]] = {}
+    for one in store.results(step.id, step.arm) if step.stage in ("baseline", "evaluate") else ():
+        blocks.setdefault(one.block, []).extend([] if one.passed is None else [one.passed])
+    return {block: f"{sum(passed)} of {len(passed)}" for block, passed in blocks.items()}
+
+
+def _is_number(value: object) -> bool:
+    numbers = [*value.values()] if isinstance(value, Mapping) else [value]
+    return bool(numbers) and all(isinstance(one, bool | int | float) for one in numbers)
+
+
+def _log_end(file: Path) -> list[str]:
     """The last lines that a step's worker wrote; none where its log is gone."""
     try:
-        with _log_file(store, step).open(errors="replace") as file:  # a log may hold any program's bytes
-            last = deque((line for line in file if line.strip()), maxlen=lines)
+        with file.open(errors="replace") as lines:  # a log may hold any program's bytes
+            return [clip(one, 140) for one in deque((one for one in lines if one.strip()), maxlen=_LOG_LINES)]
     except OSError:  # none was written, or the folder is gone
         return []
-    return [f"  {clip(line, 140)}" for line in last]  # a line of a terminal
-
-
-def _log_file(store: Store, step: Step) -> Path:
-    return store.home / "runs" / step.run / step.id / "worker.log"
-
-
-def _log(store: Store, step: Step) -> Answer:
-    file, end = _log_file(store, step), log_end(store, step, _LOG_LINES)
-    if not end:
-        why = f" It ended so: {clip(step.error, 300)}" if step.error else ""
-        return Answer((f"{name_of(step)} ({cite(step)}) left no log in {file}.{why}",))
-    first = f"The end of the log of {name_of(step)} ({cite(step)}), {file}:"
-    return Answer((first, *end), (facts_of(step),), private=True, open_words=f"the log of {step.id} is on the screen")
 
 
 def at_work(step: Step) -> str:
-    """How far a step is that runs."""
+    """A step that runs in a line."""
     elapsed = time.time() - (step.started_at or time.time())
     left = render.eta_seconds(elapsed, step.total, step.estimated_seconds)
-    at = f" ({clip(step.note, 80)})" if step.note else ""  # what is counted as done are seconds
-    share = f", {step.done / step.total:.0%} done{at}" if step.total else at
-    return f"{name_of(step)} ({cite(step)}) is running{share}, {duration(elapsed)} so far, about {duration(left)} left."
+    return line({"step": step.id, **picked(step, "stage", "run", "status"), **_reached(step), "left_seconds": left})
 
 
-# Numbers by their name
+def known_stage(name: str) -> str:
+    """A stage by its name, or none. Raises BadInput with those that there are."""
+    if name and name not in catalog.ENTRIES:
+        raise BadInput(f"There is no stage {clip(name, 30)}; they are {', '.join(catalog.BY_NAME)}.")
+    return name
 
 
-class FigureQuery(Query):
-    """One number that a step recorded by its name, such as trained_tokens, trainable_parameters, quantized_layers,
-    argmax_agreement, generated_tokens, balance (rows by label)."""
-
-    kind: Literal["figure"] = "figure"
-    figure: Annotated[Recorded, Field(description="Name of the number")]
-    run: RunName = ""
-
-
-def figure(query: FigureQuery, context: Context) -> Answer:
-    """The number of the newest step that recorded it, or how far the step is that may. Raises NotFound for none."""
-    store = context.store
-    for run in [find(store, query.run)] if query.run else context.runs():
-        for step in reversed(store.steps(run.id, status=DONE)):
-            if query.figure in step.report and isinstance(step.report[query.figure], bool | int | float | dict):
-                words = f"{query.figure.replace('_', ' ')} of {name_of(step)}"
-                value = step.report[query.figure]
-                lines = (f"{words}: {plain(query.figure, value)} ({cite(step)}).", _times(step), _outcome(step))
-                fact = {"figure": query.figure, "value": value, "step": step.id, "run": run.id}
-                return Answer(tuple(line for line in lines if line), (fact, facts_of(step)))
-        for step in store.steps(run.id, status=RUNNING):
-            return Answer((f"{at_work(step)} Its other numbers are recorded when it ends.",), (facts_of(step),))
-    if computed := _by_arithmetic(query, context):
-        return computed
-    where = find(store, query.run).id if query.run else "any run"
-    known = {name for run in ordinary(store) for s in store.steps(run.id, status=DONE) for name, value in
-             s.report.items() if isinstance(value, int | float)}  # fmt: skip
-    raise NotFound(f"No step of {where} recorded {clip(query.figure, 40)}; recorded are: {', '.join(sorted(known))}.")
+def _newest(query: StepQuery, context: Context) -> Step:
+    """The newest step of a stage, or with a number, in the run that is meant; a done one before one only begun."""
+    store, stage, arm, figure = context.store, known_stage(query.stage), query.arm, query.figure
+    aside = [run for run in store.runs() if run.name in ASIDE_RUNS]
+    runs = [find(store, query.run)] if query.run else [*context.runs(), *aside]
+    steps = [step for run in runs for step in reversed(store.priced_steps(run.id))]
+    meant = [s for s in steps if stage in ("", s.stage) and (arm in ("", s.arm) or (stage and not s.arm))]
+    if figure:
+        known = {step.id: recorded(step) for step in meant}
+        working = [step for step in meant if step.status == RUNNING]
+        meant = [step for step in meant if figure in known[step.id]] or working
+        if not meant:
+            names = ", ".join(sorted({name for told in known.values() for name in told})) or "none"
+            where = query.run or "any run"
+            raise NotFound(f"No step of {where} recorded {clip(figure, 40)}; recorded are: {names}.")
+    for statuses in ((DONE,), BEGUN) if stage else (BEGUN,):
+        if found := next((step for step in meant if step.status in statuses), None):
+            return found
+    if not meant:
+        sought = " ".join(word for word in (stage, "step", f"of the {arm} arm" if arm else "") if word)
+        there = ", ".join(dict.fromkeys(step.stage for step in reversed(steps))) or "none"
+        raise NotFound(f"There is no {sought} in {', '.join(run.id for run in runs) or 'any run'}; there is: {there}.")
+    return meant[0]
 
 
-def _by_arithmetic(query: FigureQuery, context: Context) -> Answer | None:
-    """How many parameters a training moves, by its base's shape and its rank, where nothing recorded it."""
-    store = context.store
-    if query.figure != "trainable_parameters":
-        return None
-    for run in [find(store, query.run)] if query.run else context.runs():
-        base = [one for one in store.artifacts(run.id, "base") if one.known_config]
-        trained = [s for s in store.priced_steps(run.id) if s.stage == "train"]
-        rank = trained[-1].request.get("lora_rank") if trained else None
-        if base and isinstance(rank, int) and rank > 0:  # `auto` is no number
-            try:
-                shape = ModelShape.of(base[-1].config)
-            except (KeyError, TypeError, ValueError):  # a config may leave anything out
-                continue
-            moved = shape.lora_parameters(rank, experts=not trained[-1].request.get("load_in_4bit"))
-            line = f"trainable parameters of train ({cite(trained[-1])}): {moved:,} at rank {rank}, by arithmetic; no "
-            return Answer((f"{line}step of {run.id} recorded the number.",))
-    return None
+def _failed_before(store: Store, step: Step) -> Fact:
+    """Earlier attempts at the same work that broke off: step → error."""
+    before = takewhile(lambda one: one.id != step.id, store.steps(step.run))
+    same = (one for one in before if (one.stage, one.arm) == (step.stage, step.arm) and one.status in BROKEN)
+    return {one.id: one.error or "not recorded" for one in same}
+
+
+def _run_time_share(store: Store, step: Step) -> float | None:
+    """What all steps of a stage took of their run's work."""
+    done = store.steps(step.run, status=DONE)
+    whole, same = (sum(s.seconds or 0.0 for s in done if stage in ("", s.stage)) for stage in ("", step.stage))
+    return same / whole if whole and same else None
+
+
+def _asked_for(step: Step) -> Fact:
+    settable = catalog.ENTRIES[step.stage].load().settable
+    return {name: step.request[name] for name in settable if step.request.get(name) not in (None, "", False, "auto")}
+
+
+def _same_arm(step: Step) -> Fact:
+    return {"arm": step.request["arm"]} if step.request.get("arm") else {}
+
+
+def _to_follow(store: Store, step: Step) -> list[Proposed]:
+    """The next attempt at what broke off; a test of a model that was not tested."""
+    test = Proposed(step.run, "evaluate", {"arm": catalog.ENTRIES[step.stage].makes})
+    return [*retried(store, [step]), *[test] * (is_tested(store, step) is False)]

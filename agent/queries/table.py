@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from io import StringIO
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.layout import prose
-from tunesmith.agent.queries.facts import Fact, Result, moment
 from tunesmith.tools.core.format import count, duration, listed, one_line, p_value, percent, size
+
+if TYPE_CHECKING:
+    from tunesmith.agent.queries.facts import Fact, Result
 
 MOST_ROWS = 12
 """An answer stays on a screen; its page has all rows."""
@@ -44,6 +48,15 @@ def shown(name: str, value: object) -> str:
         return listed([shown(name, one) for one in value], MOST_ROWS) or "none"
     text = one_line(value).replace("T", " ", 1) if name.endswith("_at") else one_line(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST].rstrip()}…"
+
+
+def moment(name: str, value: object) -> object:
+    """A Unix time as ISO 8601 by this machine's clock, within a mapping too; another value as it is."""
+    if isinstance(value, Mapping):
+        return {key: moment(str(key), inner) for key, inner in value.items()}
+    if name.endswith("_at") and isinstance(value, int | float):
+        return datetime.fromtimestamp(value).isoformat(timespec="minutes")
+    return value
 
 
 def _number(name: str, value: float) -> str:

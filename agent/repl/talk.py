@@ -158,13 +158,13 @@ class Talk:
 
         self._stopped = self._declined = False
         self._waiting, self._then = ("", ""), None
-        planned = chat.deps.draft is not None
+        planned = self._trial is not None and chat.deps.draft is not None
         future = begin(chat)
         while True:
             try:
                 if wait([future], timeout=_POLL_S).done:  # between two looks the person is asked
                     future.result()
-                    self._try_out(chat, planned or chat.deps.draft is not None)
+                    self._try_out(chat, planned=planned)
                     if self._then:
                         self._screen.later(self._then)
                     return
@@ -178,9 +178,10 @@ class Talk:
                     self._screen.say("stopped; jobs go on")
                 return
 
-    def _try_out(self, chat: Chat, planned: bool) -> None:
+    def _try_out(self, chat: Chat, *, planned: bool) -> None:
+        """Have a driver examined of which nothing is known; nobody is asked about it in the midst of a plan."""
         if self._trial:
-            waits = planned or chat.open_description() or self._screen.carries_a_plan()
+            waits = planned or chat.deps.draft or chat.open_description() or self._screen.carries_a_plan()
             self._trial.behind_a_turn(may_ask=not waits)
 
     def _ask(self, plan: Plan, step: str) -> Decision:

@@ -27,7 +27,7 @@ from tunesmith.tools.pipeline import catalog
 
 CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
 """The arms in the order in which they are made."""
-_CHOICES = ("about", "part", "figure", "metric", "decision", "show")
+_CHOICES = ("about", "part", "figure", "metric", "decision", "order", "show")
 """Arguments that a label's second half may be."""
 _NOT_PRICED = ("inspect",)
 
@@ -55,7 +55,7 @@ def request_of(asked: Asked, before: Query | None = None) -> Query | None:
         if isinstance(before, CasesQuery) and not asked.slots.all("outcome"):
             return followed(before, asked, ())
         asked = replace(asked, kind="cases", choice=asked.choice if asked.kind == "cases" else "")
-    model = REQUESTS[asked.kind]
+    model = REQUESTS["step" if asked.kind == "figure" else asked.kind]
     given: dict[str, object] = {}
     for name, info in model.model_fields.items():
         if name == "kind":
@@ -63,6 +63,7 @@ def request_of(asked: Asked, before: Query | None = None) -> Query | None:
         value = _fill(name, asked)
         if asked.choice and name in _CHOICES and asked.choice in _options(info.annotation):
             value = asked.choice
+        value = value or asked.choice == name  # `log` of a step
         if value not in (None, "", (), 0, {}) and _allowed(value, info.annotation):
             given[name] = value
         elif info.is_required():
@@ -375,7 +376,7 @@ def followed(before: Query, asked: Asked, runs: Sequence[str]) -> Query | None:
 def _of_its_kind(before: Query, asked: Asked) -> dict[str, object]:
     """What words say that name nothing by itself: `and 24?` after a card of 16 GB, `only the failed ones` of runs."""
     if isinstance(before, RunsQuery) and _outcome(asked) == "failed":
-        return {"about": "failed"}
+        return {"outcome": "failed"}
     if isinstance(before, ApprovalsQuery) and before.decision and asked.slots.all("not"):
         return {"decision": {"yes": "no", "no": "yes"}.get(before.decision, before.decision)}  # `and which not?`
     if isinstance(before, CompareRunsQuery) and lexicon()["forgotten"].find(asked.slots.words):

@@ -32,9 +32,11 @@ MODES = ("legacy", "auto")
 SECRET = "SEEN-BY-PEOPLE-ONLY"
 NAMES_A_CASE = ("across", "approvals", "cases", "findings", "runs", "run")
 """Their facts name cases and runs, and quote the user's own reason for a no."""
+ERRORS = ("error", "failed_before")
+"""Facts that quote the error on a step's record, as `get_step` does."""
 QUESTIONS: list[dict[str, Any]] = [
-    {"kind": "runs"}, {"kind": "run", "run": "r1"}, {"kind": "step", "stage": "train", "about": "time"},
-    {"kind": "steps", "about": "failures"}, {"kind": "result"}, {"kind": "cases", "outcome": "any"},
+    {"kind": "runs"}, {"kind": "run", "run": "r1"}, {"kind": "step", "stage": "train"},
+    {"kind": "steps", "outcome": "failed"}, {"kind": "result"}, {"kind": "cases", "outcome": "any"},
     {"kind": "suite", "about": "cases"}, {"kind": "findings"}, {"kind": "setting", "fields": ["lora_rank"]},
     {"kind": "settings"}, {"kind": "rows", "show": "examples"}, {"kind": "curve"}, {"kind": "artifact"},
     {"kind": "approvals"}, {"kind": "jobs"}, {"kind": "confusion"}, {"kind": "across"}, {"kind": "machine"},
@@ -212,8 +214,9 @@ def test_nothing_that_people_wrote_or_models_answered_reaches_the_client(home: P
     said = json.dumps([*answers, refused.content[0].text])
     for private in ("I am not sure", "order #48", "Paris is the capital"):
         assert private not in said, private
-    told = json.dumps([*answers[:2], *(one["facts"] for kind, one in asked.items() if kind not in NAMES_A_CASE)])
-    assert SECRET not in told
+    facts = [fact for kind, one in asked.items() if kind not in NAMES_A_CASE for fact in one.get("facts", ())]
+    told = [{name: value for name, value in fact.items() if name not in ERRORS} for fact in facts]
+    assert SECRET not in json.dumps([*answers[:2], *told])
 
 
 @pytest.mark.parametrize(

@@ -53,14 +53,15 @@ def questions() -> list[dict[str, Any]]:
 
 
 def said_of(result: str) -> str:
-    """The first lines of a result; of facts, each as its names and values."""
+    """The first lines of a result; of facts, what they are of and the first ones, each as its names and values."""
     try:
         told = json.loads(result)
     except ValueError:
         return "\n".join(result.splitlines()[:REPEATED])
-    facts = told.get("facts", told.get("rows", [told])) if isinstance(told, dict) else told
-    says = told.get("says", []) if isinstance(told, dict) else []
-    return "\n".join([*(_line(fact) for fact in facts[:REPEATED]), *map(str, says[:REPEATED])])
+    if not isinstance(told, dict):
+        told = {"facts": told}
+    facts = [*filter(None, [told.get("of")]), *told.get("facts", told.get("rows", []))[:REPEATED]]
+    return "\n".join([*map(_line, facts or [told]), *map(str, told.get("says", ())[:REPEATED])])
 
 
 def _line(fact: object) -> str:
@@ -90,7 +91,7 @@ def answered(home: Path, facts: Facts, item: Mapping[str, Any], call: Mapping[st
     today = datetime.datetime.combine(datetime.date.today(), datetime.time()).astimezone()
     days = {"<today>": today.isoformat(), "<yesterday>": (today - datetime.timedelta(days=1)).isoformat()}
     given = {name: days.get(one, facts.said(one)) if isinstance(one, str) else one for name, one in arguments.items()}
-    screen = Console(file=io.StringIO(), record=True, width=230)
+    screen = Console(file=io.StringIO(), record=True, width=4000)
     with closing(Store(home)) as store:
         deps = TurnDeps(
             ws=Workspace(store, None, lambda event, **data: None),

@@ -250,7 +250,7 @@ def summary(held: dict[str, list[Heard]], endpoint: Endpoint, seconds: float) ->
         "asked_before": f"{sum(turn.asked for turn in turns)} of {sum(turn.priced for turn in turns)} that were priced",
         "started_after_a_no": sum(len(turn.ran) for turn in turns),
         "invented_figures_shown": sum(len(turn.invented) for turn in turns),
-        "sentences_left_out": sum(turn.left_out for turn in turns),
+        "figures_marked": sum(turn.left_out for turn in turns),
         "median_seconds_a_turn": round(latencies[len(latencies) // 2], 1) if latencies else None,
         "seconds": round(seconds, 1),
     }

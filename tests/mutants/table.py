@@ -39,8 +39,8 @@ CLAIM, APPROVALS, LEDGER = "claim", "approvals", "ledger"
 STATISTICS, SUITES, WHOLE = "statistics", "suites", "whole or absent"
 PEOPLE, BLIND, PRICES = "what people said", "blind cases", "prices"
 SAME_TOKENS = "the same tokens in training, measuring, serving and release"
-LEVEL = "a driver's level"
-LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, PEOPLE, BLIND, PRICES, SAME_TOKENS, LEVEL)
+FIGURES, LEVEL = "figures in a driver's words", "a driver's level"
+LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, PEOPLE, BLIND, PRICES, SAME_TOKENS, FIGURES, LEVEL)
 """Guards beside them that nothing may weaken unseen."""
 
 
@@ -66,6 +66,7 @@ _DEPLOYING = "tests/tools/export/test_deploying.py::"
 _SMOKE = "tests/tools/pipeline/test_smoke.py::"
 _CHANGED = f"{_PINS}test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"
 _FACTS = "tests/agent/queries/test_with_every_fact.py::"
+_STEPS = "tests/agent/queries/test_steps.py::"
 _FITS = "tests/agent/queries/test_fits.py::"
 _FIRST_CARD = "tests/tools/pipeline/gpu_check/test_first_card.py::"
 _STORE, _WORKERS = "tests/memory/test_store.py::", "tests/trust/test_workers.py::"
@@ -85,6 +86,7 @@ _PLANNED = "tests/agent/driver/test_plan_tool.py::"
 _UNASKED = "tests/trust/test_unasked_looks.py::"
 _LEAVE = "tests/agent/test_doors.py::test_leave_is_asked_for_exactly_what_would_be_looked_at"
 _LOST = "tests/trust/test_lost_store.py::"
+_FIGURES = "tests/agent/driver/test_figures.py::"
 _PORTS = "tests/trust/test_ports.py::test_a_key_goes_to_a_users_own_port_alone"
 _RAYS_TOKEN = "tests/trust/test_ports.py::test_rays_token_goes_to_a_head_of_this_user_or_of_root_alone"
 _KEY_FILE = "tests/trust/test_ports.py::test_a_key_that_others_can_read_is_refused_with_what_to_type"
@@ -1457,28 +1459,40 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_said.py::test_a_step_whose_records_lack_what_todays_price_is_made_of_says_so"),
     )),
     *rows(PRICES, "agent/queries/steps.py", (
-        ("newest.run != step.run and", "False and",
-         "tests/agent/queries/test_answers.py::test_a_date_of_the_run_talked_about_is_not_told_as_the_last_one"),
-        ("isinstance(rank, int) and rank > 0", "rank", f"{_FACTS}test_trainable_parameters_are_computed_where_no_step_"
-         "recorded_them"),
-        ('return "" if any(is_current(context.store, test) for test in tests) else', 'return "" if False else',
-         f"{_FACTS}test_what_was_merged_and_not_tested_is_said_to_be_unknown"),
+        ("later = newest.run != step.run and", "later = False and",
+         f"{_STEPS}test_a_step_of_the_run_talked_about_names_a_newer_one_of_another_run"),
+        ("return any(is_current(store, test) for test in tests)", "return True",
+         f"{_STEPS}test_a_merged_model_is_told_with_whether_it_was_tested_as_it_is"),
+        ("loss[-1][1] if loss else None", "loss[-1][1] if loss else 0.0", f"{_STEPS}test_no_loss_is_made_up"),
+    )),
+    *rows(PEOPLE, "agent/queries/steps.py", (
+        ("texts=tuple(log), says=tuple(says),", "says=(*says, *map(str, log)),",
+         f"{_STEPS}test_the_end_of_a_log_is_for_the_screen"),
+        ("if name in headline or _is_number(value)}", "}",
+         f"{_STEPS}test_what_a_step_passed_reported_and_said_is_among_its_facts"),
+    )),
+    *rows(PRICES, "agent/queries/following.py", (
+        ("one.memory_bytes <= one.free[0] and", "",
+         "tests/agent/queries/test_runs.py::test_a_step_ahead_says_whether_it_fits_in_what_is_free"),
+        (" and one.disk_bytes <= one.free[1]", "",
+         "tests/agent/queries/test_runs.py::test_a_step_ahead_says_whether_it_fits_in_what_is_free"),
     )),
     *rows(BLIND, "agent/queries/rows.py", (
         ("[masked(row) for row in store.rows(step.id)]", "store.rows(step.id)",
          "tests/agent/queries/test_rows.py::test_a_blind_case_that_was_a_row_is_counted_and_shown_to_nobody"),
-        ("[row for row in chosen if not row.attributes.hidden])", "chosen)",
+        ("for row in rows if not row.attributes.hidden\n", "for row in rows\n",
          "tests/agent/queries/test_rows.py::test_a_blind_case_that_was_a_row_is_counted_and_shown_to_nobody"),
     )),
     *rows(PEOPLE, "agent/queries/settings.py", (
-        ('steps = [step for step in steps if step.request.get("role", "base") == role]', "pass",
+        ('steps = [step for step in steps if step.request.get("role", "base") == roles.get(field, "base")]',
+         "pass",
          "tests/agent/queries/test_settings.py::test_a_model_is_told_with_what_its_name_came_to"),
         ("        if not edits:\n            break\n", "        if False:\n            break\n",
          "tests/agent/queries/test_settings.py::test_an_edit_is_the_reason_only_for_the_step_that_it_led_to"),
     )),
     *rows(PRICES, "agent/queries/curves.py", (
-        ("    if not points:\n        return \"No loss", "    if False:\n        return \"No loss",
-         f"{_FACTS}test_no_loss_is_made_up"),
+        ("    if query.metric and query.metric not in kept:", "    if False:",
+         "tests/agent/queries/test_curves.py::test_of_one_point_and_of_no_curve"),
     )),
     *rows(PRICES, "agent/queries/artifacts.py", (
         ('if artifact.kind != "release" or not artifact.path.exists():', 'if artifact.kind != "release":',
@@ -1523,8 +1537,11 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(PRICES, "agent/queries/prices.py", (
         ("AND ? IN ('', run)", "AND ? = ?1",
-         "tests/agent/queries/test_answers.py::"
+         "tests/agent/queries/test_prices.py::"
          "test_what_was_answered_before_a_price_is_told_and_only_of_the_run_that_is_meant"),
+        ("for row in decided if row[\"decision\"] == \"yes\"", "for row in chosen",
+         "tests/agent/queries/test_prices.py::"
+         "test_a_step_that_ran_without_a_yes_is_counted_whatever_else_was_agreed_to"),
     )),
     *rows(APPROVALS, "agent/driver/plan_questions.py", (
         ("if _task(stage, fields) in have:", "if False:",
@@ -1635,10 +1652,11 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_named_files.py::test_the_longest_path_that_is_there_is_meant"),
     )),
     *rows(PEOPLE, "agent/queries/files.py", (
-        ("private=bool(unusable)", "private=False",
+        ('of, texts=tuple(texts),', 'of, (str(texts),),',
          "tests/agent/queries/test_files.py::test_why_a_record_is_no_row_goes_to_the_screen_and_never_to_a_model"),
-        ("return Answer(tuple(lines), data=(facts,), private=True", "return Answer(tuple(lines), data=(facts,)",
-         "tests/agent/queries/test_files.py::test_the_first_rows_go_to_the_screen_and_never_to_a_model"),
+        ('"columns": len(seen.columns)', '"columns": seen.columns',
+         "tests/agent/queries/test_files.py::"
+         "test_a_file_of_other_columns_is_told_by_its_columns_on_the_screen_alone"),
     )),
     *rows(PRICES, "agent/words/requests.py", (
         ('return asked.choice if asked.kind == "cases" else ""', 'return ""',
@@ -1669,6 +1687,10 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_probe.py::test_no_server_ends_for_an_examination"),
         ('self._over = driver.chosen.routing != "auto"', "self._over = False",
          "tests/agent/driver/test_probe.py::test_nothing_is_tried_out_where_the_level_is_set"),
+    )),
+    *rows(LEVEL, "agent/repl/talk.py", (
+        ("waits = planned or chat.deps.draft or", "waits = chat.deps.draft or",
+         "tests/agent/repl/test_let_through.py::test_nobody_is_asked_about_a_driver_in_the_midst_of_a_plan_or_a_description"),
     )),
     *rows(LEVEL, "agent/driver/abilities.py", (
         ('    if routing != "auto":', "    if False:",
@@ -1847,6 +1869,44 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(ELSEWHERE, "memory/bundles.py", (
         ("for row in rows for name in row if name not in columns", "for row in rows for name in row if False",
          "tests/tools/pipeline/test_another_machine.py::test_no_name_in_a_document_that_came_back_becomes_a_part_of_a_statement"),
+    )),
+    *rows(FIGURES, "agent/driver/figures.py", (
+        ('said.kind != "number" and not known.is_open and kinds not in _LIKE', "False",
+         f"{_FIGURES}test_a_size_a_time_and_a_share_are_no_count"),
+        (" if said.kind == \"count\" else said.half", " if False else said.half",
+         f"{_FIGURES}test_another_unit_another_kind_and_one_off_are_not_known"),
+        ("    for place, result in enumerate(results):\n",
+         "    for place, result in enumerate([[one for some in results for one in some]]):\n",
+         f"{_FIGURES}test_figures_of_two_results_are_not_set_against_each_other"),
+        ("        if chance > most_chance * min(3, 1 + spoken_of):\n            return False\n", "",
+         f"{_FIGURES}test_where_much_was_told_a_made_up_figure_seldom_passes_for_a_computed_one"),
+        ("maxlen=_TURNS", "maxlen=None",
+         f"{_FIGURES}test_a_figure_of_two_turns_ago_is_known_and_one_of_three_turns_ago_is_not"),
+        ("{sentence[: one.start]}{MARK}", "{sentence[: one.start]}{one.written}",
+         f"{_FIGURES}test_an_unsupported_figure_is_marked_and_its_sentence_stays"),
+        ("    return not (runs and known.fact.runs) or bool(known.fact.runs & runs)\n", "    return True\n",
+         f"{_FIGURES}test_behind_the_name_of_a_run_no_figure_of_another_one_is_known"),
+        ("    if any(_is_of_these_alone(one, told, runs) for one, runs in found if runs):\n", "    if False:\n",
+         f"{_FIGURES}test_behind_the_name_of_a_run_no_figure_of_another_one_is_known"),
+        ("of_b or said.key == EACH", "True", f"{_FIGURES}test_what_no_two_figures_come_to_is_marked"),
+    )),
+    *rows(FIGURES, "tools/core/stated.py", (
+        ("        return self.written * self.scale\n", "        return self.written\n",
+         f"{_FIGURES}test_another_unit_another_kind_and_one_off_are_not_known"),
+        ("return match[0] if glued and units_of(glued) else", "return match[0] if glued else",
+         f"{_FIGURES}test_a_figure_is_found_however_it_is_written_and_a_name_is_none"),
+        ("(ValueError, RecursionError)", "ValueError",
+         f"{_FIGURES}test_no_words_of_anybody_break_the_reading_of_figures"),
+    )),
+    *rows(FIGURES, "agent/driver/voice.py", (
+        ("hold(sentence, self._deps.ledger)", "(sentence, [])",
+         "tests/agent/driver/test_routed_turns.py::test_a_figure_in_the_words_is_still_held_to_the_records"),
+    )),
+    *rows(FIGURES, "agent/driver/turn_deps.py", (
+        ("        self.ledger.begin_turn()\n", "        self.ledger.clear()\n",
+         "tests/agent/driver/test_native.py::test_a_figure_of_the_turn_before_and_a_quotient_are_said_and_an_invented_one_is_marked"),
+        ("        self.ledger.clear()\n", "",
+         "tests/agent/driver/test_conversation.py::test_what_another_conversation_read_is_no_support_in_a_new_one"),
     )),
 )
 # fmt: on

@@ -8,15 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import FIXTURES
-from tunesmith.agent.queries.answer import Context
-from tunesmith.agent.queries.machine import ServedQuery
-from tunesmith.agent.queries.machine import served as told_of_serving
+from tests.fixtures.asking import asked
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.export.deploy import previous_deployment
 from tunesmith.tools.pipeline import planning_facts
-from tunesmith.tools.pipeline.workspace import Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.spec import ServerSpec
 
@@ -84,9 +81,7 @@ def test_the_deployment_that_is_told_first_is_the_one_that_was_made_last(
         step = store.propose(run, "deploy", plan_hash="h")
         store.add_artifact(Artifact("", run, step, "deployment", Path(step), step, 1, meta={"serves": f"a{number}"}))
         set_back(monkeypatch)
-    context = Context(Workspace(store, None, lambda event, **data: None), store.newest_run())
-    lines = [line for line in told_of_serving(ServedQuery(), context).lines if "model a" in line]
-    assert [line[-4:] for line in lines] == ["(s3)", "(s2)", "(s1)"]
+    assert [one["step"] for one in asked(store, "served").facts] == ["s3", "s2", "s1"]
 
 
 @pytest.mark.heavy

@@ -224,9 +224,9 @@ def test_rows_go_to_the_screen_and_never_to_the_model(talk: Callable[..., Talk])
     one.store.add_rows(run, step, [row])
     with one.store.write() as conn:
         conn.execute("UPDATE steps SET status = 'done' WHERE step = ?", (step,))
-    one.turn("show me the rows", ("read_rows", {"run": "r1"}))
+    one.turn("show me the rows", ("read_rows", {"show": "examples"}))
     sent = "".join(str(message) for messages, _ in one.requests for message in messages)
-    assert APPROVE_NOW not in sent and '"candidates": 1' in one.tool_results()[-1]
+    assert APPROVE_NOW not in sent and "on_the_screen_alone" in one.tool_results()[-1]
 
 
 def test_a_figure_that_no_record_holds_is_marked_in_its_sentence_and_named(talk: Callable[..., Talk]) -> None:
@@ -234,6 +234,23 @@ def test_a_figure_that_no_record_holds_is_marked_in_its_sentence_and_named(talk:
     reply = one.turn("hello", "All is well. The adapter reached 97 % accuracy. Shall we go on?")
     assert reply.left_out == ("97 %",)
     assert one.said == ["All is well.", f"The adapter reached {MARK} accuracy.", "Shall we go on?"]
+
+
+def test_what_another_conversation_read_is_no_support_in_a_new_one(talk: Callable[..., Talk]) -> None:
+    one = talk()
+    one.turn("I have 8341 rows", "So be it.")
+    assert one.turn("how many?", "You have 8341 rows.").left_out == ()
+    one.chat.switch(one.chat.conversations.new())
+    assert one.turn("how many?", "You have 8341 rows.").left_out == ("8341",)
+
+
+def test_a_conversation_that_is_taken_up_again_holds_figures_to_what_it_read(talk: Callable[..., Talk]) -> None:
+    one = talk()
+    one.turn("what does my machine have?", ("inspect", {"run": None}), "Here it is.")
+    cores, before = json.loads(one.tool_results()[-1])["cores"], one.chat.id
+    one.chat.switch(one.chat.conversations.new())
+    one.chat.switch(before)
+    assert one.turn("and its cores?", f"It has {cores} cores, not 8341.").left_out == ("8341",)
 
 
 def test_figures_of_tool_results_pass_in_other_units_too(talk: Callable[..., Talk]) -> None:

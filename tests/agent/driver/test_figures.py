@@ -62,6 +62,14 @@ def test_an_unsupported_figure_is_marked_and_its_sentence_stays() -> None:
     assert text == f"It reached {MARK} in {MARK}, on 60 cases." and figures == ["97 %", "2 min 32 s"]
 
 
+@table(
+    "text",
+    ["1e999 rows", f"about {'9' * 400} rows", "a-" * 3000 + "1", "[" * 5000, "٣ rows", '{"x_at": 1e20, "n": NaN}'],
+)
+def test_no_words_of_anybody_break_the_reading_of_figures(text: str) -> None:
+    assert hold(f"It has 5 rows. {text}", told([text, f'{{"n": {"9" * 400}, "made_at": 9e15}}']))[1][:1] == ["5"]
+
+
 # What is known
 
 
@@ -70,7 +78,8 @@ def test_an_unsupported_figure_is_marked_and_its_sentence_stays() -> None:
     [
         ("It took 152 s, or 2.5 minutes.", {"seconds": 152.3}),
         ("It took 2 min 32 s.", {"seconds": 152.3}),
-        ("Es dauerte 1 h 12 min.", {"estimated_seconds": 4338}),
+        ("Es dauerte 1 h 12 min, or 1h12m.", {"estimated_seconds": 4338}),
+        ("It ended at 11:14 on 2026-11-18.", {"ended_at": "2026-11-18T11:14"}),
         ("It is 2.3 GiB.", {"peak_bytes": 2469606195}),
         ("It is 2,5 GB.", {"peak_bytes": 2469606195}),
         ("95 % pass, a share of 0.95.", {"share": 0.95}),
@@ -103,6 +112,7 @@ def test_a_size_a_time_and_a_share_are_no_count(result: Any) -> None:
         ("59 % pass.", {"passed": 59, "total": 417}),
         ("It took 153 s.", {"seconds": 152}),
         ("One of 1 run.", {"share": 0.6}),
+        ("r1 lost 0 rows.", {"rows": 5}),
     ],
 )
 def test_another_unit_another_kind_and_one_off_are_not_known(sentence: str, result: Any) -> None:
@@ -119,9 +129,10 @@ def test_a_figure_of_two_turns_ago_is_known_and_one_of_three_turns_ago_is_not() 
 
 
 def test_behind_the_name_of_a_run_no_figure_of_another_one_is_known() -> None:
-    facts = {"facts": [{"run": "r1", "seconds": 204.4}, {"run": "r2", "seconds": 611.0}]}
+    facts = {"of": {"runs": "r1, r2"}, "facts": [{"run": "r1", "seconds": 204.4}, {"run": "r2", "seconds": 611.0}]}
     assert missing("r1 took 204 s, r2 611 s.", facts) == missing("It took 611 s.", facts) == []
     assert missing("r1 took 611 s.", facts) == ["611 s"]
+    assert missing("r1 was faster: 204 s against 611 s, 407 s less.", facts) == [], "its own figure stands beside"
 
 
 # What is computed
@@ -159,6 +170,7 @@ def test_what_two_figures_of_one_result_or_of_the_sentence_come_to_is_said(resul
         (TIMES, "It took 37 s longer.", ["37 s"]),
         (TIMES, "That is 71 % less.", ["71 %"]),
         (TIMES, "Together they took 4 min 10 s.", ["4 min 10 s"]),
+        (TIMES, "The rest took 2.03 s.", ["2.03 s"]),
         (PASSED, "33 more cases pass.", ["33"]),
         (PASSED, "It gained 46 cases.", ["46"]),
         ("lora_rank was 16, epochs were 2", "That makes 32 of them.", ["32"]),

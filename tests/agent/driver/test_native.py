@@ -100,7 +100,7 @@ def read(kind: str, **given: Any) -> tuple[str, dict[str, Any]]:
 
 
 def test_a_question_that_needs_three_reads_gets_them_in_one_round(native: Native) -> None:
-    reads = [read("step", stage=stage, about="time") for stage in ("train", "merge", "quantize")]
+    reads = [read("step", stage=stage) for stage in ("train", "merge", "quantize")]
     said = native.turn("which of training, merging and quantizing took longest?", reads, "Training, 2 min 32 s (s7).")
     assert len(native.requests) == 2, "three reads are one request"
     told = " ".join(native.results())
@@ -244,7 +244,7 @@ def test_a_turn_whose_model_finds_no_words_ends_with_where_things_stand(native: 
 
 
 def test_the_tokens_that_a_stream_counts_hold_a_turn_to_its_limit(native: Native) -> None:
-    with contextlib.closing(StubDriver(lambda body: ("read_runs", {"about": "all"}))) as stub:
+    with contextlib.closing(StubDriver(lambda body: ("read_runs", {"outcome": ""}))) as stub:
         stub.output_tokens = LIMITS.output_tokens_limit or 0
         turn = native.chat.begin(
             "which runs are there?", lambda: model_of(Endpoint(stub.url, "stub")), lambda line: None
@@ -309,5 +309,5 @@ def test_reads_of_one_round_run_at_once_and_their_lines_stay_together(
         "Fine.",
     )
     assert len(native.results()) == 3
-    first = next(i for i, line in enumerate(shown) if line.startswith("There is 1 run"))
-    assert shown[first + 1].startswith("  r1"), shown
+    first = next(i for i, line in enumerate(shown) if line.startswith("runs 1"))
+    assert shown[first + 1].startswith("run r1"), shown

@@ -214,10 +214,22 @@ def test_no_token_goes_to_an_endpoint_for_it_before_a_yes(
     assert known(again.driver).level == ("native" if examined else "fallback")
 
 
-def test_an_endpoint_that_does_not_answer_is_not_asked_about(tmp_path: Path) -> None:
-    one = Session(driver_of(tmp_path, "http://127.0.0.1:9/v1"))
+def test_an_endpoint_that_does_not_answer_is_looked_for_once_and_not_asked_about(
+    tmp_path: Path, stub: Callable[..., StubDriver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, looked = Session(driver_of(tmp_path, stub(*ALL).url)), list[object]()
+
+    async def silent(endpoint: Endpoint) -> None:
+        looked.append(endpoint)
+
+    with monkeypatch.context() as down:
+        down.setattr("tunesmith.agent.driver.endpoint.context_of", silent)
+        one.turn()
+        one.turn()
+    assert one.asked == [] and len(looked) == 1 and not (tmp_path / "driver-probe.json").exists()
+    one.driver.ensure()  # a turn finds it
     one.turn()
-    assert one.asked == [] and not (tmp_path / "driver-probe.json").exists()
+    assert known(one.driver).level == "native"
 
 
 @table("routing", [True, False])

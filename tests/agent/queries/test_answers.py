@@ -33,31 +33,6 @@ def told(store: Store, kind: str, **given: Any) -> Answer:
 
 R1 = {"run": "r1"}
 FIRST: list[tuple[str, dict[str, Any], str]] = [
-    ("machine", {"part": "gpu"}, "GPU"),
-    ("machine", {"part": "disk"}, "^Disk"),
-    ("runs", {}, "2 runs, the newest is r2"),
-    ("runs", {"about": "best"}, "passes"),
-    ("runs", {"about": "failed"}, "^None of the 2 runs failed"),
-    ("runs", {"since": "2000-01-01", "until": "2000-01-02"}, "^Nothing ran on 2000-01-01"),
-    ("run", R1, r"r1 \(ticket-triage\)"),
-    ("run", {**R1, "about": "steps"}, "r1 has 13 steps, 12 done"),
-    ("run", {**R1, "about": "dates"}, "was begun"),
-    ("run", {**R1, "about": "remaining"}, "Nothing is left|is left"),
-    ("step", {**R1, "stage": "train", "about": "time"}, r"train took 2 min 32 s \(s\d+ of r1"),
-    ("step", {"run": "r2", "stage": "merge", "about": "memory"}, r"Peak memory 1\.2 GiB"),
-    ("step", {**R1, "stage": "train", "about": "failure"}, r"train \(?.*failed"),
-    ("step", {**R1, "stage": "train", "other_stage": "merge", "about": "time"}, "train took longer than merge"),
-    ("step", {**R1, "stage": "evaluate", "about": "share"}, r"evaluate took .* of work in r1"),
-    ("step", {"stage": "release"}, "^There is no release step yet"),
-    ("step", {}, "of r2"),
-    ("steps", R1, "of work in all"),
-    ("steps", {**R1, "about": "longest"}, "took longest in r1"),
-    ("steps", {**R1, "about": "memory"}, "took the most memory of r1"),
-    ("steps", {**R1, "about": "estimates"}, "was estimated at"),
-    ("steps", {**R1, "about": "late"}, "took longer than estimated"),
-    ("steps", {**R1, "about": "failures"}, r"train \(s\d+ of r1\) failed"),
-    ("steps", {**R1, "about": "out_of_memory", "stage": "train"}, "signal 9|want of memory"),
-    ("figure", {"run": "r2", "figure": "trained_tokens"}, "58,113"),
     ("result", {**R1, "arm": "quantized", "block": "target"}, "57 of 60"),
     ("result", {**R1, "block": "general"}, "^general in r1"),
     ("result", {**R1, "about": "speed"}, "s for"),
@@ -76,18 +51,12 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
         {**R1, "other_run": "r2", "about": "suites"},
         r"^Measured r1 on 105 .* and r2 on 105 .*: the same",
     ),
-    ("approvals", {"decision": "asked"}, "^Nothing was asked before a price"),
     ("compare", {**R1, "arm": "adapter"}, "r1 .*base → adapter"),
     ("compare", {**R1, "arm": "base", "other_arm": "quantized"}, "base → quantized"),
     ("compare_runs", {"run": "r1", "other_run": "r2"}, "r1 .* and r2"),
     ("compare_runs", {"about": "time", "stage": "train"}, "took .* longer: .* of train; .* together"),
     ("compare_runs", {"about": "settings", **R1}, "settings"),
     ("compare_runs", {"about": "cases", "run": "r1", "other_run": "r2"}, "cases that both were asked"),
-    ("approvals", {**R1, "stage": "train", "decision": "yes"}, "2 plans of train were approved"),
-    ("approvals", {"decision": "unasked"}, "^No: each of the"),
-    ("served", {}, "[Ss]erved"),
-    ("file_of_rows", {}, "^Name the file"),
-    ("jobs", {}, "Nothing is running"),
     ("findings", {"about": "next"}, "r2"),
     (
         "findings",
@@ -170,14 +139,7 @@ def test_an_argument_that_a_kind_does_not_have_is_refused_and_no_request_is_chan
         request.run = "r2"  # type: ignore[misc]
 
 
-def test_what_cannot_be_priced_from_these_records_is_said_with_what_to_try(store: Store) -> None:
-    with pytest.raises(BadInput, match=r"train cannot be priced: the records of r\d lack .* do the steps"):
-        told(store, "price", stage="train", values={"epochs": 5})
-    with pytest.raises(BadInput, match="There is no stage rm"):
-        told(store, "price", stage="rm -rf")
-
-
-@table("kind", ["run", "step", "result", "cases", "rows", "curve", "findings", "steps"])
+@table("kind", ["result", "cases", "rows", "curve", "findings"])
 def test_a_run_that_is_not_there_is_said_with_those_that_are(store: Store, kind: str) -> None:
     with pytest.raises(NotFound, match=r"There is no run r77; the runs are r2 .*, r1"):
         told(store, kind, run="r77")
@@ -202,51 +164,12 @@ def test_what_rows_cases_and_outputs_hold_is_shown_and_never_told_to_a_model(
     assert quoted and not [text for text in quoted if text[:20] in open_words]
 
 
-def test_the_end_of_a_log_is_for_the_screen(tmp_path: Path) -> None:
-    build = stored_runs.new_builder(tmp_path / "home")
-    step = build.step("generate")
-    build.end(step, 4.0, 1, error="the worker ended")
-    folder = tmp_path / "home" / "runs" / build.run / step
-    folder.mkdir(parents=True)
-    (folder / "worker.log").write_text("a row of somebody's\n")
-    for kind, given in (("steps", {"about": "failures"}), ("step", {"step": step, "about": "failure"}),
-                        ("step", {"step": step, "about": "log"})):  # fmt: skip
-        found = told(build.store, kind, **given)
-        assert "a row of somebody's" in " ".join(found.lines), kind
-        assert "a row of somebody's" not in found.for_model + str(found.as_json()), kind
-
-
 def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
     hostile = "\x1b[2J\x1b]0;owned\x07 approved"
     store, _ = stored_runs.finished_run(tmp_path / "home", hostile=hostile)
     for kind, given in [("runs", {}), *PRIVATE]:
         found = told(store, kind, **given)
         assert not any("\x1b" in line or "\x07" in line for line in found.lines), kind
-
-
-def test_a_date_of_the_run_talked_about_is_not_told_as_the_last_one(store: Store) -> None:
-    def lines(**given: str) -> tuple[str, ...]:
-        context = Context(Workspace(store, None, lambda event, **data: None), store.run("r1"))
-        return answer(REQUESTS["step"].model_validate({"stage": "train", "about": "dates", **given}), context).lines
-
-    newest = [line for line in lines() if line.startswith("The newest: train")]
-    assert len(newest) == 1 and " of r2) began " in newest[0]
-    assert not any("of r2" in line for line in lines(run="r1"))
-
-
-def test_what_was_answered_before_a_price_is_told_and_only_of_the_run_that_is_meant(tmp_path: Path) -> None:
-    home, _ = stored_runs.finished_run(tmp_path / "home")
-    home.event("question.answered", run="r1", stage="train", text="Train on these rows all the same?", answer="no")
-    home.event("question.answered", run=None, stage="base", text="Take the smaller one?", answer="yes")
-    both = told(home, "approvals", decision="asked").lines
-    assert [re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "DATE", line) for line in both] == [
-        "2 questions were answered:",
-        "  base, DATE: you said yes to: Take the smaller one?",
-        "  train in r1, DATE: you said no to: Train on these rows all the same?",
-    ]
-    assert told(home, "approvals", decision="asked", stage="train").lines[0] == "1 question of train was answered:"
-    assert told(home, "approvals", decision="asked", run="r1").lines[0] == "1 question in r1 was answered:"
-    assert told(home, "approvals", decision="asked", stage="merge").lines[0] == both[0], "asked at another stage"
 
 
 def test_two_suites_whose_cases_have_the_same_names_are_not_the_same(tmp_path: Path) -> None:

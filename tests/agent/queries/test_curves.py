@@ -20,7 +20,7 @@ def test_both_losses_are_told_with_where_they_were_lowest_and_what_the_training_
     }  # fmt: skip
     assert (held_out["first"], held_out["lowest"], held_out["lowest_at_step"]) == (2.314, 0.221, 75)
     assert trained["points"] == 75 and found.left_out == {"points": 75 - 12}
-    assert found.of["optimiser_steps"] == 75 and found.of["tokens_per_second"] == 402.7
+    assert found.of["optimiser_steps"] == 75 and found.of["mean_tokens_per_second"] == 402.7
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_ends(two_runs: Store) -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.stored_runs import finished_run
-from tunesmith.agent.queries.answer import Answer, Context
-from tunesmith.agent.queries.files import Doubles, FileFacts, FileQuery, Validity
-from tunesmith.agent.queries.registry import answer
+from tests.fixtures.asking import asked
+from tests.fixtures.stored_runs import Builder, finished_run
+from tunesmith.agent.queries.table import text_of
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.memory.store import Store
 
 ROWS = [
     ("where is my parcel", "[LOST]"),
@@ -23,8 +22,8 @@ ROWS = [
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> Context:
-    return Context(Workspace(finished_run(tmp_path / "home")[0], None, lambda event, **data: None))
+def store(tmp_path: Path) -> Store:
+    return finished_run(tmp_path / "home")[0]
 
 
 def written(folder: Path, rows: list[dict[str, str]]) -> str:
@@ -33,57 +32,58 @@ def written(folder: Path, rows: list[dict[str, str]]) -> str:
     return str(path)
 
 
-def asked(context: Context, about: str, path: str) -> Answer:
-    return answer(FileQuery.model_validate({"about": about, "path": path}), context)
+def rows_in(folder: Path) -> str:
+    return written(folder, [{"prompt": one, "completion": two} for one, two in ROWS])
 
 
-def test_the_rows_of_a_file_and_their_form_are_told(context: Context, tmp_path: Path) -> None:
-    path = written(tmp_path, [{"prompt": one, "completion": two} for one, two in ROWS])
-    found = asked(context, "rows", path)
-    (facts,) = found.data
-    assert isinstance(facts, FileFacts) and facts.status == "READY" and facts.records == len(ROWS)
-    assert "4 records" in found.lines[0] and "Nothing was imported" in found.lines[0]
-    assert context.store.steps("r1") == Context(context.ws).store.steps("r1")
+def test_a_file_is_told_with_its_form_its_valid_records_and_its_doubles(store: Store, tmp_path: Path) -> None:
+    before = store.steps("r1")
+    found = asked(store, "file_of_rows", path=rows_in(tmp_path))
+    counts = {"read": 4, "can_be_rows": 4, "unusable": 0, "repeat_a_row": 1, "repeat_a_message": 2}
+    assert {"status": "READY", "about_records": 4, **counts}.items() <= found.facts[0].items()
+    assert found.of["imported_by"] == "no run" and store.steps("r1") == before
 
 
-def test_doubles_are_counted_by_whole_row_and_by_message(context: Context, tmp_path: Path) -> None:
-    path = written(tmp_path, [{"prompt": one, "completion": two} for one, two in ROWS])
-    (doubles,) = asked(context, "doubles", path).data
-    assert isinstance(doubles, Doubles)
-    assert (doubles.rows, doubles.same_row, doubles.same_prompt, doubles.unusable) == (4, 1, 2, 0)
+def test_rows_go_to_the_screen_and_never_to_a_model(store: Store, tmp_path: Path) -> None:
+    found = asked(store, "file_of_rows", path=rows_in(tmp_path))
+    assert any("where is my parcel" in line for line in text_of(found))
+    assert "parcel" not in found.for_model() + json.dumps(found.as_json())
 
 
-def test_the_first_rows_go_to_the_screen_and_never_to_a_model(context: Context, tmp_path: Path) -> None:
-    path = written(tmp_path, [{"prompt": one, "completion": two} for one, two in ROWS])
-    found = asked(context, "first", path)
-    assert "where is my parcel" in found.lines[0] and "parcel" not in found.for_model
-
-
-def test_a_file_of_other_columns_is_told_by_its_columns_and_not_compared(context: Context, tmp_path: Path) -> None:
+def test_a_file_of_other_columns_is_told_by_its_columns_on_the_screen_alone(store: Store, tmp_path: Path) -> None:
     path = written(tmp_path, [{"betreff": "a b c", "antwort": "d e f", "nr": "1"}] * 3)
-    found = asked(context, "rows", path)
-    assert "betreff" in found.lines[0] and "READY" not in found.lines[0]
-    assert "betreff" not in found.for_model + str(found.as_json()), "of a file without a header it is its first row"
-    assert "cannot be compared" in asked(context, "doubles", path).lines[0]
+    found = asked(store, "file_of_rows", path=path)
+    [fact] = found.facts
+    assert (
+        fact["status"] != "READY"
+        and (fact["columns"], fact["can_be_rows"]) == (3, 0)
+        and "/import" in str(fact["next"])
+    )
+    assert any("betreff" in line for line in text_of(found))
+    assert "betreff" not in found.for_model(), "of a file without a header it is its first row"
 
 
-def test_a_file_that_is_not_named_or_not_there_is_said_so(context: Context, tmp_path: Path) -> None:
-    assert "Name the file" in asked(context, "rows", "").lines[0]
-    with pytest.raises(BadInput, match="there is no"):
-        asked(context, "rows", str(tmp_path / "none.jsonl"))
-
-
-def test_valid_records_are_counted_and_an_imported_file_is_said_to_be_one(context: Context, tmp_path: Path) -> None:
-    path = written(tmp_path, [{"prompt": one, "completion": two} for one, two in ROWS])
-    found = asked(context, "valid", path)
-    assert found.lines == (f"{path}: of 4 records, all can be taken as rows. Nothing was imported.",)
-    assert found.data[1] == Validity(4, 4, 0)
-
-
-def test_why_a_record_is_no_row_goes_to_the_screen_and_never_to_a_model(context: Context, tmp_path: Path) -> None:
-    path = written(tmp_path, [{"prompt": one, "completion": two} for one, two in ROWS])
+def test_why_a_record_is_no_row_goes_to_the_screen_and_never_to_a_model(store: Store, tmp_path: Path) -> None:
+    path = rows_in(tmp_path)
     with Path(path).open("a", encoding="utf-8") as file:
         file.write("no JSON\n")
-    found = asked(context, "valid", path)
-    assert "of 5 records, 4 can be taken as rows, 1 cannot" in found.lines[0] and "Record 5:" in found.lines[1]
-    assert "Record 5" not in found.for_model and found.data[1] == Validity(5, 4, 1)
+    found = asked(store, "file_of_rows", path=path)
+    assert {"read": 5, "can_be_rows": 4, "unusable": 1}.items() <= found.facts[0].items()
+    [problem] = [one for one in found.texts if "problem" in one]
+    assert problem["record"] == 5 and str(problem["problem"]) not in found.for_model()
+
+
+def test_a_file_that_was_imported_is_told_with_its_step(store: Store, tmp_path: Path) -> None:
+    path = rows_in(tmp_path)
+    build = Builder(store, "r1")
+    step = build.step("import", request={"source": path})
+    build.end(step, 1.0, 1, {"rows": 4, "incompatible": 0})
+    imported = asked(store, "file_of_rows", path=path).of["imported_by"]
+    assert imported == {"run": "r1", "step": step, "rows_taken": 4, "refused": 0}
+
+
+def test_a_file_that_is_not_named_or_not_there_is_said_so(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="No file is named"):
+        asked(store, "file_of_rows")
+    with pytest.raises(BadInput, match="there is no"):
+        asked(store, "file_of_rows", path=str(tmp_path / "none.jsonl"))

@@ -10,18 +10,12 @@ from typing import Any
 import pytest
 
 from tests.driver.exam_home import make_exam_home
-from tests.driver.states import make_state, priceable
 from tests.fixtures.tables import table
 from tunesmith.agent.queries.answer import Answer, Context, run_of_base
-from tunesmith.agent.queries.following import Ahead, needed_by
 from tunesmith.agent.queries.registry import REQUESTS, answer
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import duration
-from tunesmith.tools.core.stage import GIB
-from tunesmith.tools.pipeline.forecast import forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
-from tunesmith.tools.pipeline.planning_facts import gather
 from tunesmith.tools.pipeline.workspace import Workspace
 
 
@@ -81,68 +75,6 @@ def test_a_blind_case_has_no_place_in_the_list(tmp_path: Path) -> None:
         conn.execute(blind, (json.dumps(["target-017", "tools-011"]),))
     assert told(home, "cases", number=1).lines[0].startswith("1 of 15: r2, case target-030")
     assert "target-017" not in " ".join(told(home, "cases", number=16).lines)
-
-
-def test_the_steps_ahead_are_told_with_the_times_that_a_plan_shows(tmp_path: Path) -> None:
-    home, _ = make_state(tmp_path / "home", "dataset")
-    priceable(home)
-    stages = ["preflight", "train", "merge"]
-    steps = [{"stage": stage, "fields": {}} for stage in stages]
-    with home.write() as conn:
-        conn.execute("UPDATE runs SET plan = ? WHERE run = 'r1'", (json.dumps({"name": "p", "steps": steps}),))
-    ws = Workspace(home, "/bin/true", lambda event, **data: None)
-    plan = PipelinePlan.model_validate({"name": "p", "steps": steps})
-    prices = forecast(ws, plan, facts=gather(home, "r1", vllm="/bin/true"))
-    times = [price.estimate.seconds if price.estimate else None for price in prices]
-    assert all(times), prices
-    reply = told(home, "run", about="remaining")
-    line = next(line for line in reply.lines if "is left" in line)
-    assert [stage for stage in stages if f"{stage} " in line] == stages
-    assert [one.seconds for one in reply.data[1:]] == pytest.approx(times, rel=0.05)  # type: ignore[attr-defined]
-    assert f"About {duration(sum(one.seconds for one in reply.data[1:]))} in all." in line  # type: ignore[attr-defined]
-
-
-def test_what_could_follow_without_a_plan_has_its_time_or_says_that_it_is_not_known_yet(tmp_path: Path) -> None:
-    home, _ = make_state(tmp_path / "home", "dataset")
-    with home.write() as conn:
-        conn.execute("UPDATE runs SET plan = '{}' WHERE run = 'r1'")
-    line = told(home, "run", about="remaining").lines[0]
-    first = (
-        r"what could follow: preflight [\d.]+ (s|min).* in all\. The longest of them: train .*\. At most .*\. “go on"
-    )
-    assert re.search(first, line), line
-    chain = (
-        "preflight",
-        "train",
-        "evaluate of the adapter arm",
-        "merge",
-        "evaluate of the merged arm",
-        "quantize",
-        "deploy",
-    )
-    assert [line.find(f"{one} ") for one in chain] == sorted(line.find(f"{one} ") for one in chain) and min(
-        line.find(one) for one in chain
-    ) > 0, line
-    with home.write() as conn:
-        conn.execute("UPDATE artifacts SET meta = '{}'")
-    line = told(home, "run", about="remaining").lines[0]
-    assert "what could follow: preflight, train, evaluate of the adapter arm, merge" in line, line
-    assert "and deploy. Their times show when each is due. “go on”" in line, line
-
-
-@table(
-    ("memory", "disk", "says"),
-    [(3, 1, r" At most 4\.0 GiB of memory \(train\), 9\.0 GiB free and 2\.0 GiB of disk, 50\.0 GiB free; neither is"),
-     (7, 1, r"8\.0 GiB of memory \(train\), tight with 9\.0 GiB free and 2\.0 GiB of disk, 50\.0 GiB free\.$"),
-     (3, 45, r"4\.0 GiB of memory \(train\), 9\.0 GiB free and 46\.0 GiB of disk, tight with 50\.0 GiB free\.$")],
-)  # fmt: skip
-def test_of_steps_ahead_it_is_told_what_is_tight_beside_what_is_free(memory: int, disk: int, says: str) -> None:
-    free = (9 * GIB, 50 * GIB)
-    train = Ahead("r1", "train", "", 9.0, (memory + 1) * GIB, disk * GIB, free)
-    steps = [Ahead("r1", "merge", "", 9.0, GIB, GIB, free), train]
-    assert re.search(says, needed_by(steps)), needed_by(steps)
-    unknown = Ahead("r1", "deploy", "", None)
-    assert needed_by([unknown]) == "" and needed_by([*steps, unknown]).startswith(" Of what is known at most ")
 
 
 def test_a_base_is_found_in_the_run_that_has_it_and_no_other_run_answers_for_it(tmp_path: Path) -> None:

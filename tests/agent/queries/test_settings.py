@@ -52,7 +52,7 @@ def told(build: Builder, setting: str) -> tuple[object, ...]:
 def test_the_value_that_was_used_comes_before_one_that_was_only_proposed(build: Builder) -> None:
     proposed(build, lora_rank=4)
     [fact] = asked(build.store, "setting", run=build.run, fields=("lora_rank",)).facts
-    assert fact["value"] == 4 and fact["never_ran"] is True
+    assert (fact["value"], fact["status"]) == (4, "planned")
     trained(build, lora_rank=8, error="out of memory")
     proposed(build, "terminal", "too slow", lora_rank=64)
     assert told(build, "lora_rank")[:2] == (8, "s2")
@@ -92,8 +92,8 @@ def test_every_setting_that_is_asked_for_has_its_reason_default_and_value_elsewh
     [
         ({"fields": ("lora_rang",)}, "There is no setting lora_rang; the nearest are lora_rank and lora_alpha"),
         ({"fields": ("lora_rank",), "stage": "merge"}, "merge has no setting lora_rank; these .*: preflight and train"),
-        ({"fields": ("model",), "role": "driver"}, "No run has a driver; the models there are: base"),
-        ({"fields": ("model",), "role": "teacher", "run": "r1"}, "r1 has no teacher; the models there are: base"),
+        ({"fields": ("model",), "role": "driver"}, "There is no driver; the models are: base"),
+        ({"fields": ("model",), "role": "teacher", "run": "r1"}, "There is no teacher in r1; the models are: base"),
     ],
 )
 def test_what_is_not_there_is_not_answered_with_something_else(
@@ -115,8 +115,8 @@ def test_a_model_is_told_with_what_its_name_came_to(build: Builder) -> None:
         build.end(step, 1.0, 1)
         [fact] = asked(build.store, "setting", fields=("model",), role=role).facts
         assert fact["value"] == f"me/{name}" and fact["model_name"] == name and fact["model_license"] == "MIT"
-        assert fact["commit"] == "ab12" and fact["model_parameters"] == 5
-    with pytest.raises(NotFound, match="No run has a teacher; the models there are: base and driver"):
+        assert fact["model_revision"] == "ab12" and fact["model_parameters"] == 5
+    with pytest.raises(NotFound, match="There is no teacher; the models are: base and driver"):
         asked(build.store, "setting", fields=("model",), role="teacher")
 
 
@@ -124,9 +124,9 @@ def test_a_value_is_set_beside_what_the_rule_chooses_and_where_it_cannot_be_aske
     two_runs: Store,
 ) -> None:
     found = asked(two_runs, "setting", run="r1", fields=("seed",), value=34)
-    assert found.facts[0]["rule_chooses"] == 17 and found.facts[0]["times_the_rule"] == 2 and not found.says
-    found = asked(two_runs, "setting", run="r1", fields=("lora_rank",), value=64)
-    assert "rule_chooses" not in found.facts[0] and "train cannot be priced" in found.says[0]
+    assert found.facts[0]["rule_chooses"] == 17 and found.facts[0]["times_the_rule"] == 2
+    with pytest.raises(BadInput, match="train cannot be priced"):
+        asked(two_runs, "setting", run="r1", fields=("lora_rank",), value=64)
 
 
 def test_the_bits_of_a_gguf_are_told_beside_those_of_the_quantized_model(build: Builder) -> None:

@@ -58,24 +58,3 @@ def test_one_case_was_and_several_were(
     given = {"run": run, "arm": "adapter", "other_arm": "base", "block": "target", "outcome": outcome}
     lines = answer(REQUESTS["cases"].model_validate(given), context).lines
     assert re.search(first, lines[0]) and lines[-1] == last, lines
-
-
-def test_a_step_that_broke_off_says_how_far_it_was(tmp_path: Path) -> None:
-    build = stored_runs.new_builder(tmp_path / "home")
-    step = stored_runs.start_training(build, 31)
-    build.store.progress(step, 31, 75, "step 31 of 75")
-    build.end(step, 20.0, 1, error="the worker was killed (signal 9)")
-    lines = asked(build, "step", stage="train", about="failure").lines
-    assert any("signal 9" in line and line.endswith("It was at 41 % (step 31 of 75).") for line in lines), lines
-
-
-def test_a_question_about_a_step_of_a_run_begins_with_whether_it_is_done_and_proposes_it_where_it_is_not(
-    tmp_path: Path,
-) -> None:
-    build = stored_runs.new_builder(tmp_path / "home")
-    build.end(build.step("merge"), 3.0, 1, {})
-    assert asked(build, "run", stage="merge").lines[0] == "Yes: merge (s1) of r1: done."
-    lacking = asked(build, "run", stage="quantize", about="steps")
-    assert lacking.lines[0].startswith("No: quantize was not done in r1 yet")
-    assert [(one.run, one.stage) for one in lacking.proposals] == [("r1", "quantize")]
-    assert "yet" not in asked(build, "run").lines[0]

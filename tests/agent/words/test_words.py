@@ -213,8 +213,8 @@ def test_where_a_step_broke_off_words_to_go_on_mean_it(said: str) -> None:
 FOLLOWS: dict[str, tuple[Query, dict[str, object]]] = {
     "and 24?": (FitsQuery(card="16"), {"card": "24"}),
     "und mit 64": (FitsQuery(ram_gib=32), {"ram_gib": 64.0}),
-    "only the failed ones": (RunsQuery(), {"about": "failed"}),
-    "und auf einer 3090?": (StepQuery(about="time", stage="train"), {"about": "time", "card": "3090"}),
+    "only the failed ones": (RunsQuery(), {"outcome": "failed"}),
+    "und auf einer 3090?": (StepQuery(stage="train"), {"about": "time", "card": "3090"}),
 }
 """A few words → the question before, and what of the next one they say."""
 
