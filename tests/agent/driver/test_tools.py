@@ -43,10 +43,10 @@ def screen(talk: Talk) -> str:
 
 
 def test_a_read_is_a_line_on_the_screen_and_the_whole_answer_where_it_is_to_be_shown(talk: Talk) -> None:
-    talk.turn("which runs are there?", ("read_runs", {"about": "all"}), "One.")
+    talk.turn("which runs are there?", ("read_runs", {"show": False}), "One.")
     line = screen(talk)
     assert "· reads" in line and len(line.strip().splitlines()) == 1
-    talk.turn("list them", ("read_runs", {"about": "all", "show": True}), "There.")
+    talk.turn("list them", ("read_runs", {"show": True}), "There.")
     assert "ticket-triage" in screen(talk)
 
 
