@@ -305,7 +305,7 @@ def test_reads_of_one_round_run_at_once_and_their_lines_stay_together(
     native.deps.show = lambda line: shown.append(str(line))
     native.turn(
         "how did it go?",
-        [read("steps", run="r1", show=True), read("settings", run="r1", show=True), read("runs", show=True)],
+        [read("step", run="r1", stage="train", show=True), read("run", run="r1", show=True), read("runs", show=True)],
         "Fine.",
     )
     assert len(native.results()) == 3
