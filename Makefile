@@ -81,7 +81,6 @@ locks: ## make the lock files of both environments anew (needs uv); UV_FLAGS say
 
 words: setup ## train what reads sentences (agent/words/head.npz) from tests/words/intents: an hour and a half; WORDS_FLAGS=--more goes on from what it learned, a quarter of an hour; --layer leaves the encoder as it is, some minutes
 	@$(BIN)/python -m tests.words.train $(WORDS_FLAGS)
-	@$(BIN)/python -m tests.words.openings
 
 tables: setup ## write what fits on which card anew: the tables of README and docs/models.md, and the golden plans
 	@$(BIN)/python -m tests.gpu_rehearsal.tables

@@ -2,7 +2,7 @@
 
 Reads run at once, acts one after the other; what costs something waits for the user (`agreement`). A request holds as
 much of the conversation as the driver's context has room for (`history`), with the state card behind the newest words.
-Around a small model: the tool is chosen by a request of its own (`routed`), a call that it writes as text is taken for
+Around a small model: a call that it writes as text is taken for
 the call that it is, the same call with the same result is stopped, and every ordinary error is told to it.
 """
 
@@ -44,7 +44,7 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.usage import UsageLimits
 
-from tunesmith.agent.driver import history, routed
+from tunesmith.agent.driver import history
 from tunesmith.agent.driver.agreement import asked
 from tunesmith.agent.driver.endpoint import NotYetStarted, is_gone, model_of, refusal_in
 from tunesmith.agent.driver.state_summary import STATE_HEADING, in_silence, state_summary
@@ -68,14 +68,10 @@ _REACHED = {
 }
 
 
-def instructions(ctx: RunContext[TurnDeps]) -> str:
-    """The driver's instructions: the same words in every request, so that a server computes them once."""
-    return _text("voice.md" if ctx.deps.routed else "driver.md")
-
-
 @cache
-def _text(name: str) -> str:
-    return (files("tunesmith.prompts") / name).read_text()
+def instructions() -> str:
+    """The driver's instructions: the same words in every request, so that a server computes them once."""
+    return (files("tunesmith.prompts") / "driver.md").read_text()
 
 
 def build_agent(model: Model | None) -> Agent[TurnDeps, str | DeferredToolRequests]:
@@ -84,7 +80,7 @@ def build_agent(model: Model | None) -> Agent[TurnDeps, str | DeferredToolReques
         model,
         deps_type=TurnDeps,
         output_type=[str, DeferredToolRequests],
-        instructions=instructions,
+        instructions=instructions(),
         toolsets=[toolset()],
         model_settings=ModelSettings(temperature=0.0),
         retries=2,
@@ -109,10 +105,9 @@ def _hooks() -> Hooks[TurnDeps]:
 async def _that_fit(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
     """All tools, the same in every request, as far as the context has room for them beside the words."""
     deps = ctx.deps
-    if deps.start_driver and not (deps.routed or deps.returned) and isinstance(ctx.model, NotYetStarted):
+    if deps.start_driver and not deps.returned and isinstance(ctx.model, NotYetStarted):
         deps.returned = await deps.start_driver()  # its context says how many of them there is room for
-    # A routed driver reads no descriptions: it chooses a label, whose tool has to be there whatever its context holds.
-    return tool_defs if deps.routed else history.that_fit(tool_defs, deps.window)
+    return history.that_fit(tool_defs, deps.window)
 
 
 async def _fitted(ctx: RunContext[TurnDeps], request_context: ModelRequestContext) -> ModelRequestContext:
@@ -121,22 +116,20 @@ async def _fitted(ctx: RunContext[TurnDeps], request_context: ModelRequestContex
     state = state_summary(deps.store, deps.current_run(), deps.draft)
     deps.note(state)
     card = f"\n\n({STATE_HEADING}. {'; '.join(state.splitlines())}.)"
-    sent = history.fitted(
-        request_context.messages, deps.window.room(_others(request_context, routed=deps.routed) + len(card))
-    )
+    sent = history.fitted(request_context.messages, deps.window.room(_others(request_context) + len(card)))
     newest = max((i for i, message in enumerate(sent) if history.is_prompt(message)), default=-1)
     if newest >= 0:
         sent[newest] = _with(sent[newest], card)
     return replace(request_context, messages=sent)
 
 
-def _others(request_context: ModelRequestContext, *, routed: bool) -> int:
+def _others(request_context: ModelRequestContext) -> int:
     """Characters that are sent beside the messages."""
     messages = request_context.messages
     instruction_text = next(
         (m.instructions for m in reversed(messages) if isinstance(m, ModelRequest) and m.instructions), ""
     )
-    tools = [] if routed else request_context.model_request_parameters.function_tools
+    tools = request_context.model_request_parameters.function_tools
     return len(instruction_text or "") + history.tool_characters(tools)
 
 
@@ -154,12 +147,10 @@ async def _by_the_driver(
 ) -> ModelResponse:
     """Ask the driver, started where it was not yet or gave way to a step; what code had to say is said by code."""
     deps = ctx.deps
-    if deps.say_next and (deps.routed or is_gone(request_context.model)):
+    if deps.say_next and is_gone(request_context.model):
         text, deps.say_next = deps.say_next, ""
         return ModelResponse([TextPart(text)], model_name=request_context.model.model_name)
     request_context = await _with_driver(request_context, deps)
-    if deps.routed:
-        return await routed.answer(deps, request_context, handler)
     settings: ModelSettings = {**(request_context.model_settings or {}), "max_tokens": deps.window.answer_tokens}
     if deps.window.thinks:  # which at temperature 0 goes round in circles
         settings.pop("temperature", None)
@@ -186,7 +177,7 @@ async def _read(
     ctx: RunContext[TurnDeps], *, request_context: ModelRequestContext, response: ModelResponse
 ) -> ModelResponse:
     """A response as it is meant: thoughts are no words, and a call that is written as plain JSON is a call."""
-    sent = history.characters(request_context.messages) + _others(request_context, routed=ctx.deps.routed)
+    sent = history.characters(request_context.messages) + _others(request_context)
     ctx.deps.window.learn(sent, response.usage.input_tokens)
     # some servers leave the thoughts' end in the text
     thoughts = any(isinstance(p, ThinkingPart) or _END_OF_THOUGHTS in getattr(p, "content", "") for p in response.parts)

@@ -28,16 +28,14 @@ from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 
 from tunesmith.agent.commands.startup import unexpected
-from tunesmith.agent.driver import describing
+from tunesmith.agent.driver import describing, fallback, interview
 from tunesmith.agent.driver.agent import LIMITS, build_agent, clear_line, messages_of
 from tunesmith.agent.driver.agreement import asked_again, with_lost_results
-from tunesmith.agent.driver.by_code import decide
+from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.history import is_prompt, is_summary, summed_up, with_text
-from tunesmith.agent.driver.parts import after_a_no, steps_of
 from tunesmith.agent.driver.stages import run_stage
-from tunesmith.agent.driver.turn_deps import Call, Declined, TurnAnswer, TurnDeps
-from tunesmith.agent.driver.unsure import did_you_mean, guessed
+from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.voice import Reply, Say, Voice
 from tunesmith.memory.conversations import Conversations, Waiting
 from tunesmith.memory.damage import StoreDamaged
@@ -68,6 +66,7 @@ class Chat:
 
     def __init__(self, deps: TurnDeps) -> None:
         self.deps = deps
+        self.spoken = fallback.Spoken()
         self.conversations = Conversations(deps.store)
         self.id = describing.conversation_of(deps.store.home) or self.conversations.new()
         deps.user_turns = lambda: [turn.prompt for turn in self.conversations.load(self.id, whole=True).turns]
@@ -121,6 +120,7 @@ class Chat:
         self._keep_description()
         self.id = conversation
         self.deps.forget()
+        self.spoken = fallback.Spoken()
         self._recall(self._history(0))
         self._take_back()
 
@@ -191,18 +191,7 @@ class Chat:
                 raise StepFailed(unexpected(error)) from error
             if answer is not None:
                 return self._keep_code_answer(number, before, answer)
-            try:
-                return await self._answered(number, before, voice, prompt, self._history(number), None)
-            except (ApprovalPending, Cancelled, RunCancelled):  # ends of the turn that a person, or a price, asked for
-                raise
-            except Exception:  # nobody can answer: what code would have understood
-                if (answer := await asyncio.to_thread(guessed, self.deps)) is not None:
-                    for line in answer.text.split("\n"):
-                        say(line)
-                    return self._keep_code_answer(number, before, answer)
-                if self.deps.nearest:
-                    say(did_you_mean(self.deps))
-                raise
+            return await self._answered(number, before, voice, prompt, self._history(number), None)
 
     def _keep_code_answer(self, turn: int, before: PipelinePlan | None, answer: TurnAnswer) -> Reply:
         """Keep an answer of code's, without what no model may read."""
@@ -278,14 +267,13 @@ class Chat:
             message_history=history,
             deferred_tool_results=results,
             usage_limits=LIMITS,
-            model_settings=ModelSettings(parallel_tool_calls=not self.deps.routed),
+            model_settings=ModelSettings(parallel_tool_calls=True),
             cancellation_token=self._token,
             event_stream_handler=voice.hear,
         )
         if not isinstance(result.output, str):
             raise self.deps.undecided or ApprovalPending("a call waits for a yes")
         reply = voice.conclude(result.output)
-        self.deps.last_answer = reply.text
         for_model = self.deps.for_model
         said = ModelMessagesTypeAdapter.dump_python(with_text(result.all_messages()[own:], for_model), mode="json")
         self._finish(turn, for_model or reply.text, said, before)
@@ -307,6 +295,28 @@ class Chat:
         self.deps.read_window()
         return driver
 
+    async def _by_code(self, say: Say) -> TurnAnswer | None:
+        """Answer the turn by code, where no driver reads it; None: the driver has to."""
+        opened = describing.open_interview(self.deps.store.home)
+        asks = opened is not None and not opened.driven
+        if not (self.deps.code_first or asks):
+            return None
+        answer = await asyncio.to_thread(self._read, opened)
+        for line in answer.text.split("\n"):
+            say(line)
+        return answer
+
+    def _read(self, opened: Interview | None) -> TurnAnswer:
+        """What the words come to, and what was ordered by them, carried out. Raises ApprovalPending."""
+        deps = self.deps
+        found = interview.turn(deps, self.spoken, opened) if opened else fallback.turn(deps, self.spoken)
+        if isinstance(found, Call):
+            return self._run_ordered(found)
+        if found.tool:
+            deps.ws.emit("tool.called", tool=found.tool, arguments=dict(found.arguments), stage="", quiet=True)
+            deps.ws.emit("tool.returned", tool=found.tool, result=found.for_model or found.text, stage="")
+        return found
+
     def _run_ordered(self, call: Call) -> TurnAnswer:
         """Carry out a step that was ordered; what is said then. Raises ApprovalPending."""
         deps, arguments = self.deps, dict(call.arguments)
@@ -317,65 +327,11 @@ class Chat:
             raise
         except TunesmithError as error:
             deps.went_wrong(call.tool, error)
-            wanted, deps.later = deps.later, after_a_no(deps) if isinstance(error, Declined) else ()
-            moot = "".join(f" (“{one}” was not begun either.)" for one in wanted if one not in deps.later)
-            return TurnAnswer(" ".join(str(error).split()) + moot)
+            return TurnAnswer(" ".join(str(error).split()))
         text, deps.say_next = deps.say_next, ""
-        if deps.later and isinstance(facts, dict) and "started" in facts:
-            deps.kept[str(facts["step"])], deps.later = deps.later, ()
         result = json.dumps(facts, ensure_ascii=False, default=str)
         deps.ws.emit("tool.returned", tool=call.tool, result=result, stage="")
         return TurnAnswer(text or f"{call.tool} is done.", result)
-
-    async def _by_code(self, say: Say) -> TurnAnswer | None:
-        """Answer the turn by code, where the words are plain; None: the driver has to."""
-        opened = describing.open_interview(self.deps.store.home)
-        if not (self.deps.code_first or (opened and not opened.driven)):
-            return None
-        whole = self.deps.prompt
-        steps = await asyncio.to_thread(steps_of, self.deps)
-        answers, told = list[TurnAnswer](), list[list[str]]()  # what two questions answer alike is said once
-        try:
-            while steps:
-                self.deps.prompt = steps.pop(0)
-                answer = await self._one_step(lambda line: None if any(line in one for one in told) else say(line))
-                if answer is None and not answers:
-                    return None
-                if answer is None:  # what was done once is not done again: no driver hears the other part with it
-                    say(left := f"(What “{self.deps.prompt}” asks I am not sure of; ask it by itself.)")
-                    answer = TurnAnswer(left)
-                answers.append(answer)
-                told.append(answer.text.split("\n"))
-                if not steps and (then := self._then()):
-                    say(f"You also wanted: “{then.rstrip('.!')}”.")
-                    steps.append(then)
-        finally:
-            self.deps.prompt = whole
-        if len(answers) == 1:
-            return answers[0]
-        for_model = [one.for_model or one.text for one in answers]
-        return TurnAnswer("\n".join(one.text for one in answers), "\n".join(for_model))
-
-    def _then(self) -> str:
-        """What was wanted with an order that has ended or was declined; empty where nothing was."""
-        then, self.deps.later = self.deps.later[:1], self.deps.later[1:]
-        return "".join(then)
-
-    async def _one_step(self, say: Say) -> TurnAnswer | None:
-        outcome: TurnAnswer | Call | None = await asyncio.to_thread(decide, self.deps)
-        if isinstance(outcome, Call):
-            outcome = await asyncio.to_thread(self._run_ordered, outcome)
-        if outcome is not None:
-            if outcome.tool:
-                self.deps.ws.emit(
-                    "tool.called", tool=outcome.tool, arguments=dict(outcome.arguments), stage="", quiet=True
-                )
-                self.deps.ws.emit(
-                    "tool.returned", tool=outcome.tool, result=outcome.for_model or outcome.text, stage=""
-                )
-            for line in outcome.text.split("\n"):
-                say(line)
-        return outcome
 
     def _history(self, turn: int) -> list[ModelMessage]:
         """Every earlier turn; what of it a request holds is for the driver's context to say."""

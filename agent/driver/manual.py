@@ -1,14 +1,15 @@
-"""The product's own pages for the driver: what it is, does and sends, how a thing is done, and what terms mean."""
+"""The product's own pages: what it is, does and sends, how a thing is done, and what the words of the trade mean."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 
-from tunesmith.agent.driver.look_ups import talk_text
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.answer import matching
+from tunesmith.agent.version import VERSION
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.yaml_file import read_own
 
@@ -17,18 +18,35 @@ _SECTIONS = 3
 
 
 @cache
-def _pages() -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Topic → its text, and term → what it means."""
+def _pages() -> tuple[Mapping[str, str], Mapping[str, tuple[str, str]]]:
+    """Topic → its text, and term → its names and what it means."""
     page = read_own(files("tunesmith.prompts") / "glossary.yaml")
-    return page["talk"], {term: meaning for term, (_, meaning) in page["terms"].items()}
+    return page["talk"], {term: (names, meaning) for term, (names, meaning) in page["terms"].items()}
+
+
+def names_of_terms() -> Mapping[str, str]:
+    """Term → its names, with commas between them."""
+    return {term: names for term, (names, _) in _pages()[1].items()}
+
+
+def meaning(term: str) -> str:
+    """What a term means; empty for one that is not on the page."""
+    return _pages()[1].get(term, ("", ""))[1]
+
+
+def talk_text(deps: TurnDeps, topic: str) -> str:
+    """What is said of a topic; empty for one that is not on the page."""
+    now = time.strftime("%A, %Y-%m-%d %H:%M")
+    text = _pages()[0].get(topic, "").replace("{home}", str(deps.store.home)).replace("{now}", now)
+    return text.replace("{version}", VERSION).replace("{driver}", deps.driver_state())
 
 
 def manual(deps: TurnDeps, about: str) -> dict[str, str]:
     """The sections that some words are nearest to. Raises BadInput where none is, with the topics."""
-    talk, terms = _pages()
+    talk, terms = _pages()[0], {term: meaning(term) for term in names_of_terms()}
     titles = {f"§ {name}": name.replace("_", " ") for name in {**talk, **terms}}  # a § is no word of anybody's
     texts = {key: f"{title} {talk.get(key[2:]) or terms[key[2:]]}" for key, title in titles.items()}
     near = dict.fromkeys((*matching(about, titles, most=_SECTIONS), *matching(about, texts, most=_SECTIONS)))
     if found := [key[2:] for key in near][:_SECTIONS]:
-        return {name: talk_text(deps, name) if name in talk else terms[name] for name in found}
+        return {name: talk_text(deps, name) or terms[name] for name in found}
     raise BadInput(f"no section is near {about[:60]!r}; there are: {', '.join(titles.values())}")

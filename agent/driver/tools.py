@@ -19,7 +19,6 @@ from tunesmith.agent.commands.fields import choices, of_words
 from tunesmith.agent.commands.lean_schema import lean_schema
 from tunesmith.agent.driver import describe, plan
 from tunesmith.agent.driver.agreement import STEP
-from tunesmith.agent.driver.look_ups import remember
 from tunesmith.agent.driver.manual import manual
 from tunesmith.agent.driver.reads import looking
 from tunesmith.agent.driver.stages import checked, run_stage, started
@@ -230,23 +229,14 @@ def answered(deps: TurnDeps, asked: Query, *, show: bool = False) -> str:
     """Answer a request: what a model may read of it is returned; with `show` it goes to the screen as a table."""
     result = ask(asked, deps.records())
     with deps.one_at_a_time:  # the lines of one answer stay together, whatever else is read
-        if isinstance(result, Result) and not deps.routed:
+        if isinstance(result, Result):
             deps.focused_run_id = str(getattr(asked, "run", "") or result.of.get("run", "") or deps.focused_run_id)
-            deps.proposals, deps.page = result.proposals, result.page
             deps.reads.looked(asked, result, deps.show, table=show)
             deps.note(told := result.for_model())
             return told
-        return _as_lines(deps, asked, show=show)
-
-
-def _as_lines(deps: TurnDeps, asked: Query, *, show: bool) -> str:
-    """The answer of a kind that still phrases lines, or of any to a driver that is routed."""
     reply = answer(asked, deps.records())
-    lines = remember(deps, asked, reply)
-    for line in lines if show or deps.routed or reply.private else (f"· {looking(asked)}",):
+    for line in reply.lines if show or reply.private else (f"· {looking(asked)}",):
         deps.show(render.plain(line))
-    if deps.routed:
-        deps.spoken, deps.say_next = lines, reply.for_model or "It is on your screen."
     return reply.for_model
 
 

@@ -23,14 +23,10 @@ from tunesmith.agent.driver.history import Window
 from tunesmith.agent.driver.reads import Reads
 from tunesmith.agent.driver.user_words import names, names_model
 from tunesmith.agent.queries.answer import Context
-from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.facts import Proposed
 from tunesmith.agent.queries.registry import TOOLS
-from tunesmith.agent.words.reading import Reading
 from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, StepFailed, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
-from tunesmith.tools.data.description import DescriptionDraft
 from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
@@ -106,8 +102,6 @@ class TurnDeps:
     """What is known of the driver by now; None: it stays as it is set here."""
     level: Level = "native"
     """Who answers this turn: read as it begins, so that it never changes within one."""
-    routed: bool = False
-    """At the fallback level: whether a schema-bound request chooses the tool."""
     code_first: bool = False
     """At the fallback level: whether plain words are answered by code before any model is asked."""
     window: Window = field(default_factory=Window)
@@ -126,42 +120,6 @@ class TurnDeps:
     """What this turn looked at; once it has ended, what `/why` shows."""
     seen_calls: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Call → its last result and how often in a row it was the same."""
-    spoken: tuple[str, ...] = ()
-    """The lines of an answer that are on the screen already: the reply of the turn, not to be said again."""
-    page: Callable[[], RenderableType] | None = None
-    """The page behind the last answer, for who asks for more."""
-    last_query: Query | None = None
-    """The question that was answered last, for words that change one thing of it."""
-    said: str = ""
-    """The words of the turn before, where a question was answered by then."""
-    facts: tuple[Mapping[str, object], ...] = ()
-    """What the last answer to a question told of, in its order: the steps, runs, files and so on, as records."""
-    until: int = 0
-    """Of the list that the last answer showed the place of its last one; 0: it showed none."""
-    nearest: tuple[str, ...] = ()
-    """The questions that this turn's words are nearest to, where they were read with too little certainty."""
-    offered: tuple[str, tuple[str, ...]] = ("", ())
-    """Words that were not understood, and the labels of the questions that were offered for them, by number."""
-    unsure: Reading | None = None
-    """What they were read as then."""
-    drafts_before: list[DescriptionDraft] = field(default_factory=list)
-    """The drafts of the open description before each of its changes."""
-    most_lines: int = 0
-    """At most so many lines of each answer, in a turn that asks for several things; 0: all."""
-    rest: str = ""
-    """A part of this turn's words that was read with too little certainty to be answered with the other one."""
-    later: tuple[str, ...] = ()
-    """What was said together with an order that is carried out first, and rests on what that makes."""
-    only_if: str = ""
-    """On which condition an order behind something else was given: its user judges it at the price."""
-    kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Step at work → the words that are taken up once it has ended."""
-    by_result: tuple[str, ...] | None = None
-    """Where this turn's words leave it to the results which run an order is about, or which of these arms."""
-    proposals: tuple[Proposed, ...] = ()
-    """The steps that the last answer proposed."""
-    last_answer: str = ""
-    """What code said last."""
     for_model: str = ""
     """What a model may read later of this turn's answer, where that is not what the screen shows."""
     driver_state: Callable[[], str] = lambda: "No language model drives this conversation: I answer from the records."
@@ -185,7 +143,7 @@ class TurnDeps:
     def _read_level(self) -> None:
         if known := self.read_window():
             self.level = known.level
-            self.routed = self.code_first = known.level != "native"
+            self.code_first = known.level != "native"
 
     def read_window(self) -> Known | None:
         """Take over how much the driver can be sent; what is known of it, None where nobody says."""
@@ -239,11 +197,8 @@ class TurnDeps:
 
     def forget(self) -> None:
         """Forget what was talked about, for another conversation."""
-        self.prompt, self.calls, self.focused_run_id, self.last_answer = "", [], "", ""
-        self.last_query, self.page, self.proposals, self.offered, self.until = None, None, (), ("", ()), 0
-        self.draft_before, self.facts = None, ()
-        self.drafts_before.clear()
-        self.kept.clear()
+        self.prompt, self.calls, self.focused_run_id = "", [], ""
+        self.draft_before = None
         self.ledger.clear()
 
     def change(self, plan: PipelinePlan) -> None:
@@ -255,9 +210,8 @@ class TurnDeps:
         self._read_level()
         spoken = f'"{self.prompt[:_BEFORE_CHARACTERS]}"' if self.prompt else ""
         self.before, self.calls = next(iter(self.calls), spoken), []
-        self.said = self.prompt if self.last_query is not None else ""
         self.prompt, self.say_next, self.returned, self.undecided = prompt, "", None, None
-        self.spoken, self.nearest, self.unsure, self.for_model = (), (), None, ""
+        self.for_model = ""
         self.ledger.begin_turn()
         self.reads = Reads()
         self.note(prompt)

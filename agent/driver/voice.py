@@ -79,8 +79,6 @@ class Voice:
         said = len(self._begun) if whole[: len(self._begun)] == self._begun else 0
         for sentence in whole[said:]:
             self._begun.append(sentence)
-            if self._deps.spoken:  # it is on the screen already
-                continue
             held, missing = hold(sentence, self._deps.ledger)
             self._left_out += missing
             self._uttered.append(held)
@@ -90,8 +88,6 @@ class Voice:
         """Say what is left of the last text."""
         output = _own_words(after_thoughts(output))
         self._utter(output.splitlines() if output in self._deps.ledger else sentences(output))
-        if self._deps.spoken:
-            return Reply("\n".join(self._deps.spoken))
         if not self._uttered:
             self._uttered.append(in_silence(self._deps))
             self._say(self._uttered[-1])

@@ -236,13 +236,6 @@ class Talk:
             return
         for line in state_summary.words(store, step):
             self._screen.say(line)
-        kept = " then ".join(chat.deps.kept.pop(step.id, ()))
-        if kept and (chat.deps.draft is not None or describing.open_interview(store.home) is not None):
-            self._screen.say(f"You also wanted “{kept}”; say it again once what is open here is done.")
-        elif kept and step.status == DONE:
-            self._screen.enqueue(kept)
-        elif kept:
-            self._screen.say(f"“{kept}”, which you wanted after it, was not begun; say it again once that is mended.")
 
     def _endpoint(self) -> Endpoint:
         from tunesmith.agent.driver.chat import stop_if_cancelled
@@ -318,10 +311,9 @@ class Talk:
         are one; and the answer that they come to."""
         if not self._loaded.is_set() or self._chat is None:
             return "", words
-        from tunesmith.agent.driver.at_price import Waits, as_answer, aside
+        from tunesmith.agent.driver.at_price import heard
 
-        waits = Waits.of(priced)
-        return aside(self._chat.deps, words, waits), as_answer(words, waits) or words
+        return heard(self._chat.deps, self._chat.spoken, words, priced)
 
     def close(self) -> None:
         """Let go of the driver; its server ends by its lease."""

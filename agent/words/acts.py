@@ -1,155 +1,27 @@
-"""What is to be done: a step with its fields, and the values that a sentence gives."""
+"""What is to be done: a step with its fields, a change of the plan, and the values that a sentence gives."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from tunesmith.agent.words.held import held_back, taken_back
-from tunesmith.agent.words.lexicon import lexicon, near_name, words_in, words_of
-from tunesmith.agent.words.slots import Slot, Slots, empty_words, stages_of
-from tunesmith.agent.words.unmeant import (
-    PassedOver,
-    denial_before,
-    denied,
-    denied_values,
-    factors,
-    lowered,
-    not_enough,
-    passed_over,
-)
-from tunesmith.agent.words.unread import (
-    MARKS,
-    Place,
-    loose_clauses,
-    misspelt,
-    own_nouns,
-    reasons_of,
-    unread_of,
-)
-from tunesmith.agent.words.values import Number, fitting, numbers_alone, numbers_in
-from tunesmith.tools.core.auto import is_open, is_switch
+from tunesmith.agent.words.lexicon import Match, as_written, lexicon, near_name, words_in, words_of
+from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words, stages_of
+from tunesmith.agent.words.values import Number, fitting, numbers_in
+from tunesmith.tools.core.auto import is_switch
 from tunesmith.tools.core.field_names import ours
 from tunesmith.tools.pipeline import catalog
 
-OWN_SLOTS = ("run", "not", "again", "only", "pronoun", "until", "which_run")
+Place = tuple[int, int]
+OWN_SLOTS = ("run", "again", "only", "pronoun", "which_run", "unspoken", "pace", "factor")
 """Slots that any order may hold and that are no argument of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A step that is to be carried out, once it was priced and agreed to."""
-
-    stage: str
-    fields: Mapping[str, object] = field(default_factory=dict)
-    run: str = ""
-    again: bool = False
-    """Whether it is to be as it was before, where nothing else was said."""
-    factors: Mapping[str, float] = field(default_factory=dict)
-    """Field → what its value so far is multiplied by: `twice the rank`."""
-    foreign: tuple[str, str] = ("", "")
-    """A field that was given a value and that this stage has not, and the stage that has it."""
-    unvalued: str = ""
-    """A field that is named without a value."""
-    another: bool = False
-    """Whether that field is to be another than before: `a higher rank`."""
-    unread: tuple[str, ...] = ()
-    """What no argument took, as it was typed."""
-    denied: bool = False
-    """Whether words say not to: `don't import rows.csv`."""
-    beside: tuple[str, ...] = ()
-    """Whole parts of the sentence that name nothing of the trade: a reason, or a remark."""
-
-
-def order_of(stage: str, slots: Slots, known: Callable[[str], bool], taken: Sequence[Place] = ()) -> Order:
-    """The step that a sentence orders; `known` tells the words by which such a step is ordered, `taken` is where what
-    somebody else read stands."""
-    request = catalog.BY_NAME[stage].load().request.model_fields
-    assignments = assigned(slots, (stage,))
-    fields = {one.field: one.value for one in assignments}
-    places = [place for one in assignments for place in one.places]
-    others: list[Place] = []
-    multiples = {name: one for name, one in factors(slots).items() if name in request}
-    if "arm" in request and (arms := slots.all("arm")):
-        against = catalog.BY_NAME[stage].load().measures and slots.all("pronoun")  # `test that one against the base`
-        meant = [one for one in arms if one.value in get_args(request["arm"].annotation)] or ([] if against else arms)
-        fields |= {"arm": str(meant[0].value)} if meant else {}
-        others = [(slot.start, slot.end) for slot in meant if slot.value != meant[0].value]
-        places += [one for one in places_of(slots, ("arm",)) if one not in others]
-    if "model" in request:
-        named = [slot for slot in slots.named if slot.kind in ("model", "path", "commit")]
-        for slot in named:
-            fields.setdefault("revision" if slot.kind == "commit" else "model", str(slot.value))
-        places += [(slot.start, slot.end) for slot in named]
-    if "source" in request and (source := next(iter((*slots.all("path"), *slots.all("model"))), None)):
-        fields["source"] = str(source.value)
-        places.append((source.start, source.end))
-    if "system_prompt" in request and (quote := slots.first("quote")):
-        fields["system_prompt"] = quote
-    fields = {name: value for name, value in fields.items() if name not in multiples}
-    step = "stage" if set(stages_of(slots)) <= {stage} else ""
-    places += [*taken, *(place for _, place in multiples.values()), *places_of(slots, (*OWN_SLOTS, step))]
-    if fields or multiples:  # `longer, 5 epochs`; without a value it is an order that nothing took
-        places += places_of(slots, ("unspoken",))
-    foreign = next((one for one in assigned(slots) if one.field not in request), None)
-    unvalued, another, unvalued_places = _unvalued(slots, request, {*fields, *multiples})
-    places += [*unvalued_places, *own_nouns(slots, (stage,)), *misspelt(slots, stage, places, known)]
-    others = [*others, *denied_values(slots), *not_enough(slots), *held_back(slots, places), *taken_back(slots)]
-    clauses = [] if others else loose_clauses(slots, places, known, (stage, *fields), strict=True)
-    unread = unread_of(slots, [*places, *clauses], known, others)
-    if not (fields or multiples) and (bare := bare_number(stage, unread)):
-        fields, unread = bare, ()
-    return Order(
-        stage, fields, slots.first("run"), bool(slots.all("again")), {name: one[0] for name, one in multiples.items()},
-        (foreign.field, _owner(foreign.field)) if foreign else ("", ""), unvalued, another, unread,
-        denied=any(denied(slots, one) for one in slots.all("stage") if one.value == stage)
-        or (fields.get("rollback") is False and not slots.all("stage")),  # `don't go back to the old one`
-        beside=tuple(slots.sentence[start:end].strip() for start, end in clauses),
-    )  # fmt: skip
-
-
-def bare_number(stage: str, unread: Sequence[str]) -> dict[str, object]:
-    """The one number that people give to a step, where a number alone was left unread: `200 that you write`."""
-    own = [name for name in catalog.BY_NAME[stage].load().settable if _is_number(info_of(name, (stage,)))]
-    number = next(iter(numbers_in(unread[0])), None) if len(unread) == 1 and numbers_alone(unread) else None
-    if len(own) != 1 or number is None or number.unit or (info := info_of(own[0], (stage,))) is None:
-        return {}
-    return {own[0]: fitting(number, info)}
-
-
-def _owner(name: str) -> str:
-    stages = known_fields()[name]
-    return "train" if "train" in stages else stages[0]
-
-
-def places_of(slots: Slots, kinds: Sequence[str]) -> list[Place]:
-    """Where slots of some kinds stand."""
-    return [(slot.start, slot.end) for slot in slots.named if slot.kind in kinds]
-
-
-def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tuple[str, bool, list[Place]]:
-    """A field that is named and gets no value, whether words want it to be another, and where all of them stand."""
-    for slot in slots.all("field"):
-        if slot.value in request and slot.value not in have:
-            wants = [
-                s for s in slots.all("unspoken") if s.end <= slot.start and len(slots.between(s.end, slot.start)) < 2
-            ]
-            before = {word.text for word in [w for w in slots.words if w.end <= slot.start][-2:]}
-            taken = any(one.start >= slot.end and not slots.between(slot.end, one.start) for one in slots.numbers)
-            # `put it on the port`, `stop after 2 epochs`
-            if not wants and (taken or before & words_in("indefinite") or slot.value == "port"):
-                return "", False, [(slot.start, slot.end)]
-            if wants or slot.value not in _UNSAID:
-                return str(slot.value), bool(wants), [(slot.start, slot.end), *((s.start, s.end) for s in wants)]
-    return "", False, []
-
-
-_UNSAID = ("rows", "port")
-"""Fields whose word names what a step makes or uses anyway: `put it on the port`."""
+_HARD = ("path", "model", "card", "quote", "commit", "case", "row", "artifact", "step", "pair", "span")
+"""What an order is no longer the same without."""
 _CAN_BE_NONE = ("warmup_ratio", "lora_dropout", "rehearsal_rows", "rehearsal_weight", "near_miss_rows", "thinking")
 """Fields that `without …` gives a value to: 0, or off."""
 _NO_FIELD_UNITS = ("bit", "gib", "params", "s", "min", "h", "day", "x")
@@ -164,10 +36,164 @@ class Assigned:
     places: tuple[Place, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A step that is to be carried out, once it was priced and agreed to."""
+
+    stage: str
+    fields: Mapping[str, object] = field(default_factory=dict)
+    run: str = ""
+    again: bool = False
+    """Whether it is to be as it was before, where nothing else was said."""
+    factors: Mapping[str, float] = field(default_factory=dict)
+    """Field → what its value so far is multiplied by: `twice the rank`."""
+    unread: tuple[str, ...] = ()
+    """Numbers, names and values that no argument took, as they were typed."""
+    loose: tuple[str, ...] = ()
+    """Words that nothing took: the price is shown beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """What a sentence changes of the plan."""
+
+    values: Mapping[str, object] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
+    """Named and not left out: where the values belong, or what is to be added."""
+    factors: Mapping[str, float] = field(default_factory=dict)
+    model: str = ""
+    unread: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is given another value, or left out."""
+        return bool(self.values or self.without or self.factors or self.model)
+
+
+def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
+    """The step that a sentence orders; `known` tells the words by which such a step is ordered."""
+    request = catalog.BY_NAME[stage].load().request.model_fields
+    assignments = assigned(slots, (stage,))
+    multiples = {name: by for name, by in factors(slots).items() if name in request}
+    fields = {one.field: one.value for one in assignments if one.field not in multiples}
+    places = [place for one in assignments for place in one.places]
+    step = "stage" if {*stages_of(slots)} <= {stage} else ""
+    places += places_of(slots, (*OWN_SLOTS, step, *(("field",) if multiples else ())))
+    if "arm" in request:
+        arms = [one for one in slots.all("arm") if one.value in get_args(request["arm"].annotation)]
+        fields |= {"arm": str(arms[0].value)} if arms else {}
+        places += places_of(slots, ("arm",)) if len({one.value for one in arms}) < 2 else []
+    for name, kinds in (("model", ("model", "path")), ("revision", ("commit",)), ("source", ("path", "model")),
+                        ("system_prompt", ("quote",))):  # fmt: skip
+        named = [one for one in slots.named if one.kind in kinds] if name in request else []
+        fields |= {name: str(named[0].value)} if named else {}
+        places += [(one.start, one.end) for one in named[:1]]
+    hard = [text for place, text in _hard(slots) if not _inside(place, places)]
+    if not (fields or multiples):  # `longer, 5 epochs` says by how much, `train it more` does not
+        others = (one for one in slots.all("unspoken") if not known(slots.sentence[one.start : one.end].lower()))
+        hard += [slots.sentence[one.start : one.end] for one in others]
+    loose = [slots.sentence[one.start : one.end] for one in slots.unread([*places, *_idle(slots)], known)]
+    again = bool(slots.all("again"))
+    return Order(stage, fields, slots.first("run"), again, multiples, tuple(hard), tuple(loose))
+
+
+def edits_of(slots: Slots, planned: Sequence[str], *, leaves_out: bool) -> Edits:
+    """What a sentence changes of a plan of these stages; `leaves_out`: it is about steps to leave out."""
+    stages = [slot for slot in slots.all("stage") if slot.value in catalog.BY_NAME]
+    assignments, multiples = assigned(slots, tuple(planned)), factors(slots)
+    left_out, since = list[Slot](), 0
+    for slot in stages:
+        joined = left_out and left_out[-1].end == since and _joins(slots, since, slot)
+        denied = any(since <= no.start and _denies(slots, no, slot) for no in slots.all("not"))
+        left_out, since = left_out + [slot] * bool(joined or denied), slot.end
+    if leaves_out and not left_out and not assignments:
+        left_out = stages
+    model = model_in(slots)
+    places = [place for one in assignments for place in one.places]
+    places += [(model.start, model.end)] if model else []
+    unread = tuple(text for place, text in _hard(slots) if not _inside(place, places))
+    without = tuple(dict.fromkeys(str(one.value) for one in left_out if one.value in planned))
+    others = tuple(dict.fromkeys(str(one.value) for one in stages if one not in left_out))
+    values = {one.field: one.value for one in assignments if one.field not in multiples}
+    return Edits(values, without, others, multiples, str(model.value) if model else "", unread)
+
+
+def _joins(slots: Slots, since: int, stage: Slot) -> bool:
+    """Whether only words without a content join a stage to one that is left out, and none of its settings follows:
+    `without the merge or the deploy`, but `no deploy and train with rank 8`."""
+    begins = [start for one in assigned(slots, (str(stage.value),)) for start, _ in one.places if start >= stage.end]
+    set_ = any(not {*",;."} & {*slots.sentence[stage.end : start]} for start in begins)
+    return not set_ and all(word.text in empty_words() for word in slots.between(since, stage.start))
+
+
+def model_in(slots: Slots) -> Slot | None:
+    """The model that a sentence names; a file of rows is none."""
+    named = (slot for slot in slots.named if slot.kind in ("model", "path"))
+    return next((slot for slot in named if not re.search(f"{FILES}$", str(slot.value))), None)
+
+
+def holds_back(slots: Slots, *, of_the_plan: bool = False) -> str:
+    """The first words of an order that deny it, put it off, or leave it to a condition; empty: none do.
+
+    Of the plan a step or a setting may be denied, `without quantizing`.
+    """
+    sayings = [_place(slots, one) for one in as_written("says_nothing", slots.words) if one.after > one.first + 1]
+    held = [_place(slots, one) for one in as_written("holds_back", slots.words)]
+    nos = [*slots.all("not"), *slots.all("instead")]
+    if of_the_plan:
+        denied = (*slots.all("stage"), *(one for one in slots.all("field") if one.value in _CAN_BE_NONE))
+        nos = [one for one in nos if one.kind != "not" or not any(_denies(slots, one, two) for two in denied)]
+    held += [(one.start, one.end) for one in nos]
+    first = min((one for one in held if not _inside(one, sayings)), default=None)
+    return slots.sentence[first[0] : first[1]] if first else ""
+
+
+def _denies(slots: Slots, no: Slot, one: Slot) -> bool:
+    return no.end <= one.start and len(slots.between(no.end, one.start)) <= 3  # as far as a negation reaches
+
+
+def _place(slots: Slots, match: Match) -> Place:
+    return slots.words[match.first].start, slots.words[match.after - 1].end
+
+
+def _idle(slots: Slots) -> list[Place]:
+    """Where words stand that say nothing of what is to be done: `straight away`."""
+    return [_place(slots, one) for one in as_written("says_nothing", slots.words)]
+
+
+def _hard(slots: Slots) -> Iterator[tuple[Place, str]]:
+    """Numbers and names that an argument has to take, with what was typed."""
+    of_names = [(one.start, one.end) for one in slots.named if one.kind in _HARD]
+    named = [
+        (one.start, one.end) for one in slots.named if one.kind.startswith("choice.") or one.kind in ("bits", "arm")
+    ]
+    numbers = [(one.start, one.end) for one in slots.numbers if not one.weak and one.unit != "x"]
+    for place in (*of_names, *(one for one in numbers if not _inside(one, named))):
+        yield place, slots.sentence[slice(*place)]
+
+
+def _inside(one: Place, places: Sequence[Place]) -> bool:
+    return any(start <= one[0] < end for start, end in places)
+
+
+def places_of(slots: Slots, kinds: Sequence[str]) -> list[Place]:
+    """Where slots of some kinds stand."""
+    return [(slot.start, slot.end) for slot in slots.named if slot.kind in kinds]
+
+
+def factors(slots: Slots) -> dict[str, float]:
+    """The field that is to be so many times what it is, where one field and one factor are named: `double the rows`."""
+    times, named = slots.values("factor"), [one for one in slots.values("field") if _is_number(info_of(one))]
+    return {named[0]: float(times[0])} if len(times) == 1 and len(named) == 1 else {}
+
+
+# Values of fields
+
+
 @cache
 def known_fields() -> Mapping[str, tuple[str, ...]]:
-    """Field → the stages whose request has it, in the order of the stages; `run` is no setting, and "on" is a word of
-    every second sentence."""
+    """Field → the stages whose request has it, in their order; `run` is no setting, and "on" is an everyday word."""
     by_name: dict[str, list[str]] = {}
     for entry in catalog.STAGES:
         for name in entry.load().request.model_fields:
@@ -184,26 +210,25 @@ def info_of(field: str, stages: Sequence[str] = ()) -> FieldInfo | None:
 
 def assigned(slots: Slots, stages: Sequence[str] = ()) -> list[Assigned]:
     """Every value that the sentence gives to a field of these stages, else of any; of two for a field the last."""
-    assignments = [*_pairs(slots, stages), *_numbers(slots, stages), *_choices(slots, stages), *_without(slots, stages)]
-    reasons = reasons_of(slots)
-    meant = {one.field for one in assignments if not _inside(one.places, reasons)}
-    # `rank 8, because rank 16 was too slow`
-    said = [one for one in assignments if one.field not in meant or not _inside(one.places, reasons)]
-    return list({one.field: one for one in said}.values())
+    found = [*_pairs(slots, stages), *_numbers(slots, stages), *_choices(slots, stages), *_without(slots, stages)]
+    return list({one.field: one for one in found}.values())
 
 
-def _inside(places: Sequence[Place], parts: Sequence[Place]) -> bool:
-    return any(start <= place[0] < end for place in places for start, end in parts)
+def bare_number(stage: str, text: str) -> dict[str, object]:
+    """The one number that people give to a step, where words are a number alone: `200`."""
+    own = [name for name in catalog.BY_NAME[stage].load().settable if _is_number(info_of(name, (stage,)))]
+    numbers = numbers_in(text)
+    alone = len(numbers) == 1 and (numbers[0].start, numbers[0].end) == (0, len(text)) and not numbers[0].unit
+    info = info_of(own[0], (stage,)) if len(own) == 1 and alone else None
+    return {own[0]: fitting(numbers[0], info)} if info else {}
 
 
 def _pairs(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
     for slot in slots.all("pair"):
-        if denial_before(slots, slot.start) is not None:
-            continue
         name = ours(str(slot.value), known_fields())
-        field = name if name in known_fields() else _field_called(name)
-        if (info := info_of(field, stages)) is not None:
-            yield Assigned(field, _typed(slots.pairs[str(slot.value)], info), ((slot.start, slot.end),))
+        called = name if name in known_fields() else _field_called(name)
+        if (info := info_of(called, stages)) is not None:
+            yield Assigned(called, _typed(slots.pairs[str(slot.value)], info), ((slot.start, slot.end),))
 
 
 @cache
@@ -224,156 +249,77 @@ def _typed(text: str, info: FieldInfo) -> object:
 
 def _numbers(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
     """Numbers beside the names of their fields, read from left to right."""
-    passed = passed_over(slots)
-    meant = [number for number in slots.numbers if number not in [one.number for one in passed]]
     named = (slot for slot in slots.all("field") if _is_number(info_of(str(slot.value))))
-    tokens: list[Slot | Number] = [*named, *(one for one in meant if one.unit not in _NO_FIELD_UNITS)]
-    tokens.sort(key=lambda token: token.start)
+    numbers = (one for one in slots.numbers if one.unit not in _NO_FIELD_UNITS)
+    tokens: list[Slot | Number] = sorted([*named, *numbers], key=lambda token: token.start)
     at = 0
-    while at < len(tokens):
-        pair = _pair(slots, tokens[at], tokens[at + 1], passed) if at + 1 < len(tokens) else None
-        off = pair is not None and _is_denied(slots, tokens[at]) and not lowered(slots, *pair)
-        # of two names beside a number it is the second's: `with r1's rows, 2 epochs`, `stop after 2 epochs`
-        if pair and at + 2 < len(tokens) and (_marked(slots, *pair) or not isinstance([*tokens, None][at + 3], Number)):
-            behind = _pair(slots, tokens[at + 1], tokens[at + 2], passed) if pair[1] == tokens[at + 1] else None
+    while at + 1 < len(tokens):
+        pair = _pair(slots, tokens[at], tokens[at + 1])
+        if pair and at + 2 < len(tokens) and pair[1] is tokens[at + 1]:  # `with r1's rows, 2 epochs`
+            behind = _pair(slots, tokens[at + 1], tokens[at + 2])
             pair = None if behind and not slots.sentence[behind[1].end : behind[0].start].strip() else pair
-        if pair and not off:
-            yield from _fitted(*pair, stages, [one.place for one in passed if one.meant == pair[1]])
-        at += 2 if pair and not (off and _marked(slots, *pair)) else 1  # `not enough rows, 500 rows`
+        info = info_of(str(pair[0].value), stages) if pair else None
+        meant = _corrected(slots, pair[1]) if pair else None
+        if pair and meant and info is not None:
+            places = ((pair[0].start, pair[0].end), (pair[1].start, meant.end))
+            yield Assigned(str(pair[0].value), fitting(meant, info), places)
+        at += 2 if pair else 1
 
 
-def _marked(slots: Slots, field: Slot, number: Number) -> bool:
-    """Whether a mark parts a name from the number behind it."""
-    return bool(set(MARKS) & set(slots.sentence[field.end : number.start]))
-
-
-def _is_denied(slots: Slots, one: Slot | Number) -> bool:
-    """Whether a negation stands before a value, right before it or with a verb between."""
-    proposed = any(match for match in lexicon()["no_denial"].find(slots.between(0, one.start)))
-    return denial_before(slots, one.start) is not None or (slots.negated(one, most=0) and not proposed)
+def _corrected(slots: Slots, number: Number) -> Number:
+    """The number that is meant where one is the old value: of `from 8 to 4` the second."""
+    behind = next((one for one in slots.numbers if one.start >= number.end), number)
+    between = {word.text for word in slots.between(number.end, behind.start)}
+    return behind if between and between <= words_in("to_b") else number
 
 
 def _is_number(info: FieldInfo | None) -> bool:
     return info is not None and info.annotation in (int, float)
 
 
-def _fitted(field: Slot, number: Number, stages: Sequence[str], more: Sequence[Place]) -> Iterator[Assigned]:
-    if (info := info_of(str(field.value), stages)) is not None:
-        places = ((field.start, field.end), (number.start, number.end), *more)
-        value = fitting(number, info) if number.value or not is_open(info, 0) else _NONE_OF_IT
-        yield Assigned(str(field.value), value, places)
-
-
-_NONE_OF_IT = "zero"
-"""A value that is refused: 0 of a field where that leaves it to the model, which nobody means who says no epochs."""
-
-
-def _pair(
-    slots: Slots, one: Slot | Number, two: Slot | Number, passed: Sequence[PassedOver]
-) -> tuple[Slot, Number] | None:
+def _pair(slots: Slots, one: Slot | Number, two: Slot | Number) -> tuple[Slot, Number] | None:
     """The field and its number, where of two neighbours one is a name, the other a number and they belong together."""
-    over = [other.place for other in passed]
-    words = slots.between(one.end, two.start)
-    between = [word.text for word in words if not any(start <= word.start < end for start, end in over)]
+    between = {word.text for word in slots.between(one.end, two.start)}
     if isinstance(one, Number) and isinstance(two, Slot):
-        whole = two.value in ("epochs",) or not one.weak
-        return (two, one) if whole and set(between) <= words_in("between") else None
+        return (two, one) if (two.value == "epochs" or not one.weak) and between <= words_in("between") else None
     if isinstance(one, Slot) and isinstance(two, Number):
-        turned = len(between) == 2 and between[1] in words_in("to_b")  # `rank back to 8`, `rank hoch auf 16`
-        if between and between[-1] in {*words_in("to_b"), *words_in("joins")} and not _marked(slots, one, two):
-            turned = turned or {*between} <= {*empty_words(), *words_in("joins"), *words_in("again")}  # `wieder auf 8`
-        return (one, two) if not two.weak and (turned or set(between) <= words_in("joins")) else None
-    return None
-
-
-def settled(
-    assignments: Sequence[Assigned], unread: Sequence[str], now: Mapping[str, object]
-) -> tuple[tuple[Assigned, ...], tuple[str, ...]]:
-    """The values and what is left unread, where a number that nothing took is the old or the new value of a field.
-
-    `now` has the values of today: of `16 instead of 8` and of `8 was too low, take 16` the one that is there already is
-    the old one, in any language.
-    """
-    left, values = list(unread), []
-    for one in assignments:
-        loose = {text: numbers[0] for text in left if len(numbers := numbers_in(text)) == len(text.split()) == 1}
-        had, info = now.get(one.field), info_of(one.field)
-        old = next((text for text, number in loose.items() if number.value == had), "")
-        last = len(loose) == 1 and [*loose] == left[-1:]  # `400 rows, 100 of them in German` sets no 100
-        if not old and one.value == had and last and info is not None and _is_number(info):
-            old, number = next(iter(loose.items()))
-            one = replace(one, value=fitting(number, info))
-        left = [text for text in left if text != old]
-        values.append(one)
-    if not values and (renamed := _by_its_value(left, now)) is not None:
-        return (renamed,), ()
-    return tuple(values), tuple(left)
-
-
-def _by_its_value(left: Sequence[str], now: Mapping[str, object]) -> Assigned | None:
-    """The field that two numbers are about, of which one is what it is now and no other one: `400 is a lot, make it a
-    hundred and fifty`."""
-    numbers = [one for text in left for one in numbers_in(text)]
-    if len(numbers) != 2 or len(numbers_alone(left)) != len(left):
-        return None
-    for old, new in (numbers, numbers[::-1]):
-        numeric = {name: info for name in now if (info := info_of(name)) is not None and _is_number(info)}
-        fields = [name for name in numeric if now[name] == old.value]
-        if len(fields) == 1:
-            return Assigned(fields[0], fitting(new, numeric[fields[0]]), ())
+        turned = between & words_in("to_b") and between <= words_in("to_b") | words_in("again") | empty_words()
+        return (one, two) if not two.weak and (turned or between <= words_in("joins")) else None
     return None
 
 
 def _choices(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
     """Fields with a choice of words, and switches."""
-    for slot in slots.named:
-        if not slot.kind.startswith("choice."):
-            continue
-        field, value = slot.kind.removeprefix("choice."), str(slot.value)
-        if (info := info_of(field, stages)) is None:
-            continue
-        off = slots.negated(slot, most=1) or denial_before(slots, slot.start) is not None
-        if is_switch(info):
-            yield Assigned(field, not off, ((slot.start, slot.end),))
-        elif not off and get_origin(info.annotation) is Literal:
+    for slot in (one for one in slots.named if one.kind.startswith("choice.")):
+        name, value = slot.kind.removeprefix("choice."), str(slot.value)
+        off, info = slots.negated(slot, most=1), info_of(name, stages)
+        if info is not None and is_switch(info):
+            yield Assigned(name, not off, ((slot.start, slot.end),))
+        elif info is not None and not off and get_origin(info.annotation) is Literal:
             if value in get_args(info.annotation):
-                yield Assigned(field, value, ((slot.start, slot.end),))
-        elif not off:
+                yield Assigned(name, value, ((slot.start, slot.end),))
+        elif info is not None and not off:
             values = [str(other.value) for other in slots.all(slot.kind)]
-            yield Assigned(field, values, tuple((s.start, s.end) for s in slots.all(slot.kind)))
-    for field, value, place in _own_words(slots, stages):
-        yield Assigned(field, value, (place,))
-    yield from _other_bits(slots, stages)
-
-
-def _other_bits(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
-    """Bits that no model is quantized to, `0.3 bits`, as the value that is refused; 16 and 32 are a precision too."""
-    if info_of("scheme", stages) is None:
-        return
-    taken = [slot for slot in slots.named if slot.kind.startswith("choice.") or slot.kind == "arm"]
-    for number in (one for one in slots.numbers if one.unit == "bit"):
-        inside = any(slot.start < number.end and number.start < slot.end for slot in taken)
-        of_old = any(one.end <= number.start and len(slots.between(one.end, number.start)) < 2
-                     for one in (*slots.all("instead"), *slots.all("not")))  # fmt: skip
-        if not inside and not of_old and (len(stages) == 1 or number.value not in (16, 32)):
-            yield Assigned("scheme", f"{number.value:g} bits", ((number.start, number.end),))
-
-
-def _own_words(slots: Slots, stages: Sequence[str]) -> Iterator[tuple[str, str, Place]]:
-    """Choices by their own word, such as bf16, where it is no everyday one."""
+            yield Assigned(name, values, tuple((s.start, s.end) for s in slots.all(slot.kind)))
     for stage in stages:
-        for name, info in catalog.BY_NAME[stage].load().request.model_fields.items():
-            if get_origin(info.annotation) is not Literal or name in ("arm", "scheme", "thinking"):
-                continue
-            options = {str(option).lower(): str(option) for option in get_args(info.annotation)}
-            named = name in slots.values("field")
-            for word in slots.words:
-                if word.text in options and (named or not (word.text.isalpha() or word.text.isdigit())):
-                    yield name, options[word.text], (word.start, word.end)
+        yield from _own_words(slots, stage)
+
+
+def _own_words(slots: Slots, stage: str) -> Iterator[Assigned]:
+    """Choices by their own word, such as bf16, where it is no everyday one."""
+    for name, info in catalog.BY_NAME[stage].load().request.model_fields.items():
+        if get_origin(info.annotation) is not Literal or name in ("arm", "scheme", "thinking"):
+            continue
+        options = {str(option).lower(): str(option) for option in get_args(info.annotation)}
+        for word in slots.words:
+            plain = word.text.isalpha() or word.text.isdigit()
+            if word.text in options and (name in slots.values("field") or not plain):
+                yield Assigned(name, options[word.text], ((word.start, word.end),))
 
 
 def _without(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
     for slot in slots.all("field"):
-        if slot.value in _CAN_BE_NONE and slots.negated(slot, most=1) and (info := info_of(str(slot.value), stages)):
+        info = info_of(str(slot.value), stages) if slot.value in _CAN_BE_NONE else None
+        if info is not None and slots.negated(slot, most=1):
             off = "off" if get_origin(info.annotation) is Literal else 0
             yield Assigned(str(slot.value), off, ((slot.start, slot.end),))

@@ -113,14 +113,6 @@ class Head:
             self._offers[label] = next(own, looked_at[0])
         return self._offers[label]
 
-    def nearest(self, embedding: Floats, label: str, count: int) -> list[str]:
-        """The examples of a label that an embedding is nearest to, the nearest first."""
-        import numpy as np
-
-        own = np.flatnonzero(self._near.labels == self.labels.index(label))
-        order = np.argsort(-self._near.similar(embedding[None])[0, own], kind="stable")
-        return [self.examples[label][i] for i in order[:count]]
-
     def guesses(self, embedding: Floats, slots: Slots, moment: str = "") -> list[Guess]:
         """Every label with its probability at a moment, the likeliest first; without one, at any."""
         import numpy as np

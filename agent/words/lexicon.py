@@ -17,8 +17,10 @@ from tunesmith.tools.core.yaml_file import read_own
 _HAN = "\u4e00-\u9fff"
 _WORD = re.compile(rf"[{_HAN}]|\d+(?=[^\W\d_{_HAN}]{{2,}}(?![^\W_]))|[^\W_{_HAN}]+")
 """`4bit` is two words, `fp8` and `7b` are one; Chinese puts no spaces between its words, so each sign is one."""
-_SHORTEST_MISSPELT, _SWAPPED = 5, (3, 4)
-"""Shorter words are a letter away from others; of three or four letters only two that changed places are put right."""
+_SHORTEST_MISSPELT, _SWAPPED, _LONG = 5, (3, 4), 9
+"""Letters of a word that may be a slip of another, of one with two letters swapped, and of one with two slips."""
+_EVERYDAY = ("says_nothing", "holds_back", "before_that", "table", "forgotten", "to_b", "halves", "several", "reuses")
+"""Tables of words that belong to no trade: nothing that is misspelt is taken for one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +126,13 @@ def _page() -> Mapping[str, Any]:
 
 def words_of(text: str) -> list[Word]:
     """The words of a text; those that are no words but one slip of the finger from a known one are put right."""
-    words = []
-    for match in _WORD.finditer(text):
-        written = folded(match[0])
-        words.append(Word(repaired(written), match.start(), match.end(), written))
-    return words
+    written = ((folded(match[0]), match.start(), match.end()) for match in _WORD.finditer(text))
+    return [Word(repaired(word), start, end, word) for word, start, end in written]
+
+
+def as_written(table: str, words: Sequence[Word]) -> list[Match]:
+    """The names of a table of everyday words, none put right."""
+    return lexicon()[table].find([replace(word, text=word.written) for word in words])
 
 
 @cache
@@ -137,42 +141,13 @@ def repaired(word: str) -> str:
     if not word.isalpha() or is_known(word):
         return word
     if len(word) < _SHORTEST_MISSPELT:
-        return _swapped(word)
-    most = 1 if len(word) < 9 else 2  # a second slip only where a word is long enough to be told by the rest
-    nearest = min(
-        (
-            (OSA.distance(word, known, score_cutoff=most), known)
-            for known in _trade_words()
-            if abs(len(known) - len(word)) <= most
-        ),
-        default=(most + 1, word),
-    )
+        swapped = (word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(len(word) - 1))
+        may_be = len(word) in _SWAPPED and word not in _trade_words()
+        return next((one for one in swapped if one in _trade_words()), word) if may_be else word
+    most = 1 if len(word) < _LONG else 2  # a second slip only where a word is long enough to be told by the rest
+    known = (one for one in _trade_words() if len(one) >= _SHORTEST_MISSPELT and abs(len(one) - len(word)) <= most)
+    nearest = min(((OSA.distance(word, one, score_cutoff=most), one) for one in known), default=(most + 1, word))
     return nearest[1] if nearest[0] <= most else word
-
-
-def _swapped(word: str) -> str:
-    """A short word with two letters the wrong way round, as fast fingers type them: `rnak`, `teh`."""
-    if len(word) not in _SWAPPED or word in _short_words():
-        return word
-    others = (word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(len(word) - 1))
-    return next((other for other in others if other in _short_words()), word)
-
-
-_EVERYDAY = (
-    "asked_of", "before_that", "next_ones", "this_time", "purpose", "which", "longest", "enough", "files",
-    "always", "says_nothing", "leaves", "shows", "suffices", "the_rest", "stays", "because", "speakers",
-    "own_nouns", "holds_back", "takes_back", "asks_whether", "too_much",
-    "from_a", "to_b", "corrects", "no_denial", "denies", "halves", "numbers_or_words", "by_how_much",
-    "changes_by", "by_so_much", "adds", "as_much", "or_else", "behind_verb",
-)  # fmt: skip
-"""Tables of words that belong to no trade: nothing that is misspelt is taken for one of them, and so the encoder gets
-what it was taught on."""
-
-
-def everyday(table: str, sentence: Sequence[Word]) -> list[Match]:
-    """Every name of a table of everyday words: as they were typed, else as they were put right."""
-    names = lexicon()[table]
-    return names.find([replace(word, text=word.written) for word in sentence]) or names.find(sentence)
 
 
 def _of_the_trade() -> Iterator[str]:
@@ -182,25 +157,20 @@ def _of_the_trade() -> Iterator[str]:
 
 
 @cache
-def _short_words() -> frozenset[str]:
-    return frozenset(word for word in _of_the_trade() if len(word) in _SWAPPED)
-
-
-@cache
-def _trade_words() -> tuple[str, ...]:
-    words = {*_of_the_trade()}
-    return tuple(sorted(word for word in words if len(word) >= _SHORTEST_MISSPELT and "*" not in word))
+def _trade_words() -> Mapping[str, None]:
+    """The words of the trade, in their order."""
+    return dict.fromkeys(sorted({word for word in _of_the_trade() if "*" not in word}))
 
 
 @cache
 def _stems() -> tuple[str, ...]:
-    words = {*_of_the_trade()}
-    return tuple(sorted(word[:-1] for word in words if word.endswith("*")))
+    return tuple(sorted({word[:-1] for word in _of_the_trade() if word.endswith("*")}))
 
 
 def is_known(word: str, *, by_stem: bool = True) -> bool:
     """Whether it is an ordinary English word, or one of the lexicon; `by_stem`: also by how it begins alone."""
-    return word in _ordinary() or word in _trade_words() or (by_stem and word.startswith(_stems()))
+    of_the_trade = len(word) >= _SHORTEST_MISSPELT and word in _trade_words()
+    return word in _ordinary() or of_the_trade or (by_stem and word.startswith(_stems()))
 
 
 @cache

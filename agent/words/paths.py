@@ -1,22 +1,16 @@
-"""Paths in a sentence as they are meant: the longest that is there, blanks in it allowed, and a folder and a file in it
-that are named apart as one. Only names are looked up here; nothing is read.
-"""
+"""Paths in a sentence as they are meant: the longest that is there, blanks in it allowed. Nothing is read here."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from tunesmith.agent.words.lexicon import Word, everyday, lexicon
+from tunesmith.agent.words.lexicon import words_in
 
 _MOST_WORDS = 8
 """Words that a path with blanks in it may go on for."""
 _MOST_CHARACTERS = 400
 """In which those words are looked for: a paste may hold many paths."""
-_MOST_ENTRIES = 1000
-"""Of a folder that are looked through for a file which was named by its stem."""
 _MARKS = ".,;:?!)\"'”»"
 _ENDING = range(3, 9)
 """Characters of a file's ending, its point among them: `.md`, `.parquet`."""
@@ -35,7 +29,7 @@ def end_of(sentence: str, start: int, end: int) -> int:
     written = sentence[start:end].rstrip(_MARKS)
     if _is_there(written) or Path(written).suffix or end != start + len(written):
         return end
-    stops = {*lexicon()["joints"].words(), *lexicon()["attaches"].words()}
+    stops = words_in("joints") | words_in("attaches")
     for before, at in zip([end, *ends], ends, strict=False):  # each word from where the one before it ended
         word = sentence[before:at].strip()
         bare = word.rstrip(_MARKS)
@@ -61,24 +55,3 @@ def _is_there(text: str) -> bool:
         return Path(text).expanduser().exists()
     except (ValueError, OSError, RuntimeError):  # no path, one that nobody may see, or `~` of nobody
         return False
-
-
-def in_folder(folders: Sequence[str], files: Sequence[str], words: Sequence[Word]) -> str:
-    """The file of the one folder that is named, its own name standing apart from it, or its stem beside a word such as
-    `file`; empty where no such file is there, or several are."""
-    if len(folders) != 1 or not _is_there(f"{folders[0]}/."):
-        return ""
-    folder = folders[0].rstrip("/")
-    if files:
-        there = [name for name in files if _is_there(f"{folder}/{name}")]
-        return f"{folder}/{there[0]}" if len(there) == 1 else ""
-    beside = {words[at].written for match in everyday("files", words)
-              for at in (match.first - 1, match.after) if 0 <= at < len(words)}  # fmt: skip
-    if not beside:
-        return ""
-    try:
-        with os.scandir(Path(folder).expanduser()) as entries:
-            names = [one.name for one in islice(entries, _MOST_ENTRIES) if Path(one.name).stem.lower() in beside]
-    except OSError:
-        return ""
-    return f"{folder}/{names[0]}" if len(names) == 1 else ""

@@ -1,35 +1,36 @@
-"""A typed request from the kind that a sentence asks for and what it names: each argument by its name, one way for all
-kinds. Nothing is guessed: an argument that is not named keeps its default.
+"""A typed question from the label that a sentence was read as and what it names: only arguments that its kind has.
+
+Nothing is guessed: an argument that is not named keeps its default.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Literal, get_args, get_origin
 
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
 from tunesmith.agent.queries.arguments import MOST_SHOWN, Query
-from tunesmith.agent.queries.cases import FLIPS, CasesQuery
-from tunesmith.agent.queries.comparisons import CompareRunsQuery
-from tunesmith.agent.queries.fits import FitsQuery
-from tunesmith.agent.queries.prices import ApprovalsQuery
 from tunesmith.agent.queries.registry import REQUESTS
-from tunesmith.agent.queries.runs import RunsQuery
-from tunesmith.agent.words.acts import assigned, known_fields
-from tunesmith.agent.words.carried import BEFORE, MAKES, WITHOUT, another_value, forgets, is_before, with_values
-from tunesmith.agent.words.lexicon import lexicon, words_in, words_of
-from tunesmith.agent.words.slots import Slot, Slots, forgetting_of_two, place_in_list, stages_of
-from tunesmith.agent.words.unmeant import factors
+from tunesmith.agent.words.acts import assigned, factors, known_fields
+from tunesmith.agent.words.lexicon import lexicon, words_of
+from tunesmith.agent.words.slots import Slot, Slots, place_in_list, stages_of
 from tunesmith.agent.words.values import Span
 from tunesmith.tools.pipeline import catalog
 
 CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
 """The arms in the order in which they are made."""
-_CHOICES = ("about", "part", "figure", "metric", "decision", "order", "show")
+_BEFORE = {"quantized": "merged", "merged": "adapter", "adapter": "base"}
+_CHOICES = ("about", "part", "figure", "metric", "decision", "outcome")
 """Arguments that a label's second half may be."""
-_NOT_PRICED = ("inspect",)
+_NOW = {"trial": "served", "disk_use": "artifact", "row": "rows", "figure": "step"}
+"""Kind of a label → the kind of question that answers it, where it has none of its own any more."""
+_NO_CARRY = ("kind", "number", "as_table", "most", "skip", "only")
+"""Arguments of a question that do not hold for the next one."""
+_OF_A_LIST = ("case", "cases")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,111 +38,133 @@ class Asked:
     """What a request is made from."""
 
     kind: str
-    choice: str
-    """The label's second half; empty: none."""
     slots: Slots
-    content: str
+    content: str = ""
     """The words of the sentence that neither name anything nor belong to how such a question is asked."""
     labels: tuple[str, ...] = ()
     """Those of the cases of the run that is talked about."""
+    runs: tuple[str, ...] = ()
+    """Those of the store, the newest first."""
 
 
-def request_of(asked: Asked, before: Query | None = None) -> Query | None:
-    """The request; None where a required argument is not named. Of one case by its place in a list, `the third one`,
-    it is the list that was answered `before`, else that of the failed ones."""
-    asked = _of_two(asked)
-    if asked.kind in ("case", "cases") and _number(asked) and not (asked.slots.all("case") or asked.slots.all("quote")):
-        asked = _without_run_of_place(asked)
-        if isinstance(before, CasesQuery) and not asked.slots.all("outcome"):
-            return followed(before, asked, ())
-        asked = replace(asked, kind="cases", choice=asked.choice if asked.kind == "cases" else "")
-    model = REQUESTS["step" if asked.kind == "figure" else asked.kind]
-    given: dict[str, object] = {}
-    for name, info in model.model_fields.items():
-        if name == "kind":
-            continue
-        value = _fill(name, asked)
-        if asked.choice and name in _CHOICES and asked.choice in _options(info.annotation):
-            value = asked.choice
-        value = value or asked.choice == name  # `log` of a step
-        if value not in (None, "", (), 0, {}) and _allowed(value, info.annotation):
+def kind_asked(label: str) -> str:
+    """The kind of question that a label asks; empty: it asks none."""
+    kind = label.partition(".")[0]
+    kind = kind if kind in REQUESTS else _NOW.get(kind, "")
+    return kind if kind in REQUESTS else ""
+
+
+def request_of(label: str, asked: Asked, before: Query | None = None) -> Query | None:
+    """The request; None where a required argument is not named. `It` is the model or file that was asked about before.
+
+    One case by its place in a list is asked of that list.
+    """
+    slots, choice = asked.slots, label.partition(".")[2]
+    kind = asked.kind
+    if kind in _OF_A_LIST and place_in_list(slots) and not (slots.all("case") or slots.all("quote")):
+        kind = "cases"
+    asked = replace(asked, kind=kind)
+    fields, given = REQUESTS[kind].model_fields, dict[str, object]()
+    for name, info in fields.items():
+        value = _value(name, info, asked)
+        if name in _CHOICES and not value and choice in _options(info):
+            value = choice
+        if value:
             given[name] = value
-        elif info.is_required():
-            return None
-    return model.model_validate(given)
+    points = slots.all("pronoun") and not any(slots.all(one) for one in ("arm", "stage", "step", "model", "run"))
+    for name in ("path", *(("arm", "stage", "model") if points else ())):
+        if name in fields and name not in given and (had := getattr(before, name, "")):
+            given[name] = had
+    if any(info.is_required() and name not in given for name, info in fields.items()):
+        return None
+    return _valid(REQUESTS[kind], given)
 
 
-def _options(annotation: object) -> tuple[object, ...]:
-    return get_args(annotation) if get_origin(annotation) is Literal else ()
+def followed(before: Query, asked: Asked) -> Query | None:
+    """The question before with what these words change of it; None where they change nothing that it has."""
+    asked = replace(asked, kind=before.kind, content="")
+    fields = type(before).model_fields
+    names = [name for name in fields if name not in ("kind", "most", "case", "row", *_CHOICES[:2])]
+    given = {name: value for name in names if (value := _value(name, fields[name], asked))}
+    bare = [one.value for one in asked.slots.numbers if not (one.unit or one.weak)]
+    values = getattr(before, "values", {})
+    if not given and len(bare) == 1 and len(values) == 1:  # `and with 8?`
+        given["values"] = dict.fromkeys(values, int(bare[0]) if bare[0].is_integer() else bare[0])
+    others = [one for one in asked.runs if one != (getattr(before, "run", "") or asked.runs[0])]
+    if not given and "run" in fields and len(others) == 1 and asked.slots.all("unspoken"):  # `and the other one?`
+        given["run"] = others[0]
+    if not given:
+        return None
+    another = "stage" in given and given["stage"] != getattr(before, "stage", "")
+    gone = (*_NO_CARRY, *(("values", "times", "step") if another else ()))
+    return _valid(type(before), {**before.model_dump(exclude={*gone}, exclude_defaults=True), **given})
 
 
-def _allowed(value: object, annotation: object) -> bool:
-    """Whether a choice is among those of its argument; anything else is checked by the request itself."""
-    options = [option for part in (annotation, *get_args(annotation)) for option in _options(part)]
-    return not options or not isinstance(value, str) or value in options
+def _valid(model: type[Query], given: Mapping[str, object]) -> Query | None:
+    try:
+        return model.model_validate(given)
+    except ValidationError:  # an argument that this kind takes in another form
+        return None
+
+
+def _value(name: str, info: FieldInfo, asked: Asked) -> object:
+    """What is named of an argument, as far as its kind allows it; nothing: it is not named."""
+    if name == "kind":
+        return None
+    value = _FILL[name](asked) if name in _FILL else asked.slots.first(name)
+    options = _options(info)
+    return None if options and isinstance(value, str) and value not in options else value
+
+
+def _options(info: FieldInfo) -> list[object]:
+    parts = (info.annotation, *get_args(info.annotation))
+    return [one for part in parts if get_origin(part) is Literal for one in get_args(part)]
+
+
+# How each argument is read
 
 
 def _stage(asked: Asked) -> str:
     """The stage that is named; of a run the one that makes the arm which is named: `has it been merged`."""
     if asked.kind == "price":
         return _priced(asked)
-    makes = [stage for stage, arm in MAKES.items() if asked.kind == "run" and arm in asked.slots.values("arm")]
-    return next(iter([*stages_of(asked.slots), *makes]), "")
+    arms = asked.slots.values("arm") if asked.kind == "run" else []
+    made = [entry.name for entry in catalog.STAGES if entry.makes in arms]
+    return next(iter([*stages_of(asked.slots), *made]), "")
 
 
 def _arms(asked: Asked) -> list[str]:
-    """The arms that are named; where none is, the one that a step makes which is named: `after quantizing`."""
+    """The arms that are named, the last made first; where none is, the one that a named step makes."""
     arms = asked.slots.values("arm")
-    if asked.kind == "compare" and len(arms) == 1:  # `quantized against merge`
-        return [*dict.fromkeys((*arms, *(MAKES[work] for work in asked.slots.values("work") if work in MAKES)))]
-    if arms or "stage" in REQUESTS[asked.kind].model_fields:
-        return arms
-    of_stages = [MAKES[str(slot.value)] for slot in asked.slots.all("stage") if slot.value in MAKES]
-    undone = [s for s in asked.slots.all("stage") if is_before(asked.slots, s) or asked.slots.negated(s)]
-    if asked.kind == "result" and undone:  # `and before it was shrunk?`, `without training?`
-        of_stages = [WITHOUT[str(slot.value)] for slot in undone if slot.value in WITHOUT]
-    bits = ["quantized"] if asked.slots.first("choice.scheme") or asked.slots.first("bits") else []
-    return of_stages or bits
+    if not arms and "stage" not in REQUESTS[asked.kind].model_fields:
+        arms = [one for stage in stages_of(asked.slots) if (one := str(catalog.BY_NAME[stage].makes)) in CHAIN]
+        arms = arms or ["quantized"] * bool(asked.slots.first("choice.scheme") or asked.slots.first("bits"))
+    two = arms[:2]
+    failing = asked.kind == "cases" and "failed" in asked.slots.values("outcome")
+    return two if failing else sorted(two, key=CHAIN.index, reverse=True)
 
 
 def _arm(asked: Asked) -> str:
     arms = _arms(asked)
-    if asked.kind in ("compare", "cases") and len(arms) > 1 and _outcome(asked) != "failed":
-        return max(arms[:2], key=CHAIN.index)
-    if arms == ["base"] and (asked.kind == "compare" or (asked.kind == "cases" and _outcome(asked) in FLIPS)):
-        return ""
-    return next(iter(arms), "")
+    return "" if arms == ["base"] and asked.kind in ("compare", "cases") else next(iter(arms), "")
 
 
 def _other_arm(asked: Asked) -> str:
     arms = _arms(asked)
-    if len(arms) > 1:
-        return arms[1] if asked.kind == "cases" and _outcome(asked) == "failed" else min(arms[:2], key=CHAIN.index)
-    if asked.kind == "compare" and arms and not asked.slots.values("arm"):
-        # What a step changed, against what it began with.
-        return BEFORE[arms[0]]
-    return "base" if arms == ["base"] and (asked.kind == "compare" or _outcome(asked) in ("lost", "gained")) else ""
+    if len(arms) < 2 and asked.kind == "compare" and stages_of(asked.slots):
+        return _BEFORE.get(next(iter(arms), ""), "")  # what a step changed, against what it began with
+    return arms[1] if len(arms) > 1 else "base" if arms == ["base"] and asked.kind in ("compare", "cases") else ""
 
 
 def _outcome(asked: Asked) -> str:
-    """What became of the cases; of two arms of which one passes and the other fails, who gained or lost."""
-    outcomes = asked.slots.values("outcome")
-    arms = asked.slots.all("arm")
-    if {"passed", "failed"} <= set(outcomes) and len(arms) > 1:
-        to = next(s for s in asked.slots.all("outcome") if s.value == "failed")
-        failing = min(arms, key=lambda slot: abs(slot.start - to.start)).value
-        first, second = asked.slots.values("arm")[:2]
-        return "lost" if failing == max((first, second), key=CHAIN.index) else "gained"
-    for outcome in ("lost", "gained", "flipped", "error", "any", "failed", "passed"):
-        if outcome in outcomes:
-            return outcome
-    return asked.choice if asked.kind == "cases" else ""
+    named = asked.slots.values("outcome")
+    return next((one for one in ("lost", "gained", "flipped", "error", "any", "failed", "passed") if one in named), "")
 
 
-def _window(asked: Asked) -> tuple[datetime | None, datetime | None]:
+def _window(asked: Asked, at: int) -> object:
     spans = [slot.value for slot in asked.slots.all("span") if isinstance(slot.value, Span)]
     window = spans[0].window() if spans else None
-    return window or (None, None)
+    return window[at] if window else None
 
 
 def _fields(asked: Asked) -> tuple[str, ...]:
@@ -167,53 +190,29 @@ def _card(asked: Asked) -> str:
     return asked.slots.first("card") or asked.slots.first("card_gib")
 
 
-def _cards(asked: Asked) -> int:
-    if count := asked.slots.first("cards"):
-        return int(count)
-    card = next((slot for slot in asked.slots.named if slot.kind in ("card", "card_gib")), None)
-    before = [n for n in asked.slots.numbers if card and n.end <= card.start and not n.unit and not n.weak]
-    near = before and card and len(asked.slots.between(before[-1].end, card.start)) <= 1
-    # cards of one machine; beyond it is another number
-    return int(before[-1].value) if near and 2 <= before[-1].value <= 16 else 0
-
-
 def _bits(asked: Asked) -> int:
-    if bits := asked.slots.first("bits"):
-        return int(bits)
     scheme = asked.slots.first("choice.scheme")
-    # the schemes have four or eight
-    return 4 if scheme.endswith("4A16") or asked.slots.first("choice.load_in_4bit") else 8 if scheme else 0
+    of_scheme = 4 if scheme.endswith("4A16") or asked.slots.first("choice.load_in_4bit") else 8 if scheme else 0
+    return int(asked.slots.first("bits") or 0) or of_scheme
 
 
 def _values(asked: Asked) -> dict[str, object]:
-    if not (stage := _priced(asked)):
-        return {}
-    multiples = _times(asked)
-    arm = asked.slots.first("arm") if stage in known_fields()["arm"] else ""  # a price of another arm is no answer
-    named: dict[str, object] = {"arm": arm} if arm else {}
-    return named | {
-        one.field: one.value
-        for one in assigned(asked.slots, (stage,))
-        if one.field not in multiples and isinstance(one.value, bool | int | float | str)
-    }
-
-
-def _times(asked: Asked) -> dict[str, float]:
-    return {name: factor for name, (factor, _) in factors(asked.slots).items()}
+    stage = _priced(asked)
+    arm = asked.slots.first("arm") if stage in known_fields()["arm"] else ""
+    given = assigned(asked.slots, (stage,)) if stage else []
+    times = factors(asked.slots)
+    plain = {one.field: one.value for one in given if isinstance(one.value, bool | int | float | str)}
+    return {**({"arm": arm} if arm else {}), **{name: value for name, value in plain.items() if name not in times}}
 
 
 def _priced(asked: Asked) -> str:
     """The stage whose price is asked for: the one that is named, else one that has the field which gets a value."""
-    named = [stage for stage in stages_of(asked.slots) if stage not in _NOT_PRICED]
-    if not named and "base" in asked.slots.values("arm"):
-        named = ["baseline"]
-    fields = [*(one.field for one in assigned(asked.slots)), *_times(asked)]
-    having = [stage for field in fields for stage in known_fields().get(field, ()) if stage not in _NOT_PRICED]
-    if named and (not having or named[0] in having):
-        return named[0]
-    if having:
+    named = [stage for stage in stages_of(asked.slots) if stage != "inspect"]
+    fields = [*(one.field for one in assigned(asked.slots)), *factors(asked.slots)]
+    having = [stage for name in fields for stage in known_fields().get(name, ())]
+    if having and not {*named} & {*having}:
         return next((stage for stage in ("train", "generate") if stage in having), having[0])
-    return named[0] if named else ""
+    return next(iter(named), "")
 
 
 def _text(kind: str) -> Callable[[Asked], str]:
@@ -226,172 +225,67 @@ def _text(kind: str) -> Callable[[Asked], str]:
 
 
 def _label(asked: Asked) -> str:
-    """The label that is named: in quotation marks, else the longest that stands there, not denied, and whose words do
-    not all name something else: `which cases have no error` is about no label `no`."""
-    if (quote := asked.slots.first("quote")) in asked.labels:
-        return quote
-    return max((label for label in asked.labels if _names_label(asked.slots, label)), key=len, default="")
+    """The label in quotation marks, else the longest whose words stand there, name nothing else and are not denied."""
+    slots, quote = asked.slots, asked.slots.first("quote")
+    others = [(slot.start, slot.end) for slot in slots.named if slot.kind != "not"]
+    said = {word.text: word for word in slots.unread(others, lambda word: False)}
+    nots = {word.text for slot in slots.all("not") for word in slots.between(slot.start, slot.end)}
+    there = {label: [one.text for one in words_of(label)] for label in asked.labels}
+    label = max((one for one, own in there.items() if {*own} <= {*said} and {*own} - nots), key=len, default="")
+    at = said[there[label][0]] if label else None
+    denied = at and slots.negated(Slot("label", label, at.start, at.end), most=1)
+    return quote if quote in asked.labels else "" if denied else label
 
 
-def _names_label(slots: Slots, label: str) -> bool:
-    own = [word.text for word in words_of(label)]
-    loose = slots.unread([(slot.start, slot.end) for slot in slots.named], lambda word: False)
-    for at in range(len(slots.words) - len(own) + 1 if own else 0):
-        there = slots.words[at : at + len(own)]
-        place = Slot("label", label, there[0].start, there[-1].end)
-        if [word.text for word in there] == own and any(word in loose for word in there):
-            return not slots.negated(place, most=1)
-    return False
-
-
-def _runs(asked: Asked) -> tuple[str, str]:
+def _run(asked: Asked, at: int) -> str:
     """The run and the other one; one alone is what the run talked about is set against."""
     runs = asked.slots.values("run")
-    if asked.kind == "compare_runs" and len(runs) < 2:
-        return "", runs[0] if runs else ""
-    failing = [slot for slot in asked.slots.all("outcome") if slot.value in ("failed", "lost")]
-    if asked.kind == "compare_runs" and asked.choice == "cases" and failing:  # the one that passes them comes first
-        worse = _failing(asked.slots, failing[-1]) or runs[1]
-        return next(run for run in runs if run != worse), worse
-    return runs[0] if runs else "", runs[1] if len(runs) > 1 else ""
+    runs = ["", *runs] if asked.kind == "compare_runs" and len(runs) < 2 else runs
+    return runs[at] if at < len(runs) else ""
 
 
-def _failing(slots: Slots, failing: Slot) -> str:
-    """The run that fails, as in `fails in r3` and `r3 fails`; empty where both stand behind, as in `from r2 to r3`."""
-    behind = [run for run in slots.all("run") if run.start >= failing.end]
-    if failing.value == "failed" and behind and len(slots.between(failing.end, behind[0].start)) <= 1:
-        return str(behind[0].value)
-    before = [run for run in slots.all("run") if run.end <= failing.start]
-    return str(before[-1].value) if before else ""
-
-
-def _artifact_kind(asked: Asked) -> str:
-    """What was made: of several arms the last in the chain; else what is named, or what a step makes that is named."""
+def _made(asked: Asked) -> str:
+    """What was made: of several arms the last in the chain; else what is named, or what a named step makes."""
     arms = [arm for arm in _arms(asked) if arm != "prompted"]
-    makes = [catalog.BY_NAME[stage].makes or stage for stage in stages_of(asked.slots) if stage in catalog.BY_NAME]
+    makes = [catalog.BY_NAME[stage].makes or stage for stage in stages_of(asked.slots)]
     return max(arms, key=CHAIN.index) if arms else asked.slots.first("made") or next(iter(makes), "")
 
 
-def _of_two(asked: Asked) -> Asked:
-    """Two runs that are named, and no arms, are what is compared; what runs have forgotten is a figure of its own."""
-    if asked.kind == "compare" and len(asked.slots.values("run")) == 2 and not asked.slots.all("arm"):
-        return replace(asked, kind="compare_runs", choice="results")
-    if not lexicon()["forgotten"].find(asked.slots.words):
-        return asked
-    if asked.kind == "across" or (asked.kind, asked.choice) in (("compare_runs", "results"), ("compare_runs", "time")):
-        return replace(asked, choice="forgotten")
-    two = len(asked.slots.values("run")) > 1 and forgetting_of_two(asked.slots)
-    return replace(asked, kind="compare_runs", choice="forgotten") if asked.kind == "cases" and two else asked
-
-
-def _number(asked: Asked) -> int:
-    return place_in_list(asked.slots).number
-
-
-def _without_run_of_place(asked: Asked) -> Asked:
-    """`the last one that failed` names a place among the cases, and not the last run."""
-    at = place_in_list(asked.slots).start
-    named = tuple(s for s in asked.slots.named if s.kind not in ("run", "which_run") or not s.start <= at < s.end)
-    return replace(asked, slots=replace(asked.slots, named=named))
-
-
 def _most(asked: Asked) -> int:
-    """How many cases or rows are to be shown: a bare number that counts these, or stands for itself."""
-    if asked.kind in ("case", "cases") and _number(asked):
-        return 0
-    counted = ("rows", "rehearsal_rows", "near_miss_rows", "cases_per_block", "limit")
-    others = [one for one in assigned(asked.slots) if one.field not in counted]
-    places = [*(place for one in others for place in one.places), *((s.start, s.end) for s in asked.slots.all("span"))]
-    numbers = (n for n in asked.slots.numbers if not (n.unit or n.weak) and n.value in range(1, MOST_SHOWN + 1))
-    return next((int(n.value) for n in numbers if not any(a <= n.start and n.end <= b for a, b in places)), 0)
+    """How many cases or rows are to be shown: a bare number that is no value and no place."""
+    places = [place for one in assigned(asked.slots) if one.field not in ("rows", "limit") for place in one.places]
+    bare = (one for one in asked.slots.numbers if not (one.unit or one.weak) and 0 < one.value <= MOST_SHOWN)
+    counts = [int(one.value) for one in bare if (one.start, one.end) not in places]
+    return counts[0] if counts and not place_in_list(asked.slots) else 0
 
 
 _FILL: Mapping[str, Callable[[Asked], object]] = {
-    "run": lambda a: _runs(a)[0],
-    "other_run": lambda a: _runs(a)[1],
+    "run": lambda a: _run(a, 0),
+    "other_run": lambda a: _run(a, 1),
     "stage": _stage,
     "other_stage": lambda a: next(iter(stages_of(a.slots)[1:]), ""),
     "arm": _arm,
     "other_arm": _other_arm,
     "outcome": _outcome,
-    "since": lambda a: _window(a)[0],
-    "until": lambda a: _window(a)[1],
+    "since": lambda a: _window(a, 0),
+    "until": lambda a: _window(a, 1),
     "fields": _fields,
     "field": lambda a: next(iter(_fields(a)), ""),
     "value": lambda a: next((n.value for n in a.slots.numbers if not n.weak), None),
     "model": _model,
     "bits": _bits,
     "card": _card,
-    "cards": _cards,
+    "cards": lambda a: int(a.slots.first("cards") or 0),
     "ram_gib": lambda a: float(a.slots.first("ram_gib") or 0) if not _card(a) else 0,
     "values": _values,
-    "times": _times,
+    "times": lambda a: factors(a.slots),
     "verdict": lambda a: a.slots.first("verdict") or ("drop" if a.slots.first("reason") else ""),
-    "made": _artifact_kind,
+    "made": _made,
     "case": _text("case"),
     "row": _text("row"),
     "label": _label,
     "most": _most,
-    "number": _number,
+    "number": lambda a: place_in_list(a.slots),
     "as_table": lambda a: bool(lexicon()["table"].find(a.slots.words)),
 }
 """Argument → how it is read from what a sentence names, where it is not simply a slot of its name."""
-
-
-def _fill(name: str, asked: Asked) -> object:
-    return _FILL[name](asked) if name in _FILL else asked.slots.first(name)
-
-
-def followed(before: Query, asked: Asked, runs: Sequence[str]) -> Query | None:
-    """The question before with what these words change of it; None where they change nothing that it has.
-
-    `runs` are those of the store, the newest first, for `the other one` of two.
-    """
-    own = {name for name in type(before).model_fields if name != "kind"}
-    asked = replace(asked, kind=before.kind, choice="")
-    if "number" in own and _number(asked):
-        asked = _without_run_of_place(asked)
-    given = {}
-    for name in own & set(_CARRIED):
-        value = _fill(name, asked)
-        if value not in (None, "", (), 0, {}) and _allowed(value, type(before).model_fields[name].annotation):
-            given[name] = value
-    given = with_values(before, given)
-    beside = asked.slots.unread([(slot.start, slot.end) for slot in asked.slots.named], lambda word: False)
-    other = asked.slots.all("unspoken") and {word.text for word in beside if len(word.text) > 1} <= words_in("unspoken")
-    if not given and other and "run" in own and len(runs) == 2:
-        given["run"] = next(run for run in runs if run != (getattr(before, "run", "") or runs[0]))
-    if before.kind == "step" and "stage" in given:
-        given |= {"step": "", "arm": given.get("arm", "")}
-    if not given:
-        given = _of_its_kind(before, asked)
-        if before.kind in ("step", "price") and _card(asked):  # how long it took here, and on another card?
-            return FitsQuery(work="train", card=_card(asked), cards=_cards(asked) or 1)
-    if not given:
-        return None
-    data = {**before.model_dump(exclude={"kind", "number", "as_table", *forgets(before, given)}), **given}
-    return type(before).model_validate(data)
-
-
-def _of_its_kind(before: Query, asked: Asked) -> dict[str, object]:
-    """What words say that name nothing by itself: `and 24?` after a card of 16 GB, `only the failed ones` of runs."""
-    if isinstance(before, RunsQuery) and _outcome(asked) == "failed":
-        return {"outcome": "failed"}
-    if isinstance(before, ApprovalsQuery) and before.decision and asked.slots.all("not"):
-        return {"decision": {"yes": "no", "no": "yes"}.get(before.decision, before.decision)}  # `and which not?`
-    if isinstance(before, CompareRunsQuery) and lexicon()["forgotten"].find(asked.slots.words):
-        return {"about": "forgotten"}
-    bare = [number for number in asked.slots.numbers if not number.unit and not number.weak]
-    if len(bare) == 1 and (other := another_value(before, bare[0].value)):  # `and with 8?`
-        return other
-    if isinstance(before, FitsQuery) and len(bare) == 1 and (before.ram_gib or re.fullmatch(r"[\d.]+", before.card)):
-        return {"ram_gib": bare[0].value} if before.ram_gib else {"card": f"{bare[0].value:g}"}
-    return {}
-
-
-_CARRIED = (
-    "run", "step", "stage", "arm", "block", "outcome", "fields", "field", "model", "work", "bits", "card", "cards",
-    "ram_gib", "verdict", "origin", "decision", "metric", "figure", "made", "since", "until", "label",
-    "number", "as_table", "values",
-)  # fmt: skip
-"""Arguments that a few words can change in the question before."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, cached_property
-from itertools import pairwise
 
 from tunesmith.agent.words import paths
 from tunesmith.agent.words.lexicon import Match, Word, field_names, lexicon, near_name, words_in, words_of
@@ -115,22 +114,6 @@ class Slots:
         return self.sentence.rstrip().endswith(("?", "？"))
 
 
-def amounts(slots: Slots) -> list[tuple[str, float]]:
-    """The times, in seconds, and the sizes, in bytes, that are named; `an hour` is one, `half an hour` a half."""
-    found = [_IN_ONE[number.unit] + (number.value,) for number in slots.numbers if number.unit in _IN_ONE]
-    units, halves, articles = lexicon()["units"].single_words(), words_in("halves"), words_in("indefinite")
-    for before, word in pairwise(slots.words):  # `how long is that in hours?` names none
-        alone = len(word.text) > 1 and not any(one.start <= word.start < one.end for one in slots.numbers)
-        if alone and (one := _IN_ONE.get(units.get(word.text, ""))) and one[0] == "time":
-            found += [(*one, 0.5 if before.written in halves else 1.0)] * (before.written in halves | articles)
-    return [(what, one * value) for what, one, value in found]
-
-
-_IN_ONE = {"s": ("time", 1.0), "min": ("time", 60.0), "h": ("time", 3600.0), "day": ("time", 86400.0),
-           "gib": ("size", float(1 << 30))}  # fmt: skip
-"""Unit → what is told in it, and how many seconds or bytes it is."""
-
-
 def stages_of(slots: Slots) -> list[str]:
     """The stages that are named; those whose word names an arm count only where no other does."""
     arms = slots.all("arm")
@@ -139,57 +122,29 @@ def stages_of(slots: Slots) -> list[str]:
     return list(dict.fromkeys(str(slot.value) for slot in own or named))
 
 
-_NEAR_PLACE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class PlaceInList:
-    """A place in a list, as in `the third failed case`, `case 2`, `the last one` (-1); 0: none is named."""
-
-    number: int = 0
-    start: int = 0
-    of_cases: bool = False
-    """Whether it is named as one of cases, and not with a word such as `one` alone."""
-
-
-def place_in_list(slots: Slots) -> PlaceInList:
-    """The place in a list that is named. `In the last one` is a run."""
-    names = lexicon()["one_of_a_list"].single_words()
-    ordinals = [match for match in lexicon()["ordinals"].find(slots.words) if not _of_a_run(slots, match)]
-    for word in slots.words:
+def place_in_list(slots: Slots) -> int:
+    """The place among cases or rows that is named, `the third failed case`, `case 2`, `the last one` (-1); 0: none."""
+    called = lexicon()["one_of_a_list"].single_words()
+    ordinals = lexicon()["ordinals"].find(slots.words)
+    for word in (one for one in slots.words if one.written in called):
         behind = [n for n in slots.numbers if n.start >= word.end and len(slots.between(word.end, n.start)) <= 1]
-        called = names.get(word.written)
-        if called in ("case", "counted") and behind and not behind[0].unit:
-            return PlaceInList(int(behind[0].value), behind[0].start, called == "case" or bool(slots.all("outcome")))
-        for match in reversed(ordinals) if word.written in names else ():
+        if behind and not behind[0].unit and called[word.written] != "pointed":
+            return int(behind[0].value)
+        for match in reversed(ordinals):
             ordinal = slots.words[match.first]
             if ordinal.end <= word.start and len(slots.between(ordinal.end, word.start)) <= _NEAR_PLACE:
-                plainly = called == "case" and not _attached(slots, match)
-                return PlaceInList(int(match.name), ordinal.start, plainly or bool(slots.all("outcome")))
-    return PlaceInList()
+                return int(match.name)
+    return 0
 
 
-def _attached(slots: Slots, match: Match) -> bool:
-    """Whether a word such as `in` stands before a name."""
-    return bool(lexicon()["attaches"].find(slots.words[max(0, match.first - _NEAR_PLACE) : match.first]))
-
-
-def _of_a_run(slots: Slots, ordinal: Match) -> bool:
-    """Whether it tells a run that something is said of, as in `in the last one`."""
-    at = slots.words[ordinal.first].start
-    return _attached(slots, ordinal) and any(slot.start <= at < slot.end for slot in slots.all("which_run"))
-
-
-def forgetting_of_two(slots: Slots) -> bool:
-    """Whether two are spoken of, one of which forgot more or less than the other."""
-    two = len(slots.values("run")) > 1 or lexicon()["of_two"].find(slots.words)
-    return bool(two and slots.all("unspoken") and lexicon()["forgotten"].find(slots.words))
+_NEAR_PLACE = 2
+"""Words at most between an ordinal and what is counted."""
 
 
 @cache
 def empty_words() -> frozenset[str]:
     """Words that say nothing about what is to be done."""
-    return frozenset((*lexicon()["empty"].words(), *lexicon()["ordering"].words()))
+    return words_in("empty") | words_in("ordering")
 
 
 def slots_of(sentence: str, runs: Sequence[Run] = ()) -> Slots:
@@ -210,7 +165,6 @@ def slots_of(sentence: str, runs: Sequence[Run] = ()) -> Slots:
         if table.startswith("choices."):
             choice = table.removeprefix("choices.")
             slots += [Slot(f"choice.{choice}", m.name, *_place(m, words)) for m in names.find(words)]
-    slots = _file_in_folder(slots, words)
     slots += [Slot("span", span, *place) for span, place in _spans(masked, slots)]
     slots += _relative_runs(slots, ordinary)
     slots += _sizes(numbers, masked, words)
@@ -255,15 +209,6 @@ def _shapes(sentence: str) -> tuple[list[Slot], str, dict[str, str]]:
             slots.append(Slot(kind, value, match.start(), match.start() + len(match[0].rstrip())))
             masked = masked[: match.start()] + " " * len(match[0]) + masked[match.end() :]
     return slots, masked, pairs
-
-
-def _file_in_folder(named: Sequence[Slot], words: Sequence[Word]) -> list[Slot]:
-    """What is named, a folder and a file in it that stand apart as that file."""
-    of_paths = [slot for slot in named if slot.kind == "path"]
-    named_so = [str(slot.value) for slot in of_paths]
-    folders, files = ([one for one in named_so if ("/" in one) is whole] for whole in (True, False))
-    joined = paths.in_folder(folders, files, words) if folders else ""
-    return [replace(slot, value=joined) if joined and slot in of_paths else slot for slot in named]
 
 
 def _named_runs(text: str, runs: Sequence[Run]) -> tuple[list[Slot], str]:

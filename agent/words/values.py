@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
-from itertools import pairwise
 
 from pydantic.fields import FieldInfo
 
-from tunesmith.agent.words.lexicon import Word, is_known, lexicon, words_of
+from tunesmith.agent.words.lexicon import Word, lexicon, words_in, words_of
 
 _DIGITS = re.compile(
     r"(?<![\w.])(?P<sign>(?:(?<=[\s=:(])|^)[-−])?(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)(?P<power>e[-−+]?\d+)?"
@@ -45,39 +44,9 @@ class Number:
 
 def numbers_in(text: str) -> list[Number]:
     """Every number of a text, in order. Ids such as r3 and names such as W4A16 hold none."""
-    found = [*_in_digits(text), *_in_words(text), *_halves(text)]
-    numbers = [_with_unit(_below_zero(number, text), text) for number in found]
-    by_place = sorted([*numbers, *_millions_alone(text)], key=lambda number: (number.start, -number.end))
-    apart: list[Number] = []
-    for number in by_place:  # of `two million` and `million` the longer one
-        apart += [number] if not apart or number.start >= apart[-1].end else []
-    return apart
-
-
-def numbers_alone(texts: Sequence[str]) -> list[float]:
-    """The numbers of texts that are nothing else."""
-    found = [(text, numbers_in(text)) for text in texts]
-    return [one[0].value for text, one in found if len(one) == 1 and (one[0].start, one[0].end) == (0, len(text))]
-
-
-def _halves(text: str) -> Iterator[Number]:
-    """`Half an epoch`; `half the epochs` is a factor."""
-    for one, two in pairwise(words_of(text)):
-        if one.written == "half" and two.written in ("a", "an"):
-            yield Number(0.5, one.start, two.end)
-
-
-def _millions_alone(text: str) -> Iterator[Number]:
-    """A million that no number stands before, `na milion epok`, or half of one; several are no number."""
-    words, halves = words_of(text), {*lexicon()["halves"].words()}
-    for at, word in enumerate(words):
-        if word.written in _A_MILLION:
-            half = next((one for one in reversed(words[max(0, at - 2) : at]) if one.written in halves), None)
-            yield Number(5e5 if half else 1e6, half.start if half else word.start, word.end, "million")
-
-
-_A_MILLION = ("million", "millon", "milion", "miliona", "milione", "milhao", "miljoen")
-"""As one of them is written; the units have their plurals too."""
+    found = [*_in_digits(text), *_in_words(text)]
+    numbers = (_with_unit(_below_zero(number, text), text) for number in found)
+    return sorted(numbers, key=lambda number: number.start)
 
 
 def _below_zero(number: Number, text: str) -> Number:
@@ -109,79 +78,46 @@ def _in_digits(text: str) -> Iterator[Number]:
 
 
 def _in_words(text: str) -> Iterator[Number]:
-    known, words = _number_words(), words_of(text)
-    at = 0
+    words, at = words_of(text), 0
     while at < len(words):
         after, total, last = at, 0.0, 0.0
-        while (
-            after < len(words)
-            and (value := _value_of(words[after].text, known)) is not None
-            and (after == at or _adjoin(text, words[after - 1], words[after]))
-        ):
-            if value in _MULTIPLIERS:
-                total, last = total + (last or 1.0) * value, 0.0
-            elif after > at and last and value >= last:
+        while after < len(words) and (value := _value_of(words[after].text)) is not None:
+            apart = text[words[after - 1].end : words[after].start] if after > at else ""
+            if after > at and (not re.fullmatch(_JOINED, apart) or (last and last <= value < _MULTIPLIERS[0])):
                 break
-            else:
-                last += value
+            total, last = (total + (last or 1.0) * value, 0.0) if value in _MULTIPLIERS else (total, last + value)
             after += 1
-            if after < len(words) and words[after].text in _AND and after + 1 < len(words):
-                of_it = known.get(words[after + 1].text, 0.0)  # `treinta y dos`, but `two and three` are two numbers
-                after += of_it > 0 and (total > 0 or (last >= 20 and of_it < 10))
-        if after == at:
-            at += 1
-            continue
-        end = words[after - 1].end
-        half = _HALF.match(text, end)
-        value = total + last + (0.5 if half else 0.0)
-        weak = after - at == 1 and half is None and (value == 1 or words[at].text in _words_as_well())
-        yield Number(value, words[at].start, half.end() if half else end, weak=weak)
-        at = after
+            joined = words[after + 1].text if after + 1 < len(words) and words[after].text in _AND else ""
+            after += bool(_value_of(joined) and (total > 0 or last >= 20)) if joined else 0  # `treinta y dos`
+        if after > at:
+            yield _spelt(text, words[at:after], total + last)
+        at = max(after, at + 1)
+
+
+def _spelt(text: str, words: Sequence[Word], value: float) -> Number:
+    half = _HALF.match(text, words[-1].end)
+    weak = len(words) == 1 and half is None and (value == 1 or words[0].text in words_in("numbers_or_words"))
+    end = half.end() if half else words[-1].end
+    return Number(value + (0.5 if half else 0.0), words[0].start, end, weak=weak)
 
 
 _AND = ("and", "und", "y", "et", "e", "en", "i")
+_JOINED = r"[\s-]*(?:and |und |y |et |e |en |i )?"
+"""Between two words of one number."""
 
 
-def _value_of(word: str, known: Mapping[str, float]) -> float | None:
-    """What a number word comes to, also one made of several: `dreiundzwanzig`, `zweieinhalb`, `ventitre`."""
-    if (value := known.get(word)) is not None or not word.isalpha():
-        return value
-    for ending in _HALF_ENDINGS:
-        if word.endswith(ending) and (whole := known.get(word.removesuffix(ending))) is not None:
-            return whole + 0.5
-    of_several = not is_known(word, by_stem=False)  # `fortune` is no 41
-    return _compounds().get(word) if of_several else None
-
-
-@cache
-def _compounds() -> Mapping[str, float]:
-    """The numbers that a language writes as one word: tens with units, hundreds and thousands."""
-    word: dict[float, list[str]] = {}
-    for spelt, value in _number_words().items():
-        word.setdefault(value, []).append(spelt)
-    made: dict[str, float] = {}
-    for unit in range(1, 13):
-        for one in word[unit]:
-            made |= {f"{one}{many}": unit * m for m in _MULTIPLIERS for many in word[m]}
-            for tens in range(20, 100, 10) if unit < 10 else ():
-                for ten in word[tens]:  # dreiundzwanzig, tweeendertig, ventitre, ventuno, veinticinco
-                    joined = (f"{one}und{ten}", f"{one}en{ten}", f"{ten}{one}", f"{ten[:-1]}{one}", f"{ten[:-1]}i{one}")
-                    made |= dict.fromkeys(joined, float(tens + unit))
-    return made
-
-
-def _adjoin(text: str, one: Word, two: Word) -> bool:
-    return re.fullmatch(r"[\s-]*(?:and |und |y |et |e |en |i )?", text[one.end : two.start]) is not None
+def _value_of(word: str) -> float | None:
+    """What a number word comes to, also with a half in it: `zweieinhalb`."""
+    for ending in ("", *_HALF_ENDINGS):
+        whole = _number_words().get(word.removesuffix(ending)) if word.endswith(ending) else None
+        if whole is not None:
+            return whole + (0.5 if ending else 0.0)
+    return None
 
 
 @cache
 def _number_words() -> Mapping[str, float]:
     return {word: float(name) for word, name in lexicon()["numbers"].single_words().items()}
-
-
-@cache
-def _words_as_well() -> frozenset[str]:
-    return frozenset(lexicon()["numbers_or_words"].words())
 
 
 @cache

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
-from pydantic_ai.models.function import AgentInfo, FunctionModel
 from rich.console import Console
 
 from tests.agent.driver.test_conversation import APPROVE_NOW, Talk
-from tests.bench.strangers import shell_in
 from tests.fixtures.scripted_reader import by_piece, served
 from tests.fixtures.tables import table
 from tests.fixtures.terminal import Terminal, Tunesmith
-from tunesmith.agent.driver import opening
-from tunesmith.agent.driver.describing import Interview, as_text, begin, edited_draft, open_interview, take
+from tunesmith.agent.driver.describing import as_text, begin, edited_draft, open_interview, take
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.reading import named
-from tunesmith.agent.words.openings import Statement
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
 from tunesmith.tools.data.description import Example, described
@@ -61,98 +55,6 @@ def tell(talk: Talk, *said: str) -> list[str]:
     return [talk.turn(words).text for words in said]
 
 
-OPENING = (
-    "Hello, I keep the lost property of a small railway. Passengers write what they have left on a train. "
-    "The answer is one line: the thing, a comma and the line it was left on. Where no line is said, it is a dash. "
-    "It must never promise that anything was found. Take HuggingFaceTB/SmolLM2-360M-Instruct for it, our PC is old."
-)
-
-
-def first_words(home: Path, words: str) -> tuple[str, Interview | None]:
-    """What the screen shows to somebody who describes a behaviour in an empty home, and what was kept."""
-    with shell_in(home, [], None) as shell:
-        shell.type(words)
-        return shell.screen.getvalue(), open_interview(home)
-
-
-def test_what_the_first_words_say_already_is_kept_letter_for_letter_and_only_the_rest_is_asked_for(
-    tmp_path: Path,
-) -> None:
-    shown, interview = first_words(tmp_path / "home", OPENING)
-    assert interview is not None and interview.asked == "examples" and interview.base.endswith("SmolLM2-360M-Instruct")
-    said, draft = OPENING.split(". "), interview.draft
-    assert (draft.when, draft.what) == (f"{said[1]}.", f"{said[2]}. {said[3]}.") and draft.never == f"{said[4]}."
-    assert "4 of 4" in shown and "1 of 4" not in shown and f"never: {draft.never} ✓" in shown
-    assert "Not part of it: “Hello, I keep the lost property" in shown, "nothing is dropped unsaid"
-
-
-def test_what_is_asked_beside_a_description_is_answered_before_its_first_question(tmp_path: Path) -> None:
-    shown, interview = first_words(tmp_path / "home", f"{OPENING} Do you send anything to the internet?")
-    assert interview is not None and interview.asked == "examples"
-    assert shown.index("127.0.0.1 only") < shown.index("That is a new behaviour")
-
-
-def test_what_the_first_words_do_not_say_is_asked_for(tmp_path: Path) -> None:
-    shown, interview = first_words(tmp_path / "home", ". ".join(OPENING.split(". ")[1:4]) + ".")
-    assert interview is not None and interview.draft.when and interview.draft.what and interview.asked == "never"
-    assert "3 of 4" in shown
-
-
-def test_one_sentence_about_the_answer_tells_the_messages_too_where_no_other_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for messages, when in ((0.2, ""), (0.4, "Each riddle gets one hint.")):
-        said = [
-            Statement("Each riddle gets one hint.", "what", 0.9, messages, 0.9),
-            Statement("The hint rhymes.", "what", 0.9, 0.1, 0.9),
-            Statement("My machine is old.", "else", 0.1, 0.5, 0.1),
-        ]
-        monkeypatch.setattr(opening, "_statements", lambda words, said=said: said)
-        interview = begin(tmp_path, "riddles", "fast", True)
-        interview, shown = opening.filled_in(tmp_path, interview, "as above")
-        assert interview.draft.when == when and interview.draft.what == "Each riddle gets one hint. The hint rhymes."
-        assert "Not part of it: “My machine is old.”" in shown
-
-
-def test_words_of_one_sentence_are_asked_about_part_by_part_also_where_marks_were_left_out(tmp_path: Path) -> None:
-    bare = OPENING.partition(". ")[2].rpartition(" Take")[0].replace(".", "").replace(":", "").lower()
-    _, interview = first_words(tmp_path / "home", bare)
-    assert interview is not None and interview.asked == "when" and interview.goal == bare
-
-
-def test_a_run_on_is_sorted_by_its_clauses_and_what_is_not_taken_is_shown(tmp_path: Path) -> None:
-    said = (
-        "i keep the lost property of a small railway",
-        "whenever passengers write what they have left on a train",
-        "i want the model to answer in one line, with the thing and the line that it was left on",
-        "and it must never promise that anything was found",
-    )
-    shown, interview = first_words(tmp_path / "home", ", ".join(said))
-    assert interview is not None and interview.asked == "examples"
-    assert (interview.draft.when, interview.draft.what, interview.draft.never) == said[1:]
-    assert f"Not part of it: “{said[0]}”." in shown
-
-
-def test_an_example_on_a_line_of_its_own_is_taken_and_one_in_prose_is_not(tmp_path: Path) -> None:
-    own = f"{OPENING}\nmy red umbrella, on the 7 to Harbour => umbrella, 7\nFor instance: a scarf → scarf, -."
-    shown, interview = first_words(tmp_path / "home", own)
-    assert interview is not None
-    [example] = interview.draft.examples
-    assert (example.prompt, example.answer) == ("my red umbrella, on the 7 to Harbour", "umbrella, 7")
-    assert "“For instance: a scarf → scarf, -.”" in shown
-
-
-def test_a_base_is_found_wherever_it_is_named_and_two_plain_words_with_a_stroke_are_none(tmp_path: Path) -> None:
-    shown, interview = first_words(tmp_path / "home", "make it answer whether a mail is spam, only with yes/no")
-    assert interview is not None and interview.base == "" and "yes/no, as you said" not in shown
-    words = (
-        "I'd like Qwen/Qwen2.5-0.5B-Instruct to read a mail and answer with yes/no only. It must never explain itself."
-    )
-    _, interview = first_words(tmp_path / "other", words)
-    assert interview is not None and interview.base.endswith("Qwen2.5-0.5B-Instruct") and interview.draft.never
-
-
-@pytest.mark.heavy
 def test_what_is_missing_is_asked_for_before_anything_is_planned(talk: Talk) -> None:
     talk.turn("make it give cooking tips", GOAL, "Tell me when.")
     for words, part in zip(SAID, ("when", "what", "never", "examples", "examples", "examples"), strict=True):
@@ -447,29 +349,3 @@ def test_an_open_description_is_told_at_the_start_and_wherever_it_comes_back(
     assert open_interview(tunesmith.home) is None
     repl.line("/conversations resume")
     repl.expect("a description is open: 1 of 4: When shall it apply?")
-
-
-def test_with_a_routed_driver_the_question_is_asked_in_codes_own_words(talk: Talk) -> None:
-    def choose(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-        return ModelResponse([TextPart('{"label": "want"}')])
-
-    async def words(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[Any]:
-        assert not info.function_tools  # words without a tool are asked for with none in sight
-        yield "Just talk."
-
-    model = FunctionModel(choose, stream_function=words)
-    talk.deps.routed = True
-    asked = talk.chat.begin("make it give cooking tips", lambda: model, talk.said.append).result(30)
-    assert "When shall it apply?" in asked.text and open_interview(talk.store.home) is not None
-    assert (
-        json.loads((talk.store.home / "behaviours" / "draft.json").read_text())["goal"] == "make it give cooking tips"
-    )
-
-
-def test_an_answer_that_tells_the_other_parts_too_is_sorted_as_the_first_words_are(tmp_path: Path) -> None:
-    with shell_in(tmp_path / "home", [], None) as shell:
-        shell.type("i want a model for our lost property office")
-        shell.type(". ".join(OPENING.split(". ")[1:5]) + ".")
-        interview = open_interview(tmp_path / "home")
-        assert interview is not None and interview.asked == "examples"
-        assert interview.draft.when == OPENING.split(". ")[1] + "." and "promise" in interview.draft.never

@@ -12,7 +12,7 @@ import pytest
 from tests.driver.exam_home import make_exam_home
 from tests.fixtures.stored_runs import add_baseline, add_rows, baseline_run, digest, new_builder
 from tunesmith.agent.commands import parser, queries
-from tunesmith.agent.driver import by_code, describing, state_summary
+from tunesmith.agent.driver import describing, fallback, interview, state_summary
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.repl import bare
 from tunesmith.agent.repl.command_table import COMMANDS, TOPICS
@@ -84,12 +84,13 @@ STATES: dict[str, tuple[Callable[[Path], Store], tuple[str, ...]]] = {
 def deps_of(store: Store) -> TurnDeps:
     ws = Workspace(store, "/bin/true", lambda event, **data: None)
     return TurnDeps(ws, lambda plan, step: Decision(False, "test", "no"), lambda shown: None, lambda plan: "started",
-                    routed=True, code_first=True)  # fmt: skip
+                    code_first=True)  # fmt: skip
 
 
 def said_to(deps: TurnDeps, words: str) -> TurnAnswer | Call | None:
     deps.begin_turn(words)
-    return by_code.decide(deps)
+    opened, spoken = describing.open_interview(deps.store.home), fallback.Spoken()
+    return interview.turn(deps, spoken, opened) if opened else fallback.turn(deps, spoken)
 
 
 def suggestions(text: str) -> set[str]:

@@ -7,7 +7,6 @@ import pytest
 
 from tests.words.train import arrays_of, neighbours_of
 from tunesmith.agent.words.neighbours import AXES, Neighbours
-from tunesmith.agent.words.reading import reader
 
 RANDOM = np.random.default_rng(3)
 CENTRES = np.eye(3, 2 * AXES, dtype=np.float32)
@@ -38,8 +37,3 @@ def test_what_is_stored_is_what_was_computed_with(near: Neighbours) -> None:
     again = Neighbours.stored(arrays_of(near), near.labels)
     embedded = _around(0, 2)
     assert np.allclose(again.similar(embedded), near.similar(embedded), atol=1e-6)
-
-
-def test_an_example_is_the_nearest_to_itself_and_to_its_own_words_in_another_case() -> None:
-    for label, examples in list(reader().head.examples.items())[::25]:
-        assert examples[2] in reader().examples_near(examples[2].upper(), label, 2)
