@@ -1710,9 +1710,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        self.deps.read_window()\n", "        self.deps._read_level()\n",
          "tests/agent/driver/test_probe.py::test_a_level_changes_between_two_turns_and_never_within_one"),
     )),
-    *rows(PEOPLE, "agent/driver/agent.py", (
-        ("return tool_defs if deps.routed else", "return",
-         "tests/agent/driver/test_routed_turns.py::test_whatever_its_context_holds_a_routed_driver_has_every_tool_that_reads"),
+    *rows(PEOPLE, "agent/driver/history.py", (
+        ("in sorted(tools, key=lambda tool: tool.name in TOOLS):", "in tools:",
+         "tests/agent/driver/test_conversation.py::"
+         "test_the_tools_take_a_part_of_the_context_and_what_acts_is_always_among_them"),
     )),
     *rows(PEOPLE, "agent/driver/routed.py", (
         ("    return act if act is not None else TurnAnswer(did_you_mean(deps))\n\n\ndef _two",
