@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import wraps
-from typing import Annotated, ParamSpec, TypeVar, Union
+from typing import Annotated, Literal, ParamSpec, TypeVar, Union
 
 from mcp.server.elicitation import AcceptedElicitation, DeclinedElicitation, ElicitationResult
 from mcp.server.mcpserver import Context, Elicit, MCPServer, Resolve
@@ -21,6 +21,7 @@ from pydantic import Field
 from tunesmith.agent.commands.places import may_name_a_place, places
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.startup import unexpected
+from tunesmith.agent.driver.told import Described
 from tunesmith.agent.mcp_forms import Agreed, Allowed, NotNeeded, Shown, Unasked, leave_to_look, price_to_agree_to
 from tunesmith.agent.queries.answer import Context as Records
 from tunesmith.agent.queries.facts import Result
@@ -35,6 +36,7 @@ from tunesmith.memory.views import VIEWS
 from tunesmith.tools.core.field_names import our_names
 from tunesmith.tools.core.format import one_line
 from tunesmith.tools.pipeline import catalog, launcher
+from tunesmith.tools.pipeline.plan_edits import Changes
 from tunesmith.tools.pipeline.run_step import current_plan, propose_step, run_pending
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
@@ -118,6 +120,8 @@ class _Tools:
         return (
             *((tool, _READS) for tool in (self.status, self.ask, self.compare, self.query)),
             (fits, _ASKS_THE_HUB),
+            (self.describe_behaviour, _PRICES),
+            (self._planning(), _PRICES),
             (plan, _PRICES),
             (start, _STARTS),
             (self.get_step, _READS),
@@ -197,6 +201,13 @@ class _Tools:
         self.store.event("step.stopped", step=step, by="mcp")
         return _step(launcher.stop(self.store, step))
 
+    def describe_behaviour(self, behaviour: Described) -> Json:
+        """Write down what a new behaviour is to be: when, what, never and three examples at least. What is missing is
+        told. No example counts as a person's. `plan_fine_tune` plans it by its name."""
+        from tunesmith.agent.mcp_plans import described
+
+        return described(self.ws, behaviour)
+
     # What a person is asked about
 
     def _asking(self) -> Sequence[Callable[..., object]]:
@@ -254,6 +265,31 @@ class _Tools:
             return self._start(waiting, price)
 
         return fits, plan, start
+
+    def _planning(self) -> Callable[..., object]:
+        """`plan_fine_tune`, with what it has asked in its signature."""
+
+        @_plain_errors
+        def of_changes(ctx: Context, changes: Changes | None = None) -> Elicit[Allowed] | Allowed:
+            from tunesmith.agent.mcp_plans import places_of
+
+            return leave_to_look(places_of(self.ws, changes or Changes()), ctx)
+
+        def plan_fine_tune(
+            behaviour: str,
+            leave: Annotated[ElicitationResult[Allowed], Resolve(of_changes)],
+            pace: Literal["fast", "full"] = "full",
+            changes: Changes | None = None,
+        ) -> Json:
+            """The whole plan that teaches a behaviour (described here, or demo) with its prices, and which changes were
+            not taken. Nothing is started: give each step's stage and fields to `plan`, in order, then `start`."""
+            from tunesmith.agent.mcp_plans import places_of, planned
+
+            changes = changes or Changes()
+            allow = isinstance(leave, AcceptedElicitation) and leave.data.allow
+            return planned(self.ws, behaviour, pace, changes, places_of(self.ws, changes) if allow else None)
+
+        return plan_fine_tune
 
     def _newest(self, run: str | None) -> str:
         if run:

@@ -15,6 +15,7 @@ from tunesmith.agent.commands.rows_view import balance_of, document, of_kind, re
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.terminal import json_text
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.files import atomic_write
 from tunesmith.memory.json_values import picked
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.store import Store
@@ -99,6 +100,15 @@ def exported(rows: Sequence[TrainingRow]) -> list[dict[str, object]]:
          **({"tools": row.attributes.tools} if row.attributes.tools else {})}
         for row in rows if row.usable or not (judged or left_out(row))
     ]  # fmt: skip
+
+
+def kept_rows_file(store: Store, run: str) -> str:
+    """A file in the home with the rows that a run kept, for an import. Raises NotFound for a run without rows."""
+    lines = exported(store.rows(review_of(store, run).step))
+    file = store.home / "exports" / f"{run}.jsonl"
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    atomic_write(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), mode=0o600)
+    return str(file)
 
 
 def _export(name: str, rows: Sequence[TrainingRow], out: Output, *, force: bool) -> int:

@@ -6,7 +6,6 @@ and nothing is started before it was shown with its price.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +20,6 @@ from tunesmith.agent.driver.drafts import Interview, open_interview
 from tunesmith.agent.driver.told import Args
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.format import duration, listed, size
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR
 from tunesmith.tools.core.stage import GIB
@@ -202,21 +200,12 @@ def edit_plan(deps: TurnDeps, args: EditPlan) -> dict[str, object]:
 
 
 def _around(deps: TurnDeps) -> Around:
-    return Around(
-        deps.ws, deps.check_grounded, lambda run: _exported(deps, run), lambda sentence: deps.show(prose(sentence))
-    )
+    from tunesmith.agent.commands.rows import kept_rows_file
 
+    def say(sentence: str) -> None:
+        deps.show(prose(sentence))
 
-def _exported(deps: TurnDeps, run: str) -> str:
-    """A file of the rows that a run kept. Raises NotFound for a run without rows."""
-    from tunesmith.agent.commands.rows import exported
-    from tunesmith.agent.commands.rows_view import review_of
-
-    lines = exported(deps.store.rows(review_of(deps.store, run).step))
-    file = deps.store.home / "exports" / f"{run}.jsonl"
-    file.parent.mkdir(mode=0o700, exist_ok=True)
-    atomic_write(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), mode=0o600)
-    return str(file)
+    return Around(deps.ws, deps.check_grounded, lambda run: kept_rows_file(deps.store, run), say)
 
 
 def drafted(deps: TurnDeps) -> PipelinePlan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Literal, TypeVar, get_args
@@ -11,7 +10,6 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_ai import FunctionToolset, ModelRetry, RunContext, Tool
 from pydantic_ai.exceptions import ApprovalRequired, ToolFailed
-from pydantic_ai.messages import ToolCallPart
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.ask_view import AnswersView
@@ -162,20 +160,6 @@ def _usual(request: type[BaseModel], name: str) -> str:
     listed, default = choices(info), str(readable_default(info)).lower()
     usual = "|".join(listed) if listed[:1] not in ([], ["true"]) else default
     return name if not usual or set(usual) & set(" []{}()") else f"{name}={usual}"
-
-
-def stage_call(stage: str, fields: Mapping[str, object], run: str, call_id: str) -> ToolCallPart:
-    """The call that carries out a stage with these fields."""
-    words = " ".join(f"{name}={_word(value)}" for name, value in fields.items() if name not in ("run", "arm"))
-    arm = {"arm": fields["arm"]} if "arm" in fields else {}
-    return ToolCallPart(stage, {"settings": words, **arm, "run": run}, tool_call_id=call_id)
-
-
-def _word(value: object) -> str:
-    """A value as one word of a command line, as `of_words` reads it."""
-    if isinstance(value, list | tuple):
-        return shlex.quote(json.dumps(list(value)))
-    return shlex.quote(str(value).lower() if isinstance(value, bool) else str(value))
 
 
 def _ask_model(deps: TurnDeps, args: AskModel) -> object:

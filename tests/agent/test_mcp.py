@@ -162,10 +162,12 @@ def test_no_tool_has_an_argument_for_a_yes_and_each_says_what_it_does_to_the_mac
 
     tools = {tool.name: tool for tool in talk(home, calls)}
     assert set(tools) == {
-        "status", "ask", "compare", "query", "fits", "plan", "start", "get_step", "stop"
+        "status", "ask", "compare", "query", "fits", "describe_behaviour", "plan_fine_tune", "plan", "start",
+        "get_step", "stop",
     }  # fmt: skip
     assert set(tools["start"].input_schema["properties"]) == {"plan_hash"}
     assert set(tools["fits"].input_schema["properties"]) == {"model", "card"}
+    assert set(tools["plan_fine_tune"].input_schema["properties"]) == {"behaviour", "pace", "changes"}
     for tool in tools.values():
         assert tool.annotations is not None and tool.annotations.read_only_hint is not None and tool.description
         assert not {"yes", "approve", "confirm", "approval"} & set(tool.input_schema["properties"])

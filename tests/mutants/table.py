@@ -77,6 +77,9 @@ _PATHS, _LIMITS = "tests/trust/test_path_attacks.py::", "tests/trust/test_bounds
 _TERMINAL, _STATISTICS = "tests/trust/test_terminal.py::", "tests/tools/evaluation/test_statistics.py::"
 _FOLDER, _APPROVERS = "tests/tools/models/test_folder.py::", "tests/agent/commands/test_approvals.py::"
 
+_MCP_LEAVE = (
+    "tests/agent/test_mcp_plans.py::test_what_a_plan_would_look_at_is_asked_about_and_without_leave_nothing_is_planned"
+)
 _DESCRIBED = "tests/agent/driver/test_describe_tool.py::"
 _PLANNED = "tests/agent/driver/test_plan_tool.py::"
 _UNASKED = "tests/trust/test_unasked_looks.py::"
@@ -108,6 +111,15 @@ def rows(guard: str, file: str, broken: tuple[tuple[str, ...], ...]) -> Iterator
 # fmt: off
 MUTANTS: tuple[Mutant, ...] = (
     # --- another agent
+    *rows(AGENT, "agent/mcp_plans.py", (
+        ('                raise BadInput(f"nobody allowed', '                str(f"nobody allowed',
+         "tests/agent/test_mcp_plans.py::test_only_what_was_allowed_is_looked_at"),
+        ("    if allowed is None:\n", "    if False:\n", _MCP_LEAVE),
+        ('return [f"{_ON_HUB}{name}" if', 'return [name if', _MCP_LEAVE),
+        ("named += (value or word).split", "named += value.split", _MCP_LEAVE),
+        ('update={"unstated": True})', 'update={})',
+         "tests/agent/test_mcp_plans.py::test_a_behaviour_that_an_agent_tells_is_written_whole_and_no_case_of_it_is_a_persons"),
+    )),
     *rows(AGENT, "agent/mcp.py", (
         ("kind not in _FOR_THE_SCREEN and not any(", "kind not in _FOR_THE_SCREEN or any(",
          "tests/agent/test_mcp.py::test_what_is_for_the_screen_or_looks_elsewhere_cannot_be_asked"),
@@ -1717,9 +1729,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        self.deps.read_window()\n", "        self.deps._read_level()\n",
          "tests/agent/driver/test_probe.py::test_a_level_changes_between_two_turns_and_never_within_one"),
     )),
-    *rows(PEOPLE, "agent/driver/agent.py", (
-        ("return tool_defs if deps.routed else", "return",
-         "tests/agent/driver/test_routed_turns.py::test_whatever_its_context_holds_a_routed_driver_has_every_tool_that_reads"),
+    *rows(PEOPLE, "agent/driver/history.py", (
+        ("in sorted(tools, key=lambda tool: tool.name in TOOLS):", "in tools:",
+         "tests/agent/driver/test_conversation.py::"
+         "test_the_tools_take_a_part_of_the_context_and_what_acts_is_always_among_them"),
     )),
     *rows(PEOPLE, "agent/driver/routed.py", (
         ("    return act if act is not None else TurnAnswer(did_you_mean(deps))\n\n\ndef _two",

@@ -145,6 +145,9 @@ def of_places(name: str) -> Calls:
         for field, of in entry.load().request.model_fields.items():
             if may_name_a_place(of):
                 yield "plan", {"stage": stage, "fields": {field: [name] if field == "suites" else name}}
+    for changes in ({"base": name}, {"rows_from": name}, {"settings": f"baseline.suites={name}"}):
+        yield "plan_fine_tune", {"behaviour": "demo", "changes": changes}
+    yield "plan_fine_tune", {"behaviour": name}
     yield "plan", {"stage": "base", "fields": {"model_name_or_path": name}}
     yield "plan", {"stage": "base", "fields": {"model": "Qwen/Qwen3-8B", "model_revision": name}}
 

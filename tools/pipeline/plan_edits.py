@@ -246,7 +246,7 @@ def edited_plan(around: Around, edited: Edited, changes: Changes) -> Edited:
         value = getattr(changes, name)
         if value is None or value in ("", ()):
             continue
-        items = value if isinstance(value, tuple) else _words(value) if name == "settings" else (value,)
+        items = value if isinstance(value, tuple) else settings_in(value) if name == "settings" else (value,)
         if len(items) > 1 and not _refusal(around, edited, name, change, items):
             continue  # which may only be possible together
         why = {str(item): _refusal(around, edited, name, change, (item,)) for item in items}
@@ -255,7 +255,8 @@ def edited_plan(around: Around, edited: Edited, changes: Changes) -> Edited:
     return edited
 
 
-def _words(settings: str) -> Sequence[str]:
+def settings_in(settings: str) -> Sequence[str]:
+    """The words `STAGE.FIELD=VALUE` of some settings."""
     try:
         return shlex.split(settings)
     except ValueError:  # an open quote: its field says what is wrong

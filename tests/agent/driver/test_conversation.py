@@ -263,7 +263,7 @@ def test_figures_of_tool_results_pass_in_other_units_too(talk: Callable[..., Tal
 
 def test_the_same_call_with_the_same_result_is_stopped(talk: Callable[..., Talk]) -> None:
     one = talk()
-    look = ("read_jobs", {"about": "all"})
+    look = ("read_jobs", {"show": False})
     one.turn("what runs?", look, look, look, "Nothing.")
     assert "answer the user now" in one.tool_results()[-1]
 
@@ -454,10 +454,10 @@ def test_what_was_said_is_kept_and_can_be_taken_back(talk: Callable[..., Talk]) 
 def test_a_call_written_as_text_is_taken_for_the_call_it_is(talk: Callable[..., Talk]) -> None:
     assert call_in_text('{{"name": "base", "arguments": {"run": null}}}}', {"base"}) is not None
     one = talk()
-    arguments = {"about": "all"}
+    arguments = {"show": False}
     text = f"```json\n{json.dumps({'name': 'read_jobs', 'arguments': arguments})}\n```"
     one.turn("what runs?", text, "Nothing runs.")
-    assert "Nothing is running" in one.tool_results()[-1] and one.said == ["Nothing runs."]
+    assert '"running": 0' in one.tool_results()[-1] and one.said == ["Nothing runs."]
 
 
 @table(

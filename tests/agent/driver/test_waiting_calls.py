@@ -21,7 +21,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline.workspace import Edited
 
 pytestmark = pytest.mark.heavy
-LOOK = ("read_runs", {"about": "all"})
+LOOK = ("read_runs", {"show": False})
 
 
 def gone_on(home: Path, *answers: Any, acts: tuple[Any, ...] = ("It runs.",)) -> Talk:
@@ -56,7 +56,7 @@ def test_a_call_that_nobody_decided_on_is_asked_about_again_at_the_same_price(ho
         waiting.id
     ).status == DECLINED
     assert "too slow for tonight" in again.tool_results()[-1]
-    assert "There is no run yet" in " ".join(again.tool_results()), "what the turn had read is still there"
+    assert '"runs": 0' in " ".join(again.tool_results()), "what the turn had read is still there"
     assert again.chat.conversations.waiting() == "" and again.said == ["It runs."]
     assert len(again.chat.conversations.load(again.chat.id).turns) == 1
 
@@ -137,7 +137,7 @@ KILLED = """
         print("asked", step, flush=True)
         import time; time.sleep(600)
     talk.deps.approver = ask
-    talk.turn("get the base model", ("read_runs", {{"about": "all"}}), BASE)
+    talk.turn("get the base model", ("read_runs", {{"show": False}}), BASE)
 """
 
 
@@ -151,4 +151,4 @@ def test_a_process_that_is_killed_at_the_question_leaves_a_call_that_is_asked_ab
     assert asked[:1] == ["asked"]
     again = gone_on(home, NO)
     assert again.store.step(asked[1]).status == DECLINED
-    assert "There is no run yet" in " ".join(again.tool_results())
+    assert '"runs": 0' in " ".join(again.tool_results())
