@@ -10,8 +10,8 @@ from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver import describing, fallback, plan
-from tunesmith.agent.driver.drafts import keep
 from tunesmith.agent.driver.describing import Interview
+from tunesmith.agent.driver.drafts import keep
 from tunesmith.agent.driver.fallback import Spoken
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.words.reading import Reading, read_or_not

@@ -19,7 +19,6 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import visible
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Workspace
-from tunesmith.tools.training.checkpoints import kept_steps
 
 Page = Callable[[], RenderableType]
 _CLIPPED = 150
@@ -107,49 +106,9 @@ def find(store: Store, name: str) -> Run:
     )
 
 
-def run_of_base(store: Store, model: str, run: str = "") -> Run:
-    """The newest run that has a model of that name as its base or its teacher, or the one named, where it has.
-
-    Raises NotFound with the bases that there are: what is asked of one base is not told of another.
-    """
-    runs = [find(store, run)] if run else ordinary(store)
-    bases = {one.id: _models_of(store, one) for one in runs}
-    wanted = _plain_name(model)
-    for one in runs:
-        if any(wanted in _plain_name(name) or _plain_name(name) in wanted for name in bases[one.id]):
-            return one
-    each = "; ".join(f"{clip(names[0], 60)} in {of}" for of, names in bases.items() if names)
-    raise NotFound(
-        f"{f'{run} does not have' if run else 'No run has'} {clip(model, 60)} as its base"
-        + (f"; there is {each}." if each else ".")
-        + f" “would {clip(model, 60)} fit here?” says what it needs."
-    )
-
-
-def _models_of(store: Store, run: Run) -> list[str]:
-    """What the base and the teacher of a run are called, and were asked for as; the base first."""
-    artifacts = [a for kind in ("base", "teacher") for a in reversed(store.artifacts(run.id, kind))]
-    asked = (str(store.step(a.step).request.get("model", "")) for a in artifacts)
-    return [name for name in (*(str(a.meta.get("name", "")) for a in artifacts), *asked) if name]
-
-
-def _plain_name(model: str) -> str:
-    """A model's name without who published it, in letters and digits alone."""
-    own = model.rpartition("/")[2].partition("@")[0]
-    return "".join(letter for letter in own.lower() if letter.isalnum() or letter == ".")
-
-
 def within(at: float | None, since: datetime | None, until: datetime | None) -> bool:
     """Whether a point in time is known and lies in a span by this machine's clock; `until` is exclusive."""
     return at is not None and (since is None or at >= since.timestamp()) and (until is None or at < until.timestamp())
-
-
-def span(since: datetime | None, until: datetime | None) -> str:
-    """A span of time in words, with a space before it; empty where none was named."""
-    if since and until:
-        day_ = since.time() == until.time() == datetime.min.time() and (until.date() - since.date()).days == 1
-        return f" on {since:%Y-%m-%d}" if day_ else f" between {since:%Y-%m-%d %H:%M} and {until:%Y-%m-%d %H:%M}"
-    return f" since {since:%Y-%m-%d %H:%M}" if since else f" before {until:%Y-%m-%d %H:%M}" if until else ""
 
 
 def cite(step: Step) -> str:
@@ -163,32 +122,6 @@ GOES_ON = {
     "quantize": "with the layers that are done",
 }  # fmt: skip
 """How a step that ended before its time is taken up again."""
-
-
-def taken_up(store: Store, step: Step) -> str:
-    """From what a step that broke off goes on, of a training by what lies on this disk; empty: it begins anew."""
-    if step.stage != "train":
-        return GOES_ON.get(step.stage, "")
-    kept = kept_steps(store.home / "runs" / step.run / step.id / "checkpoints")
-    newest = [f"from its checkpoint of optimiser step {one}, the newest on this disk" for one in kept[-1:]]
-    return next(iter(newest), "from its beginning, as no checkpoint of it is on this disk")
-
-
-def tries_again(store: Store, step: Step) -> str:
-    """How a step that broke off is taken up; empty for one that its run has left behind."""
-    if store.broken_off(step.run) != step:
-        return ""
-    kept = taken_up(store, step)
-    return f"“Go on” tries it again{f', {kept}' if kept else ''}, or `tunesmith resume {step.run}`."
-
-
-def reached(step: Step) -> str:
-    """How far a step was that broke off, with a space before it; empty where it told nothing."""
-    if not step.total:
-        return ""
-    return (
-        f" It was at {100 * min(1.0, step.done / step.total):.0f} %{f' ({clip(step.note, 80)})' if step.note else ''}."
-    )
 
 
 def named(run: Run, most: int = 40) -> str:

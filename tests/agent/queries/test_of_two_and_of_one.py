@@ -11,9 +11,8 @@ import pytest
 
 from tests.driver.exam_home import make_exam_home
 from tests.fixtures.tables import table
-from tunesmith.agent.queries.answer import Answer, Context, run_of_base
+from tunesmith.agent.queries.answer import Answer, Context
 from tunesmith.agent.queries.registry import REQUESTS, answer
-from tunesmith.memory.errors import NotFound
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -75,17 +74,3 @@ def test_a_blind_case_has_no_place_in_the_list(tmp_path: Path) -> None:
         conn.execute(blind, (json.dumps(["target-017", "tools-011"]),))
     assert told(home, "cases", number=1).lines[0].startswith("1 of 15: r2, case target-030")
     assert "target-017" not in " ".join(told(home, "cases", number=16).lines)
-
-
-def test_a_base_is_found_in_the_run_that_has_it_and_no_other_run_answers_for_it(tmp_path: Path) -> None:
-    home = Store(make_exam_home(tmp_path / "home"))
-    with home.write() as conn:
-        for run, name in (("r1", "Qwen/Qwen2.5-0.5B-Instruct"), ("r2", "SmolLM2-135M-Instruct")):
-            named = "UPDATE artifacts SET meta = json_set(meta, '$.name', ?) WHERE run = ? AND kind = 'base'"
-            conn.execute(named, (name, run))
-    assert run_of_base(home, "qwen2.5-0.5b").id == "r1"
-    assert run_of_base(home, "HuggingFaceTB/SmolLM2-135M-Instruct", "r2").id == "r2"
-    with pytest.raises(NotFound, match=r"No run has Qwen3-8B as its base; there is SmolLM2-135M-Instruct in r2; Qwen"):
-        run_of_base(home, "Qwen3-8B")
-    with pytest.raises(NotFound, match=r"r2 does not have qwen2\.5-0\.5b as its base; there is SmolLM2"):
-        run_of_base(home, "qwen2.5-0.5b", "r2")
