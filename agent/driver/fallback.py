@@ -19,10 +19,10 @@ from tunesmith.agent.queries.arguments import Query, TabledQuery
 from tunesmith.agent.queries.facts import Proposed
 from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.following import lacking_before, next_stages
-from tunesmith.agent.queries.machine import MachineQuery, at_work
-from tunesmith.agent.queries.prices import inherited
+from tunesmith.agent.queries.inheriting import inherited
+from tunesmith.agent.queries.machine import MachineQuery
 from tunesmith.agent.queries.registry import answer, tool_of
-from tunesmith.agent.queries.steps import StepQuery
+from tunesmith.agent.queries.steps import StepQuery, at_work
 from tunesmith.agent.queries.texts import labels_of
 from tunesmith.agent.words.acts import Order, holds_back
 from tunesmith.agent.words.encoder import NoEncoder

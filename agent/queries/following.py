@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 from tunesmith.agent.queries.answer import Context
 from tunesmith.agent.queries.facts import Fact
 from tunesmith.agent.queries.inheriting import inherited
+from tunesmith.agent.queries.prices import cost
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.json_values import as_object
 from tunesmith.memory.records import DONE, RUNNING, Artifact, Run
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.progress import is_current
+
+if TYPE_CHECKING:
+    from tunesmith.tools.pipeline.forecast import Forecast
 
 
 def next_stages(store: Store, run: Run | None) -> list[str]:
@@ -101,58 +104,43 @@ def _of_newest_adapter(store: Store, artifact: Artifact, newest: Mapping[str, Ar
     return own is None or "adapter" not in newest or own.id == newest["adapter"].id
 
 
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """A step that a run has ahead, and what it will probably take; None where that shows when it is due."""
-
-    run: str
-    stage: str
-    arm: str
-    seconds: float | None
-    memory_bytes: int = 0
-    """At most, of the card where it needs one."""
-    disk_bytes: int = 0
-    free: tuple[int, int] = (0, 0)
-    """Now, of that memory and of the disk."""
-
-    @property
-    def price(self) -> str:
-        """Its time."""
-        return duration(self.seconds or 0)
-
-
 def ahead_of(context: Context, run: Run) -> tuple[Fact, list[Fact]]:
-    """What a run has ahead, in all and step by step: its plan's steps, else the usual ones until it is served."""
-    running = context.store.steps(run.id, status=RUNNING)
-    at_it = {(step.stage, step.arm if step.stage == "evaluate" else "") for step in running}
-    planned = left_of_plan(context.store, run, RUNNING)
+    """What a run has ahead, in all and step by step: its plan's steps, else the usual ones until it is served.
+
+    Each is forecast as a plan is: on what is there and on what those before leave.
+    """
+    from tunesmith.tools.pipeline import forecast, planning_facts
+    from tunesmith.tools.serving.eviction import machine_for_a_step
+
+    ws, store = context.ws, context.store
+    running = {(step.stage, step.arm) for step in store.steps(run.id, status=RUNNING)}
+    planned = left_of_plan(store, run, RUNNING)
     specs = planned or [
-        StepSpec(stage=stage, fields=inherited(context.ws, stage, {"arm": arm} if arm else {}, run.id))
-        for stage, arm in chain_ahead(context.store, run) if (stage, arm) not in at_it
+        StepSpec(stage=stage, fields=inherited(ws, stage, {"arm": arm} if arm else {}, run.id))
+        for stage, arm in chain_ahead(store, run) if (stage, arm) not in running and (stage, "") not in running
     ]  # fmt: skip
-    ahead = forecast_of(context, run, specs)
-    status = "planned" if planned else "could follow"
-    each = [{"stage": one.stage, "arm": one.arm, "status": status, **_priced(one)} for one in ahead]
-    known = [one for one in ahead if one.seconds is not None]
-    if not known:
-        return {"steps_ahead": len(ahead)}, [*each]
-    most = max(known, key=lambda one: one.memory_bytes)
+    if not specs:
+        return {"steps_ahead": 0}, []
+    machine = machine_for_a_step(store.home)
+    facts = planning_facts.gather(store, run.id, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
+    prices = forecast.forecast(ws, PipelinePlan(name=run.id, steps=tuple(specs)), facts=facts)
+    status, known = "planned" if planned else "could follow", [price.estimate for price in prices if price.estimate]
+    each = [{"stage": spec.stage, "arm": _arm_of(spec), "status": status, **_priced(price)}
+            for spec, price in zip(specs, prices, strict=True)]  # fmt: skip
     return {
-        "steps_ahead": len(ahead),
-        "without_a_time_yet": len(ahead) - len(known) or None,
-        "all_ahead_seconds": sum(one.seconds or 0.0 for one in known),
-        "peak_memory_ahead_bytes": most.memory_bytes,
-        "free_memory_bytes": most.free[0],
-        "disk_ahead_bytes": sum(one.disk_bytes for one in known),
-        "free_disk_bytes": most.free[1],
+        "steps_ahead": len(specs),
+        "without_a_time_yet": len(specs) - len(known) or None,
+        "all_ahead_seconds": sum(one.seconds for one in known) or None,
+        "disk_ahead_bytes": sum(one.disk_bytes for one in known) or None,
+        "free_ram_bytes": machine.ram_free_bytes,
+        "free_vram_bytes": machine.vram_free_bytes or None,
+        "free_disk_bytes": machine.disk_free_bytes,
     }, [*each]
 
 
-def _priced(one: Ahead) -> Fact:
-    if one.seconds is None:
-        return {}
-    fits = one.memory_bytes <= one.free[0] and one.disk_bytes <= one.free[1]
-    return {"estimated_seconds": one.seconds, "estimated_peak_bytes": one.memory_bytes, "fits": fits}
+def _priced(price: Forecast) -> Fact:
+    lacks = [*price.lacks, *[price.refused] * bool(price.refused)]
+    return {**cost(price.estimate), "fits": not lacks if lacks or price.estimate else None, "lacks": lacks}
 
 
 def left_of_plan(store: Store, run: Run, *begun: str) -> list[StepSpec]:
@@ -166,31 +154,5 @@ def left_of_plan(store: Store, run: Run, *begun: str) -> list[StepSpec]:
     ]  # fmt: skip
 
 
-def forecast_of(context: Context, run: Run, specs: Sequence[StepSpec]) -> list[Ahead]:
-    """Each of some steps with its time, forecast as a plan is: on what is there and on what those before leave."""
-    from tunesmith.tools.pipeline import forecast, planning_facts
-    from tunesmith.tools.serving.eviction import machine_for_a_step
-
-    if not specs:
-        return []
-    ws = context.ws
-    machine = machine_for_a_step(ws.store.home)
-    facts = planning_facts.gather(ws.store, run.id, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
-    prices = forecast.forecast(ws, PipelinePlan(name=run.id, steps=tuple(specs)), facts=facts)
-    priced = [(spec, price.estimate) for spec, price in zip(specs, prices, strict=True)]
-    on_card = max((gpu.free_bytes for gpu in machine.gpus), default=0)
-    return [
-        Ahead(run.id, spec.stage, _arm_of(spec), of.seconds, of.peak_vram_bytes or of.peak_ram_bytes, of.disk_bytes,
-              (on_card if of.peak_vram_bytes else machine.ram_free_bytes, machine.disk_free_bytes))
-        if of else Ahead(run.id, spec.stage, _arm_of(spec), None)
-        for spec, of in priced
-    ]  # fmt: skip
-
-
 def _arm_of(spec: StepSpec) -> str:
     return str(spec.fields.get("arm", "adapter")) if spec.stage == "evaluate" else ""
-
-
-def needed_by(ahead: Sequence[Ahead]) -> str:
-    """What steps need at most."""
-    return f" At most {size(max((one.memory_bytes for one in ahead), default=0))} of memory."

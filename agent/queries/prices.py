@@ -13,12 +13,11 @@ from pydantic import Field
 from tunesmith.agent.queries.answer import Context, decided_by, find, within
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, StepName, Until
 from tunesmith.agent.queries.facts import Fact, Proposed, Result
-from tunesmith.agent.queries.inheriting import inherited as inherited
+from tunesmith.agent.queries.inheriting import inherited
 from tunesmith.agent.queries.table import line
 from tunesmith.memory.errors import BadInput, TunesmithError
-from tunesmith.memory.records import DONE, Run, Step
+from tunesmith.memory.records import DONE, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import size
 from tunesmith.tools.core.stage import Estimate
 from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.pipeline import catalog
@@ -62,14 +61,15 @@ def answer(query: PriceQuery, context: Context) -> Result:
     return Result((fact,), {"stage": stage, "run": run, **asked}, (*plan.refusals, *plan.notes), proposals=proposed)
 
 
-def cost(of: Estimate) -> Fact:
-    """A price: its time, its peaks, its disk."""
-    return {
-        "estimated_seconds": of.seconds,
-        "peak_ram_bytes": of.peak_ram_bytes or None,
-        "peak_vram_bytes": of.peak_vram_bytes or None,
-        "disk_bytes": of.disk_bytes or None,
-    }
+_COST = {
+    "estimated_seconds": "seconds", "peak_ram_bytes": "peak_ram_bytes", "peak_vram_bytes": "peak_vram_bytes",
+    "disk_bytes": "disk_bytes",
+}  # fmt: skip
+
+
+def cost(of: Estimate | None) -> Fact:
+    """A price: its time, its peaks, its disk; what is not known of it is None."""
+    return {name: getattr(of, field, None) or None for name, field in _COST.items()}
 
 
 def cost_of(ws: Workspace, stage: str, run: str, fields: Mapping[str, object]) -> Fact:
@@ -98,24 +98,12 @@ def quantized_to(store: Store, run: str) -> Fact:
     return {f"at_{bits}_bits_bytes": sizes[bits] for bits in sorted(sizes)}
 
 
-def quantized_sizes(store: Store, run: Run) -> str:
-    """The same in a clause; empty where nothing is known."""
-    known = quantized_to(store, run.id).items()
-    each = [f"{size(bytes_)} at {name.split('_')[1]} bits" for name, bytes_ in known if isinstance(bytes_, int)]
-    return f"about {' or '.join(each)}" if each else ""
-
-
 def not_tested(ws: Workspace, run: str, arm: str) -> str:
     """That nobody knows what an untested model lost, and what a test of it takes."""
     return (
         f"The {arm} model of {run} was not tested, so whether something broke on the way to it is not known. “Evaluate "
         f"the {arm} model” tells: about {line(cost_of(ws, 'evaluate', run, {'arm': arm}))}."
     )
-
-
-def how_it_goes_on(ws: Workspace, step: Step) -> str:
-    """What the next attempt at a step that broke off takes; empty for one that its run has left behind."""
-    return line(cost_of(ws, step.stage, step.run, {})) if ws.store.broken_off(step.run) == step else ""
 
 
 # Agreed to and refused

@@ -142,10 +142,10 @@ _MOST: Mapping[str, Callable[[Step], float]] = {
 
 def _after(context: Context, step: Step, begun: Sequence[Step]) -> Fact:
     """Why a step broke off, and which later step of its run did it after all."""
-    return {**broken_off(context.ws, step), "done_since_by": done_since(begun, step)}
+    return {**broken_off(context.ws, step), "done_since_by": _done_since(begun, step)}
 
 
-def done_since(steps: Sequence[Step], one: Step) -> str:
+def _done_since(steps: Sequence[Step], one: Step) -> str:
     """Which later step of a run did after all what one did not; empty: none."""
     later = steps[[step.id for step in steps].index(one.id) + 1 :] if one in steps else steps
     same = (one.run, one.stage, one.arm, DONE)

@@ -1471,10 +1471,10 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_STEPS}test_what_a_step_passed_reported_and_said_is_among_its_facts"),
     )),
     *rows(PRICES, "agent/queries/following.py", (
-        ("one.memory_bytes <= one.free[0] and", "",
-         "tests/agent/queries/test_runs.py::test_a_step_ahead_says_whether_it_fits_in_what_is_free"),
-        (" and one.disk_bytes <= one.free[1]", "",
-         "tests/agent/queries/test_runs.py::test_a_step_ahead_says_whether_it_fits_in_what_is_free"),
+        ("*price.lacks, *[price.refused] * bool(price.refused)", "*price.lacks",
+         "tests/agent/queries/test_runs.py::test_a_step_ahead_says_whether_it_fits_and_what_it_lacks"),
+        ("not lacks if lacks or price.estimate else None", "True",
+         "tests/agent/queries/test_runs.py::test_a_step_ahead_says_whether_it_fits_and_what_it_lacks"),
     )),
     *rows(BLIND, "agent/queries/rows.py", (
         ("[masked(row) for row in store.rows(step.id)]", "store.rows(step.id)",

@@ -13,13 +13,12 @@ from tests.driver.stranger_states import home_of_state
 from tests.fixtures import stored_runs
 from tests.fixtures.asking import asked
 from tests.fixtures.tables import table
-from tunesmith.agent.queries import following
 from tunesmith.agent.queries.facts import Result
-from tunesmith.agent.queries.following import Ahead
 from tunesmith.agent.queries.table import text_of
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.store import Store
-from tunesmith.tools.pipeline.forecast import forecast
+from tunesmith.tools.core.stage import Estimate
+from tunesmith.tools.pipeline.forecast import Forecast, forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.planning_facts import gather
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -140,13 +139,16 @@ def test_the_steps_ahead_have_the_prices_that_a_plan_shows(tmp_path: Path) -> No
     assert found.of["all_ahead_seconds"] == pytest.approx(sum(filter(None, times)), rel=0.05)
 
 
-def test_a_step_ahead_says_whether_it_fits_in_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_ahead_says_whether_it_fits_and_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, _ = make_state(tmp_path / "home", "dataset")
-    sizes = ((9, 50), (10, 50), (9, 51))
-    ahead = [Ahead("r1", "train", "", 9.0, memory, disk, (9, 50)) for memory, disk in sizes]
-    monkeypatch.setattr(following, "forecast_of", lambda context, run, specs: ahead)
-    facts = [one for one in asked(store, "run").facts if one["status"] == "could follow"]
-    assert [one["fits"] for one in facts] == [True, False, False]
+    of = Estimate(seconds=9.0, basis="")
+    prices = [Forecast("", "", of), Forecast("", "", of, lacks=("needs 9 GiB",)), Forecast("", "", refused="no rows")]
+    monkeypatch.setattr("tunesmith.tools.pipeline.forecast.forecast",
+                        lambda ws, plan, facts: [*prices, *[Forecast("", "")] * (len(plan.steps) - 3)])  # fmt: skip
+    facts = [one for one in asked(store, "run").facts if one["status"] == "could follow"][:4]
+    assert [(one["fits"], one["lacks"]) for one in facts] == [
+        (True, []), (False, ["needs 9 GiB"]), (False, ["no rows"]), (None, [])
+    ]  # fmt: skip
 
 
 @pytest.mark.heavy
@@ -163,11 +165,11 @@ def test_what_could_follow_without_a_plan_has_its_time_or_none_yet(tmp_path: Pat
     ahead = [one for one in found.facts if one["status"] == "could follow"]
     chain = ["preflight", "train", "evaluate", "merge", "evaluate", "quantize", "evaluate", "deploy"]
     assert [one["stage"] for one in ahead] == chain and all(one["fits"] for one in ahead)
-    assert 0 < found.of["peak_memory_ahead_bytes"] < found.of["free_memory_bytes"]  # type: ignore[operator]
+    assert all(0 < one["peak_ram_bytes"] < found.of["free_ram_bytes"] for one in ahead)  # type: ignore[operator]
     with home.write() as conn:
         conn.execute("UPDATE artifacts SET meta = '{}'")
     unknown = asked(home, "run")
-    assert unknown.of["steps_ahead"] == 8 and "all_ahead_seconds" not in unknown.of
+    assert unknown.of["steps_ahead"] == 8 and unknown.of["all_ahead_seconds"] is None
 
 
 def test_hostile_names_and_errors_are_shown_as_text(tmp_path: Path) -> None:
