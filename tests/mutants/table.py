@@ -76,13 +76,14 @@ _TERMINAL, _STATISTICS = "tests/trust/test_terminal.py::", "tests/tools/evaluati
 _FOLDER, _APPROVERS = "tests/tools/models/test_folder.py::", "tests/agent/commands/test_approvals.py::"
 
 _UNASKED = "tests/trust/test_unasked_looks.py::"
+_WORDS, _ACTS = "tests/agent/words/test_words.py::", "tests/agent/words/test_acts.py::"
+_FALLBACK = "tests/agent/driver/test_fallback.py::"
 _LEAVE = "tests/agent/test_doors.py::test_leave_is_asked_for_exactly_what_would_be_looked_at"
 _LOST = "tests/trust/test_lost_store.py::"
 _PORTS = "tests/trust/test_ports.py::test_a_key_goes_to_a_users_own_port_alone"
 _RAYS_TOKEN = "tests/trust/test_ports.py::test_rays_token_goes_to_a_head_of_this_user_or_of_root_alone"
 _KEY_FILE = "tests/trust/test_ports.py::test_a_key_that_others_can_read_is_refused_with_what_to_type"
 _CONFINED = "tests/memory/test_confined.py::"
-_UNREAD = "tests/agent/words/test_unread.py::"
 _ELSEWHERE = "tests/tools/pipeline/test_another_machine.py::"
 _CLAIM = (
     "tests/tools/machine/test_gpus.py::"
@@ -223,29 +224,78 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(APPROVALS, "agent/words/reading.py", (
         ("stop.probability >= _MAY_STOP and asks_or_orders", "stop.probability > 1",
-         "tests/agent/words/test_words.py::test_what_may_be_an_order_to_stop_is_taken_as_one_before_a_likelier_question"),
+         f"{_WORDS}test_what_may_be_an_order_to_stop_is_taken_as_one_before_a_likelier_question"),
         ("        if destroys or not", "        if not",
-         "tests/agent/words/test_words.py::test_what_takes_something_away_unasked_needs_the_certainty_of_an_answer"),
+         f"{_WORDS}test_what_takes_something_away_unasked_needs_the_certainty_of_an_answer"),
+        ("    return bool(said) and said <= {*order.loose}\n", "    return False\n",
+         f"{_ACTS}test_an_order_none_of_whose_words_was_read_is_none"),
     )),
-    *rows(APPROVALS, "agent/driver/ordering.py", (
+    *rows(APPROVALS, "agent/words/acts.py", (
+        ("    held += [(one.start, one.end) for one in nos]\n", "",
+         f"{_ACTS}test_what_denies_delays_or_limits_an_order_holds_it_back"),
+        ('held = [_place(slots, one) for one in as_written("holds_back", slots.words)]', "held = list[Place]()",
+         f"{_ACTS}test_what_denies_delays_or_limits_an_order_holds_it_back"),
+        ("hard = [text for place, text in _hard(slots) if not _inside(place, places)]", "hard = list[str]()",
+         f"{_ACTS}test_a_number_or_a_name_that_no_argument_took_is_left_unread"),
+        ("    return behind if between and between <=", "    return number if between and between <=",
+         f"{_ACTS}test_a_value_goes_to_the_setting_beside_it"),
+        ("    return not set_ and all(", "    return all(",
+         f"{_ACTS}test_a_list_of_steps_is_left_out_whole_and_no_other_one"),
+    )),
+    *rows(APPROVALS, "agent/driver/fallback.py", (
         ("(_CERTAIN if loose else GUESSED)", "GUESSED",
-         "tests/agent/driver/test_said.py::test_who_only_leaves_is_told_that_the_step_goes_on_and_is_asked_nothing"),
+         f"{_FALLBACK}test_what_may_be_a_stop_is_asked_about_only_where_every_word_says_so"),
+        ("if held := holds_back(slots) or listed(", "if held := listed(",
+         f"{_FALLBACK}test_an_order_with_a_condition_a_time_or_a_denial_is_offered_and_not_priced"),
+        ('(said, labels), spoken.offered = spoken.offered, ("", ())', "said, labels = spoken.offered",
+         f"{_FALLBACK}test_words_that_nobody_understood_get_the_three_nearest_questions_and_a_number_picks_one"),
+        ("and not lacking_before(deps.store, run, stage, {})[0]", "",
+         f"{_FALLBACK}test_no_step_is_offered_whose_run_lacks_what_it_needs"),
+        ("if agreed and agreed.yes and", "if agreed and",
+         f"{_FALLBACK}test_no_other_words_agree_to_a_proposal"),
+    )),
+    *rows(APPROVALS, "agent/driver/plan_words.py", (
+        ("if doubt := no_clear_yes(deps.prompt):", 'if doubt := "":',
+         f"{_FALLBACK}test_what_is_no_yes_starts_no_plan"),
+        ('    if held and reading.label != "plan.rows":\n', "    if False:\n",
+         f"{_FALLBACK}test_what_is_no_plain_change_leaves_the_plan_as_it_is"),
+    )),
+    *rows(APPROVALS, "agent/driver/at_price.py", (
+        (" or holds_back(slots):", ":",
+         "tests/agent/driver/test_at_price.py::test_a_value_that_is_denied_asked_about_or_conditional_is_none"),
+        ("(order.unread and not bare)", "False",
+         "tests/agent/driver/test_at_price.py::test_a_value_that_is_denied_asked_about_or_conditional_is_none"),
+        ("    if not asks and (edit", "    if (edit",
+         "tests/agent/driver/test_at_price.py::test_a_value_that_is_denied_asked_about_or_conditional_is_none"),
+    )),
+    *rows(PEOPLE, "agent/driver/interview.py", (
+        ("label = reading.label if few and reading.sure else", "label = reading.label if few else",
+         "tests/agent/driver/test_describing.py::test_a_description_is_given_up_only_by_plain_words"),
+        ("if not given and asks and reading.asks and", "if False and",
+         "tests/agent/driver/test_describing.py::test_a_question_beside_a_description_is_answered_and_not_kept"),
+    )),
+    *rows(PEOPLE, "agent/driver/kept_apart.py", (
+        ("if order.stage not in _LEARNS or not (points or meant):", "if order.stage not in _LEARNS or not points:",
+         "tests/agent/driver/test_kept_apart.py::test_an_order_to_learn_from_cases_is_refused"),
+        ("context.before is not None and context.before.kind in _CASES and", "context.before is not None and",
+         "tests/agent/driver/test_kept_apart.py::test_what_is_pointed_at_is_what_was_told_last"),
+    )),
+    *rows(PRICES, "agent/words/requests.py", (
+        ("len(others) == 1 and asked", "asked", f"{_WORDS}test_a_few_words_change_one_argument_of_the_question_before"),
+        ('return "" if denied else label', "return label",
+         f"{_WORDS}test_a_label_is_read_where_it_is_named_and_no_other_word_is_taken_for_one"),
+    )),
+    *rows(ROWS, "agent/words/paths.py", (
+        ("    for at in reversed(ends):\n        if", "    for at in reversed(ends[:0]):\n        if",
+         f"{_WORDS}test_the_longest_path_that_is_there_is_meant"),
     )),
     *rows(PEOPLE, "agent/driver/chat.py", (
         ("            except OSError as error:  # of code", "            except AssertionError as error:  # of code",
-         "tests/agent/driver/test_said.py::test_what_a_disk_does_to_an_answer_of_code_is_not_told_of_the_driver"),
+         "tests/agent/driver/test_fallback.py::test_what_a_disk_does_to_an_answer_of_code_is_not_told_of_the_driver"),
     )),
     *rows(PEOPLE, "tools/pipeline/run_step.py", (
         ("            if isinstance(error, OSError):", "            if False:",
          "tests/tools/pipeline/test_run_step.py::test_a_free_step_that_its_disk_ended_failed_as_any_step_and_is_no_defect"),
-    )),
-    *rows(APPROVALS, "agent/driver/ordering.py", (
-        ("(order.another or order.unvalued not in fields", "(order.unvalued not in fields",
-         "tests/agent/driver/test_said.py::test_a_plain_sentence_is_answered_by_code_and_begins_nothing"),
-    )),
-    *rows(PEOPLE, "agent/driver/interview.py", (
-        ("    if not act.sure:", "    if act.sure:",
-         "tests/agent/driver/test_describing.py::test_a_part_or_an_example_is_changed_where_it_is_pointed_at_and_else_taken_as_it_is_said"),
     )),
     *rows(APPROVALS, "memory/ledger.py", (
         ("        for step in [*self._starting]:\n", "        for step in ():\n",
@@ -925,53 +975,9 @@ MUTANTS: tuple[Mutant, ...] = (
          'return Decision(False, "terminal", text.strip())',
          "tests/agent/commands/test_approvals.py"),
     )),
-    *rows(APPROVALS, "agent/words/acts.py", (
-        ("    unread = unread_of(slots, [*places, *clauses], known, others)\n", "    unread = ()\n",
-         "tests/agent/words/test_words.py::test_every_word_of_an_order_counts"),
-        (", *held_back(slots, places), *taken_back(slots)]\n", "]\n",
-         "tests/agent/words/test_unread.py::test_what_limits_an_order_and_is_no_argument_of_it_holds_it_back"),
-        ("        off = pair is not None and _is_denied(slots, tokens[at]) and not lowered(slots, *pair)\n",
-         "        off = False\n",
-         f"{_UNREAD}test_a_value_is_the_one_that_is_meant_and_what_is_denied_is_not_set"),
-        ("if number.value or not is_open(info, 0) else _NONE_OF_IT", "",
-         f"{_UNREAD}test_a_value_is_the_one_that_is_meant_and_what_is_denied_is_not_set"),
-    )),
-    *rows(APPROVALS, "agent/words/unread.py", (
-        ("        if strict and not part.reason and _may_be_argument(slots, part):\n", "        if False:\n",
-         "tests/agent/driver/test_said.py::test_what_an_order_holds_beside_itself_is_named_and_keeps_nothing_back"),
-        ("    return bool(numbers) or any(", "    return any(",
-         f"{_UNREAD}test_a_word_with_a_content_that_no_argument_took_stops_an_order"),
-        (' and not {word.text for word in words[: match.first][-1:]} & words_in("unspoken")', "",
-         f"{_UNREAD}test_a_word_with_a_content_that_no_argument_took_stops_an_order"),
-    )),
-    *rows(APPROVALS, "agent/words/edits.py", (
-        ("    denied = [*denied_values(slots), *not_enough(slots), *taken_back(slots)]\n",
-         "    denied: list[Place] = []\n",
-         f"{_UNREAD}test_a_value_is_the_one_that_is_meant_and_what_is_denied_is_not_set"),
-    )),
-    *rows(APPROVALS, "agent/driver/ordering.py", (
-        ('case "plan.start" | "yes" | "accept" if not reading.slots.asks:', 'case "plan.start" | "yes" | "accept":',
-         "tests/agent/driver/test_said.py::test_what_is_no_yes_starts_no_plan"),
-        ("TurnAnswer(doubt) if (doubt := no_clear_yes(deps.prompt)) else _confirm", "_confirm",
-         "tests/agent/driver/test_said.py::test_what_is_no_yes_starts_no_plan"),
-    )),
-    *rows(APPROVALS, "agent/words/unmeant.py", (
-        (" if denial_before(slots, one[0]) is None)", ")",
-         f"{_UNREAD}test_what_is_denied_is_no_multiple_either"),
-        (" and not any(a <= one.start < b for a, b in none)):", "):",
-         "tests/agent/words/test_unread.py::test_why_not_and_do_not_forget_deny_no_step"),
-    )),
     *rows(APPROVALS, "agent/commands/approvals.py", (
         ('if more is None or set(text) & set("?？؟") or', 'if more is None or "?" in text or',
          "tests/agent/commands/test_approvals.py::test_what_is_no_plain_yes_and_no_no_is_asked_about_until_one_is_said"),
-    )),
-    *rows(APPROVALS, "agent/driver/ordering.py", (
-        ("    if order.denied:", "    if False:",
-         "tests/agent/driver/test_said.py::test_a_plain_sentence_is_answered_by_code_and_begins_nothing"),
-    )),
-    *rows(APPROVALS, "agent/words/edits.py", (
-        ('if not re.search(f"{FILES}$", str(slot.value))', "if slot.value",
-         "tests/agent/driver/test_said.py::test_a_file_of_rows_is_no_base_model"),
     )),
     *rows(APPROVALS, "agent/driver/plan.py", (
         ('    deps.check_grounded({"model": named})\n', "",
@@ -981,25 +987,6 @@ MUTANTS: tuple[Mutant, ...] = (
         ("    return lambda fields, declared: deps.check_grounded(fields, declared.request)",
          "    return lambda fields, declared: None",
          "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
-    )),
-    *rows(APPROVALS, "agent/driver/by_code.py", (
-        ('(words, labels), deps.offered = deps.offered, ("", ())', "words, labels = deps.offered",
-         "tests/agent/driver/test_said.py::"
-         "test_an_order_is_carried_out_without_what_nobody_understood_only_once_that_is_picked"),
-        ("if there_for(deps, one))", "if True)",
-         "tests/agent/driver/test_offers.py::test_no_step_is_offered_whose_run_lacks_what_it_needs"),
-    )),
-    *rows(APPROVALS, "agent/driver/look_ups.py", (
-        ('or reply.run or', "or",
-         "tests/agent/driver/test_said.py::test_what_is_asked_of_it_is_asked_of_the_run_that_was_just_named"),
-    )),
-    *rows(APPROVALS, "agent/driver/at_price.py", (
-        (" or edits.beside:", ":",
-         "tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it"),
-        ("    if unread or edits.without", "    if edits.without",
-         "tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it"),
-        ("times, own = dict(edits.factors), _settable(waits)", "times, own = dict[str, float](), _settable(waits)",
-         "tests/agent/driver/test_said.py::test_half_of_a_value_of_the_plan_is_half_of_what_it_has"),
     )),
     # --- the verdict, people, blind cases, prices
     *rows(CLAIM, "tools/evaluation/verdict.py", (
@@ -1416,14 +1403,6 @@ MUTANTS: tuple[Mutant, ...] = (
         ('one.kind == "forgot" and one.evidence.get("verdict") != WORSE', "False",
          f"{_FACTS}test_a_diagnosis_begins_with_what_falls_short_and_is_not_cut_within_a_clause"),
     )),
-    *rows(APPROVALS, "agent/driver/standing.py", (
-        ("left = [step for step in refused if not done_since(steps, step)]", "left = refused",
-         "tests/agent/driver/test_standing.py::test_what_was_refused_and_done_since_is_not_told_as_refused"),
-    )),
-    *rows(PRICES, "agent/driver/look_ups.py", (
-        ('    if not named or "run" not in fields', '    if named or "run" not in fields',
-         "tests/agent/driver/test_asked_as.py::test_no_other_run_answers_for_a_base_that_is_named"),
-    )),
     *rows(PRICES, "agent/queries/comparisons.py", (
         ("case: base[case] and not passed for", "case: not passed for",
          "tests/agent/queries/test_of_two_and_of_one.py::"
@@ -1443,145 +1422,11 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/queries/test_answers.py::"
          "test_what_was_answered_before_a_price_is_told_and_only_of_the_run_that_is_meant"),
     )),
-    *rows(APPROVALS, "agent/driver/plan_questions.py", (
-        ("if _task(stage, fields) in have:", "if False:",
-         "tests/agent/driver/test_plan_questions.py::test_a_step_that_the_plan_has_is_not_put_in_twice"),
-        ("        plan_file.check_pipeline(plan, have=())\n", "        pass\n",
-         "tests/agent/driver/test_plan_questions.py::"
-         "test_a_step_without_what_it_needs_is_refused_and_the_plan_stays"),
-    )),
-    *rows(PEOPLE, "agent/driver/parts.py", (
-        ("islice(_cut(text), _MOST_CUTS)", "_cut(text)",
-         "tests/agent/driver/test_said.py::test_a_paste_of_many_sentences_is_read_in_few_parts"),
-        ("kinds == {\"edit\"} or", "",
-         "tests/agent/driver/test_said.py::test_two_changes_of_the_plan_are_one"),
-        (" or _rests_on(one, first)]", "]",
-         "tests/agent/driver/test_said.py::test_what_is_asked_of_a_test_that_is_only_ordered_comes_after_it"),
-        ("    deps.later = tuple(_in_run(one, run, _made_before(one, parts)) for one in waits)\n", "",
-         "tests/agent/driver/test_said.py::test_what_is_not_begun_of_two_orders_is_named_where_the_first_is_refused"),
-        ("for one in orders[:1])]", "for one in orders)]",
-         "tests/agent/driver/test_said.py::"
-         "test_of_two_orders_the_first_is_priced_and_the_other_is_said_to_come_after_it"),
-        ('one.asks == "edit" or one.reading.label not in _AFTER]', 'True]',
-         "tests/agent/driver/test_said.py::test_a_change_of_the_plan_and_a_question_are_both_heard"),
-    )),
-    *rows(PEOPLE, "agent/driver/opening.py", (
-        ("if several and not unmarked", "if several",
-         "tests/agent/driver/test_describing.py::"
-         "test_words_of_one_sentence_are_asked_about_part_by_part_also_where_marks_were_left_out"),
-        ("if describes(words) else _clauses(words)", "if describes(words) else []",
-         "tests/agent/driver/test_describing.py::"
-         "test_a_run_on_is_sorted_by_its_clauses_and_what_is_not_taken_is_shown"),
-        ('return None if ": " in example.prompt or example.answer.endswith(".") else example', "return example",
-         "tests/agent/driver/test_describing.py::"
-         "test_an_example_on_a_line_of_its_own_is_taken_and_one_in_prose_is_not"),
-        ('lines += [f"Not part of it: ', 'lines += [f"" and f"Not part of it: ',
-         "tests/agent/driver/test_describing.py::"
-         "test_what_the_first_words_say_already_is_kept_letter_for_letter_and_only_the_rest_is_asked_for"),
-    )),
-    *rows(PEOPLE, "agent/words/openings.py", (
-        ("len(piece.split()) / _CLAUSE)", "len(piece.split()) / 1)",
-         "tests/agent/words/test_openings.py::test_a_clause_of_few_words_may_be_one_of_a_list_and_stays_with_it"),
-        ("if not within[end.start()])", "if end)",
-         "tests/agent/words/test_openings.py::test_no_clause_ends_within_a_quotation_or_a_bracket"),
-    )),
-    *rows(PEOPLE, "agent/driver/kept_apart.py", (
-        ("if not told and not any(one.kind in _CASES for one in named):", "if not told:",
-         "tests/agent/driver/test_kept_apart.py::test_an_order_to_learn_from_cases_is_refused"),
-        ("deps.last_query.kind in _CASES and _points", "_points",
-         "tests/agent/driver/test_kept_apart.py::test_what_is_pointed_at_is_what_was_told_last"),
-    )),
-    *rows(PEOPLE, "agent/driver/follow_ups.py", (
-        ("place = deps.until if listed else place", "place = place",
-         "tests/agent/driver/test_follow_ups.py::test_the_last_one_of_a_list_that_goes_on_is_the_last_on_the_screen"),
-    )),
-    *rows(PEOPLE, "agent/driver/by_code.py", (
-        ("or (not of_its_own and opening.may_describe(deps.prompt))", "or opening.may_describe(deps.prompt)",
-         "tests/agent/driver/test_named_files.py::"
-         "test_a_file_that_is_named_is_looked_at_and_the_rest_of_the_sentence_is_named"),
-    )),
-    *rows(PEOPLE, "agent/driver/parts.py", (
-        ("if one.paused or _holds_back(other) or", "if one.paused or",
-         "tests/agent/driver/test_parts.py::test_a_question_in_two_halves_and_a_condition_are_not_parted"),
-        ("        if one.paused and not (one.whole or two.whole):\n", "        if False:\n",
-         "tests/agent/driver/test_parts.py::test_a_question_in_two_halves_and_a_condition_are_not_parted"),
-        ("return f\"{part.text.rstrip('.!')} ({', '.join(named)})\" if named else part.text", "return part.text",
-         "tests/agent/driver/test_parts.py::test_an_order_beside_a_question_about_a_run_is_of_that_run"),
-    )),
-    *rows(APPROVALS, "agent/words/reading.py", (
-        ("    if order.fields or order.factors or slots.all(\"stage\"):\n", "    if True:\n",
-         "tests/agent/words/test_unread.py::test_an_order_none_of_whose_words_was_read_is_none"),
-    )),
-    *rows(APPROVALS, "agent/driver/choosing.py", (
-        ("    if not winner:\n", "    if False:\n",
-         "tests/agent/driver/test_parts.py::test_a_choice_that_is_left_to_the_results_is_made_by_a_paired_test"),
-        ("    if len(deps.by_result) > 1 and ", "    if False and ",
-         "tests/agent/driver/test_parts.py::test_which_of_two_arms_is_meant_is_asked_back"),
-    )),
-    *rows(APPROVALS, "agent/repl/talk.py", (
-        ("        elif kept and step.status == DONE:\n", "        elif kept:\n",
-         "tests/agent/driver/test_parts.py::test_what_was_wanted_after_a_step_is_asked_about_once_that_has_ended"),
-    )),
-    *rows(APPROVALS, "agent/driver/by_code.py", (
-        ("return (answer is not None and answer.yes and not answer.reason) or", "return answer is not None or",
-         "tests/agent/driver/test_at_price.py::test_no_other_words_ask_about_a_price_that_was_only_told"),
-    )),
-    *rows(PEOPLE, "agent/words/reading.py", (
-        ("if kind_of(one.label) not in _NOT_OFFERED]", "if one.label not in _NOT_OFFERED]",
-         "tests/agent/driver/test_offers.py::test_no_question_is_offered_that_code_has_no_answer_to"),
-    )),
-    *rows(APPROVALS, "agent/words/spelling.py", (
-        ("        one[0] == word[0] and abs(", "        True or abs(",
-         "tests/agent/driver/test_said.py::test_a_word_that_no_argument_took_stops_an_order_whatever_it_may_say"),
-    )),
-    *rows(PEOPLE, "agent/driver/choosing.py", (
-        ("(not lenders or found_as_written(", "(True or found_as_written(",
-         "tests/agent/driver/test_plan_questions.py::"
-         "test_only_the_setting_that_is_named_is_taken_from_a_run_and_a_factor_is_of_its_value"),
-    )),
-    *rows(PRICES, "agent/driver/follow_ups.py", (
-        ('"field") and _open(reading, "price", "run", "steps")', '"field")',
-         "tests/agent/driver/test_follow_ups.py::test_words_of_their_own_are_not_taken_for_short_ones"),
-    )),
-    *rows(PEOPLE, "agent/queries/cases.py", (
-        ("seen[asked.skip : asked.skip + few]", "seen[:few]",
-         "tests/agent/driver/test_follow_ups.py::test_a_list_goes_on_where_it_stopped_and_never_begins_anew"),
-    )),
-    *rows(ROWS, "agent/words/paths.py", (
-        ("    for at in reversed(ends):\n        if", "    for at in reversed(ends[:0]):\n        if",
-         "tests/agent/driver/test_named_files.py::test_the_longest_path_that_is_there_is_meant"),
-    )),
     *rows(PEOPLE, "agent/queries/files.py", (
         ("private=bool(unusable)", "private=False",
          "tests/agent/queries/test_files.py::test_why_a_record_is_no_row_goes_to_the_screen_and_never_to_a_model"),
         ("return Answer(tuple(lines), data=(facts,), private=True", "return Answer(tuple(lines), data=(facts,)",
          "tests/agent/queries/test_files.py::test_the_first_rows_go_to_the_screen_and_never_to_a_model"),
-    )),
-    *rows(PRICES, "agent/words/requests.py", (
-        ('return asked.choice if asked.kind == "cases" else ""', 'return ""',
-         "tests/agent/words/test_words.py::test_what_no_word_names_is_what_the_question_itself_says"),
-        ("        return BEFORE[arms[0]]\n", '        return ""\n',
-         "tests/agent/words/test_words.py::test_what_no_word_names_is_what_the_question_itself_says"),
-        ("if not given and other and \"run\" in own", "if not given and \"run\" in own",
-         "tests/agent/words/test_words.py::test_of_two_runs_the_other_one_is_meant_only_where_words_say_so"),
-    )),
-    *rows(PEOPLE, "agent/driver/agent.py", (
-        ("return tool_defs if ctx.deps.routed else", "return",
-         "tests/agent/driver/test_routed_turns.py::test_whatever_its_context_holds_a_routed_driver_has_every_tool_that_reads"),
-    )),
-    *rows(PEOPLE, "agent/driver/routed.py", (
-        ("    return act if act is not None else TurnAnswer(did_you_mean(deps))\n\n\ndef _two",
-         "    return act or TurnAnswer('The model is now running.')\n\n\ndef _two",
-         "tests/agent/driver/test_routed_turns.py::test_words_that_fit_no_label_get_none_of_the_drivers_own"),
-        ("kind_of(label) == kind_of(likeliest)", "True",
-         "tests/agent/driver/test_routed_turns.py::test_a_choice_that_the_reader_does_not_share_is_asked_about"),
-        ("        if guess := guessed(deps):\n", "        if guess := None:\n",
-         "tests/agent/driver/test_routed_turns.py::test_a_choice_among_unsure_words_is_told_as_a_guess"),
-        ("    deps.for_model = choice.for_model\n", "",
-         "tests/agent/driver/test_routed_turns.py::test_cases_that_a_guess_shows_stay_on_the_screen"),
-        ("doubted=bool(its_own)", "doubted=False",
-         "tests/agent/driver/test_routed_turns.py::"
-         "test_what_the_driver_doubts_is_answered_beside_where_things_stand_and_its_choice_is_offered"),
     )),
     *rows(PRICES, "tools/pipeline/workspace.py", (
         ("        if answer is None and question.needs_person:", "        if answer is None and False:",

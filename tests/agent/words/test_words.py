@@ -321,3 +321,9 @@ def test_the_words_that_its_user_is_told_to_give_a_description_up_with_do_so() -
 )  # fmt: skip
 def test_what_leads_a_sentence_in_is_left_out_where_a_mark_ends_it(said: str, left: str) -> None:
     assert said[begins_at(slots_of(said)) :] == left
+
+
+def test_the_longest_path_that_is_there_is_meant(tmp_path: Path) -> None:
+    (tmp_path / "my rows.jsonl").write_text("{}")
+    said = f"how many rows are in {tmp_path}/my rows.jsonl please"
+    assert slots_of(said).first("path") == f"{tmp_path}/my rows.jsonl"
