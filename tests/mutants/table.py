@@ -239,6 +239,8 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_ACTS}test_a_number_or_a_name_that_no_argument_took_is_left_unread"),
         ("    return behind if between and between <=", "    return number if between and between <=",
          f"{_ACTS}test_a_value_goes_to_the_setting_beside_it"),
+        ('if meant.value or not is_open(info, 0) else "zero"', "",
+         f"{_ACTS}test_a_value_goes_to_the_setting_beside_it"),
         ("    return not set_ and all(", "    return all(",
          f"{_ACTS}test_a_list_of_steps_is_left_out_whole_and_no_other_one"),
     )),
@@ -282,7 +284,7 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(PRICES, "agent/words/requests.py", (
         ("len(others) == 1 and asked", "asked", f"{_WORDS}test_a_few_words_change_one_argument_of_the_question_before"),
-        ('return "" if denied else label', "return label",
+        ('else "" if denied else label', "else label",
          f"{_WORDS}test_a_label_is_read_where_it_is_named_and_no_other_word_is_taken_for_one"),
     )),
     *rows(ROWS, "agent/words/paths.py", (
@@ -1373,7 +1375,7 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(PRICES, "tools/pipeline/run_step.py", (
         ("except KeyError as missing:", "except ZeroDivisionError as missing:",
-         "tests/agent/driver/test_said.py::test_a_step_whose_records_lack_what_todays_price_is_made_of_says_so"),
+         "tests/agent/driver/test_fallback.py::test_a_step_whose_records_lack_what_todays_price_is_made_of_says_so"),
     )),
     *rows(PRICES, "agent/queries/steps.py", (
         ("newest.run != step.run and", "False and",
