@@ -43,8 +43,9 @@ def _edit(words: str, stage: str) -> str:
         return ""
     slots = slots_of(words)
     order = order_of(stage, slots, lambda word: False)
-    values = bare_number(stage, words.strip()) or order.fields
-    if not values or (order.unread and not bare_number(stage, words.strip())) or holds_back(slots):
+    bare = bare_number(stage, words.strip())
+    values = bare or order.fields
+    if not values or (order.unread and not bare) or holds_back(slots):
         return ""
     return " ".join(f"{name}={value}" for name, value in values.items())
 

@@ -39,9 +39,8 @@ def changed(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     if not any(given.values()):
         none = "I see no value and no step in that, so the plan is unchanged. Say such as “rank 8” or “without merge”."
         return TurnAnswer(none) if reading.label.startswith("plan.") and not reading.slots.asks else None
-    if reading.label != "plan.rows" and (
-        held := holds_back(reading.slots, of_the_plan=True) or listed(edits.unread, 4)
-    ):
+    held = holds_back(reading.slots, of_the_plan=True) or listed(edits.unread, 4)
+    if held and reading.label != "plan.rows":
         return TurnAnswer(f"“{held}” I cannot hold the plan to, so it is unchanged. Say the step or the setting alone.")
     result = plan.edit_plan(deps, plan.EditPlan.model_validate(given))
     done = as_object(result["taken"])

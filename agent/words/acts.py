@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from tunesmith.agent.words.lexicon import Match, as_written, lexicon, near_name, words_in, words_of
 from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words, stages_of
 from tunesmith.agent.words.values import Number, fitting, numbers_in
-from tunesmith.tools.core.auto import is_switch
+from tunesmith.tools.core.auto import is_open, is_switch
 from tunesmith.tools.core.field_names import ours
 from tunesmith.tools.pipeline import catalog
 
@@ -262,7 +262,9 @@ def _numbers(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
         meant = _corrected(slots, pair[1]) if pair else None
         if pair and meant and info is not None:
             places = ((pair[0].start, pair[0].end), (pair[1].start, meant.end))
-            yield Assigned(str(pair[0].value), fitting(meant, info), places)
+            # 0 of a field where that leaves it to the model, which nobody means who says no epochs, is refused
+            value = fitting(meant, info) if meant.value or not is_open(info, 0) else "zero"
+            yield Assigned(str(pair[0].value), value, places)
         at += 2 if pair else 1
 
 

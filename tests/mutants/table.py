@@ -83,6 +83,8 @@ _MCP_LEAVE = (
 _DESCRIBED = "tests/agent/driver/test_describe_tool.py::"
 _PLANNED = "tests/agent/driver/test_plan_tool.py::"
 _UNASKED = "tests/trust/test_unasked_looks.py::"
+_WORDS, _ACTS = "tests/agent/words/test_words.py::", "tests/agent/words/test_acts.py::"
+_FALLBACK = "tests/agent/driver/test_fallback.py::"
 _LEAVE = "tests/agent/test_doors.py::test_leave_is_asked_for_exactly_what_would_be_looked_at"
 _LOST = "tests/trust/test_lost_store.py::"
 _FIGURES = "tests/agent/driver/test_figures.py::"
@@ -90,7 +92,6 @@ _PORTS = "tests/trust/test_ports.py::test_a_key_goes_to_a_users_own_port_alone"
 _RAYS_TOKEN = "tests/trust/test_ports.py::test_rays_token_goes_to_a_head_of_this_user_or_of_root_alone"
 _KEY_FILE = "tests/trust/test_ports.py::test_a_key_that_others_can_read_is_refused_with_what_to_type"
 _CONFINED = "tests/memory/test_confined.py::"
-_UNREAD = "tests/agent/words/test_unread.py::"
 _ELSEWHERE = "tests/tools/pipeline/test_another_machine.py::"
 _CLAIM = (
     "tests/tools/machine/test_gpus.py::"
@@ -240,29 +241,80 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(APPROVALS, "agent/words/reading.py", (
         ("stop.probability >= _MAY_STOP and asks_or_orders", "stop.probability > 1",
-         "tests/agent/words/test_words.py::test_what_may_be_an_order_to_stop_is_taken_as_one_before_a_likelier_question"),
+         f"{_WORDS}test_what_may_be_an_order_to_stop_is_taken_as_one_before_a_likelier_question"),
         ("        if destroys or not", "        if not",
-         "tests/agent/words/test_words.py::test_what_takes_something_away_unasked_needs_the_certainty_of_an_answer"),
+         f"{_WORDS}test_what_takes_something_away_unasked_needs_the_certainty_of_an_answer"),
+        ("    return bool(said) and said <= {*order.loose}\n", "    return False\n",
+         f"{_ACTS}test_an_order_none_of_whose_words_was_read_is_none"),
     )),
-    *rows(APPROVALS, "agent/driver/ordering.py", (
+    *rows(APPROVALS, "agent/words/acts.py", (
+        ("    held += [(one.start, one.end) for one in nos]\n", "",
+         f"{_ACTS}test_what_denies_delays_or_limits_an_order_holds_it_back"),
+        ('held = [_place(slots, one) for one in as_written("holds_back", slots.words)]', "held = list[Place]()",
+         f"{_ACTS}test_what_denies_delays_or_limits_an_order_holds_it_back"),
+        ("hard = [text for place, text in _hard(slots) if not _inside(place, places)]", "hard = list[str]()",
+         f"{_ACTS}test_a_number_or_a_name_that_no_argument_took_is_left_unread"),
+        ("    return behind if between and between <=", "    return number if between and between <=",
+         f"{_ACTS}test_a_value_goes_to_the_setting_beside_it"),
+        ('if meant.value or not is_open(info, 0) else "zero"', "",
+         f"{_ACTS}test_a_value_goes_to_the_setting_beside_it"),
+        ("    return not set_ and all(", "    return all(",
+         f"{_ACTS}test_a_list_of_steps_is_left_out_whole_and_no_other_one"),
+    )),
+    *rows(APPROVALS, "agent/driver/fallback.py", (
         ("(_CERTAIN if loose else GUESSED)", "GUESSED",
-         "tests/agent/driver/test_said.py::test_who_only_leaves_is_told_that_the_step_goes_on_and_is_asked_nothing"),
+         f"{_FALLBACK}test_what_may_be_a_stop_is_asked_about_only_where_every_word_says_so"),
+        ("if held := holds_back(slots) or listed(", "if held := listed(",
+         f"{_FALLBACK}test_an_order_with_a_condition_a_time_or_a_denial_is_offered_and_not_priced"),
+        ('(said, labels), spoken.offered = spoken.offered, ("", ())', "said, labels = spoken.offered",
+         f"{_FALLBACK}test_words_that_nobody_understood_get_the_three_nearest_questions_and_a_number_picks_one"),
+        ("and not lacking_before(deps.store, run, stage, {})[0]", "",
+         f"{_FALLBACK}test_no_step_is_offered_whose_run_lacks_what_it_needs"),
+        ("if agreed and agreed.yes and", "if agreed and",
+         f"{_FALLBACK}test_no_other_words_agree_to_a_proposal"),
+    )),
+    *rows(APPROVALS, "agent/driver/plan_words.py", (
+        ("if doubt := no_clear_yes(deps.prompt):", 'if doubt := "":',
+         f"{_FALLBACK}test_what_is_no_yes_starts_no_plan"),
+        ('    if held and reading.label != "plan.rows":\n', "    if False:\n",
+         f"{_FALLBACK}test_what_is_no_plain_change_leaves_the_plan_as_it_is"),
+    )),
+    *rows(APPROVALS, "agent/driver/at_price.py", (
+        (" or holds_back(slots):", ":",
+         "tests/agent/driver/test_at_price.py::test_a_value_that_is_denied_asked_about_or_conditional_is_none"),
+        ("(order.unread and not bare)", "False",
+         "tests/agent/driver/test_at_price.py::test_a_value_that_is_denied_asked_about_or_conditional_is_none"),
+        ("    if not asks and (edit", "    if (edit",
+         "tests/agent/driver/test_at_price.py::test_a_value_that_is_denied_asked_about_or_conditional_is_none"),
+    )),
+    *rows(PEOPLE, "agent/driver/interview.py", (
+        ("label = reading.label if few and reading.sure else", "label = reading.label if few else",
+         "tests/agent/driver/test_describing.py::test_a_description_is_given_up_only_by_plain_words"),
+        ("if not given and asks and reading.asks and", "if False and",
+         "tests/agent/driver/test_describing.py::test_a_question_beside_a_description_is_answered_and_not_kept"),
+    )),
+    *rows(PEOPLE, "agent/driver/kept_apart.py", (
+        ("if order.stage not in _LEARNS or not (points or meant):", "if order.stage not in _LEARNS or not points:",
+         "tests/agent/driver/test_kept_apart.py::test_an_order_to_learn_from_cases_is_refused"),
+        ("context.before is not None and context.before.kind in _CASES and", "context.before is not None and",
+         "tests/agent/driver/test_kept_apart.py::test_what_is_pointed_at_is_what_was_told_last"),
+    )),
+    *rows(PRICES, "agent/words/requests.py", (
+        ("len(others) == 1 and asked", "asked", f"{_WORDS}test_a_few_words_change_one_argument_of_the_question_before"),
+        ('else "" if denied else label', "else label",
+         f"{_WORDS}test_a_label_is_read_where_it_is_named_and_no_other_word_is_taken_for_one"),
+    )),
+    *rows(ROWS, "agent/words/paths.py", (
+        ("    for at in reversed(ends):\n        if", "    for at in reversed(ends[:0]):\n        if",
+         f"{_WORDS}test_the_longest_path_that_is_there_is_meant"),
     )),
     *rows(PEOPLE, "agent/driver/chat.py", (
         ("            except OSError as error:  # of code", "            except AssertionError as error:  # of code",
-         "tests/agent/driver/test_said.py::test_what_a_disk_does_to_an_answer_of_code_is_not_told_of_the_driver"),
+         "tests/agent/driver/test_fallback.py::test_what_a_disk_does_to_an_answer_of_code_is_not_told_of_the_driver"),
     )),
     *rows(PEOPLE, "tools/pipeline/run_step.py", (
         ("            if isinstance(error, OSError):", "            if False:",
          "tests/tools/pipeline/test_run_step.py::test_a_free_step_that_its_disk_ended_failed_as_any_step_and_is_no_defect"),
-    )),
-    *rows(APPROVALS, "agent/driver/ordering.py", (
-        ("(order.another or order.unvalued not in fields", "(order.unvalued not in fields",
-         "tests/agent/driver/test_said.py::test_a_plain_sentence_is_answered_by_code_and_begins_nothing"),
-    )),
-    *rows(PEOPLE, "agent/driver/interview.py", (
-        ("    if not act.sure:", "    if act.sure:",
-         "tests/agent/driver/test_describing.py::test_a_part_or_an_example_is_changed_where_it_is_pointed_at_and_else_taken_as_it_is_said"),
     )),
     *rows(APPROVALS, "memory/ledger.py", (
         ("        for step in [*self._starting]:\n", "        for step in ():\n",
@@ -942,53 +994,9 @@ MUTANTS: tuple[Mutant, ...] = (
          'return Decision(False, "terminal", text.strip())',
          "tests/agent/commands/test_approvals.py"),
     )),
-    *rows(APPROVALS, "agent/words/acts.py", (
-        ("    unread = unread_of(slots, [*places, *clauses], known, others)\n", "    unread = ()\n",
-         "tests/agent/words/test_words.py::test_every_word_of_an_order_counts"),
-        (", *held_back(slots, places), *taken_back(slots)]\n", "]\n",
-         "tests/agent/words/test_unread.py::test_what_limits_an_order_and_is_no_argument_of_it_holds_it_back"),
-        ("        off = pair is not None and _is_denied(slots, tokens[at]) and not lowered(slots, *pair)\n",
-         "        off = False\n",
-         f"{_UNREAD}test_a_value_is_the_one_that_is_meant_and_what_is_denied_is_not_set"),
-        ("if number.value or not is_open(info, 0) else _NONE_OF_IT", "",
-         f"{_UNREAD}test_a_value_is_the_one_that_is_meant_and_what_is_denied_is_not_set"),
-    )),
-    *rows(APPROVALS, "agent/words/unread.py", (
-        ("        if strict and not part.reason and _may_be_argument(slots, part):\n", "        if False:\n",
-         "tests/agent/driver/test_said.py::test_what_an_order_holds_beside_itself_is_named_and_keeps_nothing_back"),
-        ("    return bool(numbers) or any(", "    return any(",
-         f"{_UNREAD}test_a_word_with_a_content_that_no_argument_took_stops_an_order"),
-        (' and not {word.text for word in words[: match.first][-1:]} & words_in("unspoken")', "",
-         f"{_UNREAD}test_a_word_with_a_content_that_no_argument_took_stops_an_order"),
-    )),
-    *rows(APPROVALS, "agent/words/edits.py", (
-        ("    denied = [*denied_values(slots), *not_enough(slots), *taken_back(slots)]\n",
-         "    denied: list[Place] = []\n",
-         f"{_UNREAD}test_a_value_is_the_one_that_is_meant_and_what_is_denied_is_not_set"),
-    )),
-    *rows(APPROVALS, "agent/driver/ordering.py", (
-        ('case "plan.start" | "yes" | "accept" if not reading.slots.asks:', 'case "plan.start" | "yes" | "accept":',
-         "tests/agent/driver/test_said.py::test_what_is_no_yes_starts_no_plan"),
-        ("TurnAnswer(doubt) if (doubt := no_clear_yes(deps.prompt)) else _confirm", "_confirm",
-         "tests/agent/driver/test_said.py::test_what_is_no_yes_starts_no_plan"),
-    )),
-    *rows(APPROVALS, "agent/words/unmeant.py", (
-        (" if denial_before(slots, one[0]) is None)", ")",
-         f"{_UNREAD}test_what_is_denied_is_no_multiple_either"),
-        (" and not any(a <= one.start < b for a, b in none)):", "):",
-         "tests/agent/words/test_unread.py::test_why_not_and_do_not_forget_deny_no_step"),
-    )),
     *rows(APPROVALS, "agent/commands/approvals.py", (
         ('if more is None or set(text) & set("?？؟") or', 'if more is None or "?" in text or',
          "tests/agent/commands/test_approvals.py::test_what_is_no_plain_yes_and_no_no_is_asked_about_until_one_is_said"),
-    )),
-    *rows(APPROVALS, "agent/driver/ordering.py", (
-        ("    if order.denied:", "    if False:",
-         "tests/agent/driver/test_said.py::test_a_plain_sentence_is_answered_by_code_and_begins_nothing"),
-    )),
-    *rows(APPROVALS, "agent/words/edits.py", (
-        ('if not re.search(f"{FILES}$", str(slot.value))', "if slot.value",
-         "tests/agent/driver/test_said.py::test_a_file_of_rows_is_no_base_model"),
     )),
     *rows(PEOPLE, "agent/driver/describe.py", (
         ("for name, text in typed.items() if not text]:", "for name, text in typed.items() if text is None]:",
@@ -1050,25 +1058,6 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
         ("    check(typed, declared.request)\n", "",
          "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
-    )),
-    *rows(APPROVALS, "agent/driver/by_code.py", (
-        ('(words, labels), deps.offered = deps.offered, ("", ())', "words, labels = deps.offered",
-         "tests/agent/driver/test_said.py::"
-         "test_an_order_is_carried_out_without_what_nobody_understood_only_once_that_is_picked"),
-        ("if there_for(deps, one))", "if True)",
-         "tests/agent/driver/test_offers.py::test_no_step_is_offered_whose_run_lacks_what_it_needs"),
-    )),
-    *rows(APPROVALS, "agent/driver/look_ups.py", (
-        ('or reply.run or', "or",
-         "tests/agent/driver/test_said.py::test_what_is_asked_of_it_is_asked_of_the_run_that_was_just_named"),
-    )),
-    *rows(APPROVALS, "agent/driver/at_price.py", (
-        (" or edits.beside:", ":",
-         "tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it"),
-        ("    if unread or edits.without", "    if edits.without",
-         "tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it"),
-        ("times, own = dict(edits.factors), _settable(waits)", "times, own = dict[str, float](), _settable(waits)",
-         "tests/agent/driver/test_said.py::test_half_of_a_value_of_the_plan_is_half_of_what_it_has"),
     )),
     # --- the verdict, people, blind cases, prices
     *rows(CLAIM, "tools/evaluation/verdict.py", (
@@ -1455,7 +1444,7 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(PRICES, "tools/pipeline/run_step.py", (
         ("except KeyError as missing:", "except ZeroDivisionError as missing:",
-         "tests/agent/driver/test_said.py::test_a_step_whose_records_lack_what_todays_price_is_made_of_says_so"),
+         "tests/agent/driver/test_fallback.py::test_a_step_whose_records_lack_what_todays_price_is_made_of_says_so"),
     )),
     *rows(PRICES, "agent/queries/steps.py", (
         ("later = newest.run != step.run and", "later = False and",
@@ -1511,14 +1500,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(CLAIM, "agent/queries/findings.py", (
         ('one.kind == "forgot" and one.evidence.get("verdict") != WORSE', "False",
          "tests/agent/queries/test_findings.py::test_what_falls_short_comes_before_what_chance_explains"),
-    )),
-    *rows(APPROVALS, "agent/driver/standing.py", (
-        ("left = [step for step in refused if not done_since(steps, step)]", "left = refused",
-         "tests/agent/driver/test_standing.py::test_what_was_refused_and_done_since_is_not_told_as_refused"),
-    )),
-    *rows(PRICES, "agent/driver/look_ups.py", (
-        ('    if not named or "run" not in fields', '    if named or "run" not in fields',
-         "tests/agent/driver/test_asked_as.py::test_no_other_run_answers_for_a_base_that_is_named"),
     )),
     *rows(PRICES, "agent/queries/comparisons.py", (
         ("case: base[case] and not passed for", "case: not passed for",

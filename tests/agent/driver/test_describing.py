@@ -16,6 +16,7 @@ from tests.fixtures.terminal import Terminal, Tunesmith
 from tunesmith.agent.driver.describing import as_text, begin, edited_draft, open_interview, take
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.reading import named
+from tunesmith.agent.words.head import Guess, Head
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
 from tunesmith.tools.data.description import Example, described
@@ -183,45 +184,6 @@ def test_an_example_said_again_for_the_same_message_replaces_the_one_before(talk
     assert talk.deps.draft is not None and open_interview(talk.store.home) is None
 
 
-@pytest.mark.parametrize(
-    ("said", "prompts", "never"),
-    [
-        ("change the second example to Rice? => - wash it", ["Egg?", "Rice?"], SAID[2]),
-        ("remove the first example", ["bread?"], SAID[2]),
-        ("replace the never with no jokes at all", ["Egg?", "bread?"], "no jokes at all"),
-        ("add to never: no emojis", ["Egg?", "bread?"], f"{SAID[2]}\nno emojis"),
-        ("egg? => - fry the first example", ["bread?", "egg?"], SAID[2]),
-    ],
-)
-def test_a_part_or_an_example_is_changed_where_it_is_pointed_at_and_else_taken_as_it_is_said(
-    talk: Talk, said: str, prompts: list[str], never: str
-) -> None:
-    talk.turn("make it give cooking tips", GOAL)
-    tell(talk, *SAID[:3], "Egg? => - boil it", "bread? => - bake it")
-    tell(talk, said)
-    interview = open_interview(talk.store.home)
-    assert interview is not None
-    assert [one.prompt for one in interview.draft.examples] == prompts and interview.draft.never == never
-
-
-@pytest.mark.parametrize(
-    ("said", "part", "bare"),
-    [
-        ("labels: fast, slow or never. Fast is for today, never is for the bin", "what", "“slow”"),
-        ("etiquetas: a, b, c. a = roto, b = lento, c = bien", "what", ""),
-        ("any mail about trams, buses, ferries. Buses above all", "when", ""),
-    ],
-)
-def test_labels_with_what_they_stand_for_say_the_answer_and_one_without_is_named(
-    talk: Talk, said: str, part: str, bare: str
-) -> None:
-    talk.turn("make it sort complaints", GOAL)
-    told = "".join(tell(talk, said))
-    interview = open_interview(talk.store.home)
-    assert interview is not None and getattr(interview.draft, part) == said
-    assert ("stands for was not said" in told) is bool(bare) and bare in told
-
-
 def test_a_draft_with_one_message_twice_is_no_dead_end(talk: Talk) -> None:
     interview = begin(talk.store.home, "cooking tips", "fast", True)
     for words in SAID[:3]:
@@ -349,3 +311,20 @@ def test_an_open_description_is_told_at_the_start_and_wherever_it_comes_back(
     assert open_interview(tunesmith.home) is None
     repl.line("/conversations resume")
     repl.expect("a description is open: 1 of 4: When shall it apply?")
+
+
+def test_a_question_beside_a_description_is_answered_and_not_kept(talk: Talk) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    tell(talk, *SAID[:2])
+    before = open_interview(talk.store.home)
+    [said] = tell(talk, "what does rank mean?")
+    assert "Back to the new behaviour" in said and open_interview(talk.store.home) == before
+
+
+def test_a_description_is_given_up_only_by_plain_words(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    for likely, is_open in ((0.8, True), (0.95, False)):
+        guesses = [Guess("describe.drop", likely), Guess("remark", 1 - likely)]
+        monkeypatch.setattr(Head, "guesses", lambda *_, g=guesses: g)
+        tell(talk, "enough of all of that now")
+        assert (open_interview(talk.store.home) is not None) == is_open

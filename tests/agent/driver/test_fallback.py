@@ -108,6 +108,10 @@ def test_an_order_shows_its_price_and_starts_nothing_without_a_yes(tmp_path: Pat
     alone.chat.close()
 
 
+def test_a_step_whose_records_lack_what_todays_price_is_made_of_says_so(alone: Alone) -> None:
+    assert "cannot be priced: the records of r1 lack" in alone.hears("train again with rank 8") and alone.asked == []
+
+
 @table("said", ["quantize it if r1 is any good", "train it tomorrow", "deploy the best one", "train again, not now"])
 def test_an_order_with_a_condition_a_time_or_a_denial_is_offered_and_not_priced(alone: Alone, said: str) -> None:
     answer = heard(alone, said)

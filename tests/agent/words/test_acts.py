@@ -94,6 +94,7 @@ SET = {
     "rank 16": {"lora_rank": 16}, "from batch size 8 to 16": {"batch_size": 16}, "epochs auf 2": {"epochs": 2.0},
     "rank 8 and 3 epochs": {"lora_rank": 8, "epochs": 3.0}, "lr=2e-4": {"learning_rate": 2e-4},
     "with r1's rows, 2 epochs": {"epochs": 2.0}, "two hundred and fifty rows": {"rows": 250}, "3 of them": {},
+    "null Epochen": {"epochs": "zero"},
 }  # fmt: skip
 
 

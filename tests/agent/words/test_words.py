@@ -149,6 +149,8 @@ def test_a_few_words_change_one_argument_of_the_question_before(said: str) -> No
     found = followed(before, Asked("follow", slots_of(said), runs=("r2", "r1")))
     assert found is not None and {name: getattr(found, name) for name in changed} == changed
     assert followed(ArtifactQuery(run="r2"), Asked("follow", slots_of("and the digest?"), runs=("r2", "r1"))) is None
+    of_three = Asked("follow", slots_of("and the other one?"), runs=("r3", "r2", "r1"))
+    assert followed(ArtifactQuery(run="r2"), of_three) is None, "which of two others nobody can say"
 
 
 @table(
@@ -321,3 +323,9 @@ def test_the_words_that_its_user_is_told_to_give_a_description_up_with_do_so() -
 )  # fmt: skip
 def test_what_leads_a_sentence_in_is_left_out_where_a_mark_ends_it(said: str, left: str) -> None:
     assert said[begins_at(slots_of(said)) :] == left
+
+
+def test_the_longest_path_that_is_there_is_meant(tmp_path: Path) -> None:
+    (tmp_path / "my own rows").mkdir()
+    said = f"how many rows are in {tmp_path}/my own rows please"
+    assert slots_of(said).first("path") == f"{tmp_path}/my own rows"
