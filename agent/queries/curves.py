@@ -51,7 +51,7 @@ def curve(query: CurveQuery, context: Context) -> Result:
         raise NotFound(f"train ({cite(step)}) kept no {query.metric}; it kept {listed([*kept])}.")
     wanted = (query.metric,) if query.metric else _LOSSES
     shown = {name: points for name, points in kept.items() if name in wanted}
-    of = {"run": run.id, "step": step.id, "status": step.status, "at": step.note}
+    of: dict[str, object] = {"run": run.id, "step": step.id, "status": step.status, "at": step.note}
     of |= {name: step.report.get(key) for name, key in _REPORTED.items()}
     more = sum(max(0, len(points) - _MOST_POINTS) for points in shown.values())
     return Result(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -28,20 +28,17 @@ Origin = Annotated[
 
 
 class RowsQuery(Query):
-    """Training rows by origin: how many were kept, dropped and for what, train, validate, and how long they are; their
-    texts go to the screen."""
+    """Training rows by origin: how many were kept, dropped and for what, train, validate, and how long they are."""
 
     kind: Literal["rows"] = "rows"
-    show: Annotated[
-        Literal["", "examples", "longest", "shortest"], Field(description="Texts for the screen; empty: none")
-    ] = ""
+    show: Annotated[Literal["", "examples", "longest", "shortest"], Field(description="Texts for the screen")] = ""
     run: RunName = ""
     verdict: Verdict = ""
     origin: Origin = ""
-    split: Annotated[Literal["", "train", "valid"], Field(description="Of the kept: trained on, or validation")] = ""
-    reason: Annotated[Recorded, Field(description="Only dropped for this, such as duplicate or leak")] = ""
+    split: Annotated[Literal["", "train", "valid"], Field(description="Of the kept")] = ""
+    reason: Annotated[Recorded, Field(description="Dropped for, such as leak")] = ""
     most: Most = 0
-    skip: Annotated[int, Field(ge=0, description="So many were shown before")] = 0
+    skip: Annotated[int, Field(ge=0, description="Shown before")] = 0
 
 
 class RowQuery(Query):
@@ -71,7 +68,9 @@ def answer(query: RowsQuery, context: Context) -> Result:
     facts += [_counted("all", chosen)] if len(origins) > 1 else []
     named = {name: getattr(query, name) for name in ("verdict", "origin", "split", "reason")}
     subset = {"subset": f"{len(chosen)} of {len(rows)} rows", **named} if any(named.values()) else {}
-    critique = next((s.report for s in reversed(context.store.steps(run.id, status=DONE)) if s.stage == "critique"), {})
+    critique: Mapping[str, Any] = next(
+        (s.report for s in reversed(context.store.steps(run.id, status=DONE)) if s.stage == "critique"), {}
+    )
     marked = {"rows_marked_by_a_person": len(marks_in(context.store, step.id))}
     most = query.most or (_SAMPLE if query.show or query.skip else 0)
     return Result(
@@ -118,8 +117,9 @@ def _writers(store: Store, run: Run, status: str) -> list[Step]:
 
 def _chosen(query: RowsQuery | RowQuery, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
     """The rows of an origin and a verdict; those of the behaviour come before the ordinary ones."""
-    decided = {"keep": lambda row: row.usable, "drop": lambda row: row.dropped, "": lambda row: True}[query.verdict]
-    chosen = [row for row in rows if decided(row) and query.origin in ("", row.origin)]
+    chosen = [row for row in rows if query.origin in ("", row.origin)]
+    if query.verdict:
+        chosen = [row for row in chosen if (row.usable if query.verdict == "keep" else row.dropped)]
     return sorted(chosen, key=lambda row: row.origin in ORDINARY)
 
 

@@ -91,11 +91,11 @@ def all_settings(query: SettingsQuery, context: Context) -> Result:
     known = {name: (step, field) for name, (step, field) in every.items() if stage in ("", step.stage)}
     if not run or not known:
         names = catalog.BY_NAME[stage].load().settable if stage else ()
-        facts = tuple({"setting": name, "default": usually(stage, name)} for name in names)
-        return Result(facts, {"run": run.id if run else "", "stage": stage, "ran": False})
+        usual = tuple({"setting": name, "default": usually(stage, name)} for name in names)
+        return Result(usual, {"run": run.id if run else "", "stage": stage, "ran": False})
     changed = {name: (s, field) for name, (s, field) in known.items() if _value(s, field) != _default(s.stage, field)}
     shown = {**changed, **known} if stage else changed
-    facts = tuple(
+    facts: tuple[Fact, ...] = tuple(
         {"setting": name, "value": _readable(_value(step, field)), "default": usually(step.stage, field),
          "set_by": set_by(store, run, step, field)[0]}
         for name, (step, field) in shown.items()
