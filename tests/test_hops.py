@@ -15,8 +15,8 @@ from tests.fixtures.hops import Way
 from tests.fixtures.stored_runs import finished_run
 from tunesmith.agent.commands import settings
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import Answer
 from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.facts import Result
 from tunesmith.agent.repl.shell import Shell
 from tunesmith.agent.words.acts import Order
 from tunesmith.agent.words.reading import Reading, reader
@@ -63,8 +63,8 @@ def talk(store: Store, sentence: str, *forms: type) -> tuple[Way, list[str]]:
 def test_a_question_becomes_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))
     store, _ = finished_run(tmp_path / "home")
-    way, shown = talk(store, "which cases did the adapter fail?", Query, Answer, TurnAnswer)
-    assert "the adapter model fails 15 of 105" in shown[0]
+    way, shown = talk(store, "which cases did the adapter fail?", Query, Result, TurnAnswer)
+    assert "cases 15 · out of 105" in shown[0]
     assert 0 < way.hops <= 8, way.modules
 
 

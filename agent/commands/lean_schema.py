@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 _LEFT_OUT = re.compile(r"(?:^|; )(?:empty|0): [^;]*")
 """What an argument means that is left out: a driver leaves it out then."""
-_HIDDEN = ("kind", "as_table")
+_HIDDEN = ("kind",)
 """What the tool's name says, and how `show` is called in requests that phrase lines."""
 
 

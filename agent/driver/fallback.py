@@ -6,23 +6,27 @@ What is read with too little certainty is answered as a guess or not at all, bes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+
+from rich.console import RenderableType
 
 from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, kept_apart, plan_words
 from tunesmith.agent.driver.manual import meaning, names_of_terms, talk_text
+from tunesmith.agent.driver.reads import looking
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import GOES_ON, Page, cite, clip, find, ordinary
-from tunesmith.agent.queries.arguments import Query, TabledQuery
+from tunesmith.agent.queries.answer import GOES_ON, cite, clip, find, ordinary
+from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.facts import Proposed
 from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.following import lacking_before, next_stages
 from tunesmith.agent.queries.inheriting import inherited
 from tunesmith.agent.queries.machine import MachineQuery
-from tunesmith.agent.queries.registry import answer, tool_of
+from tunesmith.agent.queries.registry import ask, tool_of
 from tunesmith.agent.queries.steps import StepQuery, at_work
+from tunesmith.agent.queries.table import text_of, whole_page
 from tunesmith.agent.queries.texts import labels_of
 from tunesmith.agent.words.acts import Order, holds_back
 from tunesmith.agent.words.encoder import NoEncoder
@@ -52,7 +56,7 @@ class Spoken:
 
     before: Query | None = None
     """The question that was answered last."""
-    page: Page | None = None
+    page: Callable[[], RenderableType] | None = None
     """The page behind the last answer."""
     proposals: tuple[Proposed, ...] = ()
     """The steps that the last answer proposed."""
@@ -160,16 +164,13 @@ def told(deps: TurnDeps, spoken: Spoken, reading: Reading) -> TurnAnswer | None:
 
 
 def _looked_up(deps: TurnDeps, spoken: Spoken, request: Query) -> TurnAnswer:
-    reply = answer(request, deps.records())
-    spoken.before, spoken.page, spoken.proposals = request, reply.page, reply.proposals
-    deps.focused_run_id = getattr(request, "run", "") or reply.run or deps.focused_run_id
-    deps.note(reply.for_model)
-    lines = reply.lines
-    if isinstance(request, TabledQuery) and request.as_table and reply.page:
-        deps.show(reply.page())
-        lines = lines[:1]
+    result = ask(request, deps.records())
+    spoken.before, spoken.page, spoken.proposals = request, whole_page(result), result.proposals
+    deps.focused_run_id = str(getattr(request, "run", "") or result.of.get("run", "") or deps.focused_run_id)
+    deps.reads.results.append((looking(request), result))
+    deps.note(told := result.for_model())
     arguments = request.model_dump(mode="json", exclude_defaults=True)
-    return TurnAnswer("\n".join(lines), reply.for_model, tool_of(request), arguments)
+    return TurnAnswer("\n".join(text_of(result)), told, tool_of(request), arguments)
 
 
 def _meaning(slots: Slots, most: int) -> str:

@@ -18,13 +18,11 @@ from tunesmith.agent.commands.lean_schema import lean_schema
 from tunesmith.agent.driver import describe, plan
 from tunesmith.agent.driver.agreement import STEP
 from tunesmith.agent.driver.manual import manual
-from tunesmith.agent.driver.reads import looking
 from tunesmith.agent.driver.stages import checked, run_stage, started
 from tunesmith.agent.driver.told import Args
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.facts import Result
-from tunesmith.agent.queries.registry import REQUESTS, TOOLS, answer, ask
+from tunesmith.agent.queries.registry import REQUESTS, TOOLS, ask
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.records import RUNNING
@@ -213,15 +211,10 @@ def answered(deps: TurnDeps, asked: Query, *, show: bool = False) -> str:
     """Answer a request: what a model may read of it is returned; with `show` it goes to the screen as a table."""
     result = ask(asked, deps.records())
     with deps.one_at_a_time:  # the lines of one answer stay together, whatever else is read
-        if isinstance(result, Result):
-            deps.focused_run_id = str(getattr(asked, "run", "") or result.of.get("run", "") or deps.focused_run_id)
-            deps.reads.looked(asked, result, deps.show, table=show)
-            deps.note(told := result.for_model())
-            return told
-    reply = answer(asked, deps.records())
-    for line in reply.lines if show or reply.private else (f"· {looking(asked)}",):
-        deps.show(render.plain(line))
-    return reply.for_model
+        deps.focused_run_id = str(getattr(asked, "run", "") or result.of.get("run", "") or deps.focused_run_id)
+        deps.reads.looked(asked, result, deps.show, table=show)
+        deps.note(told := result.for_model())
+    return told
 
 
 def _in_words(error: ValidationError) -> str:

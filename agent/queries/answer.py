@@ -1,4 +1,4 @@
-"""What an answer is: facts as data, a few lines with the asked fact first, a page."""
+"""What questions are answered from, and how an answer names runs, steps and times."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
-from rich.console import RenderableType
-
-from tunesmith.agent.queries.facts import Proposed
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import ASIDE_RUNS, DONE, Run, Step
 from tunesmith.memory.store import Store
@@ -20,41 +17,8 @@ from tunesmith.tools.core.format import visible
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Workspace
 
-Page = Callable[[], RenderableType]
 _CLIPPED = 150
 """A line and a half of a terminal: a text is known by it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """At most a few lines for the screen, the fact that was asked for first, and what stands behind them."""
-
-    lines: tuple[str, ...]
-    data: tuple[object, ...] = ()
-    """The facts, as dataclasses or as fields of a record, without a text of rows, cases or outputs, as `tunesmith mcp`
-    hands them on, and what was listed as the words after it mean it. A question that neither takes has none."""
-    page: Page | None = None
-    """Made only when it is asked for: it may read the whole run."""
-    private: bool = False
-    """Whether the lines hold text of rows, cases or outputs: they go to the screen alone, never to a model."""
-    open_words: str = ""
-    """What a model reads in place of private lines."""
-    proposals: tuple[Proposed, ...] = ()
-    """The steps that the lines propose, in order, for words such as `do that`."""
-    until: int = 0
-    """Of a list the place of the last one that the lines show: `three more` goes on behind it."""
-    run: str = ""
-    """The run that the lines are about, where the question named none: what is asked next of `it` is asked of that."""
-
-    @property
-    def for_model(self) -> str:
-        """The lines as a model may read them."""
-        return self.open_words if self.private else "\n".join(self.lines)
-
-    def as_json(self) -> list[dict[str, object]]:
-        """The data as JSON can hold it."""
-        facts = (asdict(one) if is_dataclass(one) and not isinstance(one, type) else one for one in self.data)
-        return [dict(one) for one in facts if isinstance(one, Mapping)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,3 @@ class Query(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: str = ""
-
-
-class TabledQuery(Query):
-    """A question whose answer has a table."""
-
-    as_table: Annotated[bool, Field(description="Show all of it as a table on the screen")] = False

@@ -25,14 +25,13 @@ from tunesmith.agent.queries import (
     settings,
     steps,
 )
-from tunesmith.agent.queries.answer import Answer, Context
+from tunesmith.agent.queries.answer import Context
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.facts import Result
-from tunesmith.agent.queries.table import text_of, view
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.evaluation.pairing import each_pair_once
 
-_KINDS: tuple[tuple[type[Query], Callable[[Any, Context], Result | Answer]], ...] = (
+_KINDS: tuple[tuple[type[Query], Callable[[Any, Context], Result]], ...] = (
     (runs.RunsQuery, runs.all_runs), (runs.RunQuery, runs.one_run), (scores.ResultQuery, scores.answer),
     (steps.StepQuery, steps.answer), (cases.CasesQuery, cases.answer), (findings.FindingsQuery, findings.answer),
     (settings.SettingQuery, settings.answer), (machine.JobsQuery, machine.jobs), (machine.MachineQuery, machine.answer),
@@ -60,14 +59,14 @@ def tool_of(request: Query) -> str:
     return f"read_{request.kind}"
 
 
-def ask(request: Query, context: Context) -> Result | Answer:
+def ask(request: Query, context: Context) -> Result:
     """The facts that answer a question. Raises BadInput for an argument that the answer does not depend on, and
     NotFound, with what there is instead."""
     used: set[str] = set()
     with each_pair_once():
         result = dict(_KINDS)[type(request)](_Watched(request, used), context)
     ignored = [name for name in request.model_fields_set - used - {"kind"} if getattr(request, name) not in (None, "")]
-    if ignored and isinstance(result, Result):
+    if ignored:
         raise BadInput(f"{tool_of(request)} takes no {' and no '.join(ignored)} with these arguments; leave it out")
     return result
 
@@ -87,17 +86,3 @@ class _Watched:
         if name.startswith("model_"):
             self._used.update(self._request.model_fields_set)
         return getattr(self._request, name)
-
-
-def answer(request: Query, context: Context) -> Answer:
-    """The answer as lines. Raises BadInput or NotFound with what there is instead."""
-    result = ask(request, context)
-    return result if isinstance(result, Answer) else _as_lines(result)
-
-
-def _as_lines(result: Result) -> Answer:
-    page = result.page or (lambda: view(result, whole=True))
-    return Answer(
-        text_of(result), result.facts, page, True, result.for_model(), result.proposals,
-        run=str(result.of.get("run", "")),
-    )  # fmt: skip

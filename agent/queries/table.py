@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from io import StringIO
 from itertools import groupby
@@ -129,6 +129,11 @@ def view(result: Result, *, whole: bool = False) -> RenderableType:
         fields = " ".join(f"{name}={shown(name, value)}" for name, value in one.fields.items())
         parts.append(prose(f"Could follow: {' '.join(word for word in (one.stage, fields) if word)} of {one.run}"))
     return Group(*parts)
+
+
+def whole_page(result: Result) -> Callable[[], RenderableType]:
+    """The page behind a result: its own, else all of its facts and texts."""
+    return result.page or (lambda: view(result, whole=True))
 
 
 def text_of(result: Result, width: int = 118) -> tuple[str, ...]:

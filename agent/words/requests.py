@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from tunesmith.agent.queries.arguments import MOST_SHOWN, Query
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.words.acts import assigned, factors, known_fields
-from tunesmith.agent.words.lexicon import lexicon, words_of
+from tunesmith.agent.words.lexicon import words_of
 from tunesmith.agent.words.slots import Slot, Slots, place_in_list, stages_of
 from tunesmith.agent.words.values import Span
 from tunesmith.tools.pipeline import catalog
@@ -28,7 +28,7 @@ _CHOICES = ("about", "part", "figure", "metric", "decision", "outcome")
 """Arguments that a label's second half may be."""
 _NOW = {"trial": "served", "disk_use": "artifact", "row": "rows", "figure": "step"}
 """Kind of a label → the kind of question that answers it, where it has none of its own any more."""
-_NO_CARRY = ("kind", "number", "as_table", "most", "skip", "only")
+_NO_CARRY = ("kind", "number", "most", "skip", "only")
 """Arguments of a question that do not hold for the next one."""
 _OF_A_LIST = ("case", "cases")
 
@@ -286,6 +286,5 @@ _FILL: Mapping[str, Callable[[Asked], object]] = {
     "label": _label,
     "most": _most,
     "number": lambda a: place_in_list(a.slots),
-    "as_table": lambda a: bool(lexicon()["table"].find(a.slots.words)),
 }
 """Argument → how it is read from what a sentence names, where it is not simply a slot of its name."""

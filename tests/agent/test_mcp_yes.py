@@ -126,16 +126,17 @@ def test_settings_of_a_run_whose_newest_step_with_any_is_an_import_are_told(home
     async def calls(client: Any) -> Any:
         return await called(client, "ask", question={"kind": "settings", "run": build.run})
 
-    facts = {fact["field"]: fact for fact in talk(home, calls)["facts"]}
-    assert (facts["source"]["value"], facts["limit"]["value"]) == ("/data/rows.jsonl", 5)
-    assert facts["source"]["default"] == "none (it has to be named)" and facts["limit"]["default"] == 100_000
+    facts = {fact["setting"]: fact for fact in talk(home, calls)["facts"]}
+    assert (facts["import.source"]["value"], facts["import.limit"]["value"]) == ("/data/rows.jsonl", 5)
+    assert facts["import.source"]["default"] == "none (it has to be named)"
+    assert facts["import.limit"]["default"] == "100000"
 
 
 def test_the_defaults_of_every_stage_can_be_told(home: Path) -> None:
     new_builder(home).store.close()
 
     async def calls(client: Any) -> list[Any]:
-        asked = [{"kind": "settings", "about": "defaults", "stage": stage} for stage in catalog.BY_NAME]
+        asked = [{"kind": "settings", "stage": stage} for stage in catalog.BY_NAME]
         return [await called(client, "ask", question=one) for one in asked]
 
     assert "Undefined" not in str(talk(home, calls))

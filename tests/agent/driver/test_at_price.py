@@ -72,8 +72,8 @@ def test_a_no_with_its_reason_is_decided_and_no_question(alone: Alone, said: str
     ("said", "holds"),
     [
         ("how much memory does that take?", "RAM 2.0 GiB"), ("why does it take that long?", "about 25 min"),
-        ("what does rank mean?", "rank"), ("how long did the merge take?", "merge took"),
-        ("no, how long did the merge take?", "merge took"),
+        ("what does rank mean?", "rank"), ("how long did the merge take?", "stage merge"),
+        ("no, how long did the merge take?", "stage merge"),
     ],
 )  # fmt: skip
 def test_a_question_at_a_price_is_answered_and_decides_nothing(alone: Alone, said: str, holds: str) -> None:

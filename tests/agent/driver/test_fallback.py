@@ -131,12 +131,12 @@ def test_of_two_orders_the_first_is_priced_and_the_other_is_named(alone: Alone) 
 
 def test_a_question_beside_an_order_is_answered_before_its_price(alone: Alone) -> None:
     call = heard(alone, "how long did the merge take, and quantize r1 again")
-    assert isinstance(call, Call) and call.tool == "quantize" and "merge took" in alone.shown()
+    assert isinstance(call, Call) and call.tool == "quantize" and "stage merge" in alone.shown()
 
 
 def test_two_questions_are_answered_one_after_the_other(alone: Alone) -> None:
     said = alone.hears("how long did the merge take and how big is the quantized model")
-    assert 0 <= said.find("merge took") < said.find("quantized")
+    assert 0 <= said.find("stage merge") < said.find("quantized")
 
 
 def test_an_order_that_comes_too_early_names_what_comes_before_it(tmp_path: Path) -> None:
@@ -167,8 +167,8 @@ def test_words_that_nobody_understood_get_the_three_nearest_questions_and_a_numb
     words, labels = alone.chat.spoken.offered
     assert words == "blorp the flurb with a whale" and 0 < len(labels) <= 3
     alone.chat.spoken.offered = ("how long did the merge take", ("step.time",))
-    assert "merge took" in alone.hears("1") and alone.chat.spoken.offered == ("", ())
-    assert "merge took" not in alone.hears("1"), "what was offered holds for one turn"
+    assert "stage merge" in alone.hears("1") and alone.chat.spoken.offered == ("", ())
+    assert "stage merge" not in alone.hears("1"), "what was offered holds for one turn"
 
 
 def test_what_is_read_with_little_certainty_is_answered_as_a_guess(
@@ -178,7 +178,7 @@ def test_what_is_read_with_little_certainty_is_answered_as_a_guess(
         guesses = [Guess("step.time", likely), Guess("none", 1 - likely)]
         monkeypatch.setattr(Head, "guesses", lambda *_, g=guesses: g)
         found = alone.hears("the merge, its whole length if you please")
-        assert ("merge took" in found) == is_guess and ("little certainty" in found) == is_guess, found
+        assert ("stage merge" in found) == is_guess and ("little certainty" in found) == is_guess, found
 
 
 def test_no_step_is_offered_whose_run_lacks_what_it_needs(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_no_step_is_offered_whose_run_lacks_what_it_needs(tmp_path: Path) -> Non
 @table(
     ("before", "said", "holds"),
     [
-        ("how long did the merge take?", "and the training?", "train took"),
+        ("how long did the merge take?", "and the training?", "stage train"),
         ("would Qwen3-8B fit on a 16 GB card?", "and on 24 GB?", "24 GB"),
         ("which settings did the training use?", "why?", ""),
     ],
@@ -210,7 +210,7 @@ def test_why_after_a_failure_is_about_the_step_that_failed(tmp_path: Path) -> No
     failed_run(tmp_path / "home")[0].close()
     alone = Alone(tmp_path / "home")
     alone.hears("which steps failed?")
-    assert "failed after" in alone.hears("why?") or "stopped" in alone.hears("why?")
+    assert "status failed" in alone.hears("why?")
     alone.chat.close()
 
 

@@ -16,7 +16,9 @@ from tunesmith.agent.commands import explain
 from tunesmith.agent.commands.comparison_view import comparison_view
 from tunesmith.agent.commands.terminal import SafeConsole
 from tunesmith.agent.queries.answer import Context
-from tunesmith.agent.queries.registry import REQUESTS, answer
+from tunesmith.agent.queries.registry import REQUESTS, ask
+from tunesmith.agent.queries.table import view, whole_page
+from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import ask_sql
 from tunesmith.memory.records import BLIND_SHOWN
 from tunesmith.memory.store import Store
@@ -51,9 +53,11 @@ def printed(*parts: RenderableType) -> str:
 
 
 def asked(store: Store, run: str, kind: str = "cases", **query: object) -> str:
-    found = answer(REQUESTS[kind].model_validate({"run": run, **query}), Context(workspace(store), store.run(run)))
-    page = printed(found.page()) if found.page else ""
-    return "\n".join((*found.lines, found.open_words, str(found.as_json()), page))
+    try:
+        found = ask(REQUESTS[kind].model_validate({"run": run, **query}), Context(workspace(store), store.run(run)))
+    except NotFound as refused:  # it is read too
+        return str(refused)
+    return "\n".join((printed(view(found), whole_page(found)()), found.for_model(), str(found.as_json())))
 
 
 def workspace(store: Store) -> Workspace:
@@ -75,7 +79,7 @@ SPEAKERS: dict[str, Callable[[Store, str], str]] = {
     "sql": lambda store, run: str(ask_sql(store.path, "SELECT * FROM v_flips", only=VIEWS).rows),
     "which failed": lambda store, run: asked(store, run, outcome="failed"),
     "which were gained": lambda store, run: asked(store, run, outcome="gained"),
-    "the cases": lambda store, run: asked(store, run, kind="suite", about="cases", block="target"),
+    "the cases": lambda store, run: asked(store, run, kind="suite", block="target"),
     "one case": lambda store, run: asked(store, run, kind="case", case="target-017"),
 }
 SILENT = ("explain", "one case")
