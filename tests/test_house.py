@@ -69,7 +69,7 @@ JINJA = {
 """Who may render a template of Jinja's, and in which environment."""
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 FILE_LINES, FUNCTION_LINES, MEDIAN_FUNCTION_LINES = 400, 60, 14
-CODE_LINES, MEAN_LINE_CHARACTERS, YAML_LINES = 59_100, 52.1, 4_300
+CODE_LINES, MEAN_LINE_CHARACTERS, YAML_LINES = 55_300, 51.5, 4_300
 """What the product may weigh: only ever lowered, so that a new capability pays with lines elsewhere. YAML is that of
 `agent/` and `prompts/`."""
 
