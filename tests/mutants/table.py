@@ -1647,10 +1647,6 @@ MUTANTS: tuple[Mutant, ...] = (
         ("seen[query.skip :]", "seen[:]",
          "tests/agent/queries/test_cases.py::test_a_list_goes_on_behind_what_was_shown"),
     )),
-    *rows(ROWS, "agent/words/paths.py", (
-        ("    for at in reversed(ends):\n        if", "    for at in reversed(ends[:0]):\n        if",
-         "tests/agent/driver/test_named_files.py::test_the_longest_path_that_is_there_is_meant"),
-    )),
     *rows(PEOPLE, "agent/queries/files.py", (
         ('of, texts=tuple(texts),', 'of, (str(texts),),',
          "tests/agent/queries/test_files.py::test_why_a_record_is_no_row_goes_to_the_screen_and_never_to_a_model"),
