@@ -23,8 +23,9 @@ from tunesmith.agent.queries.facts import Proposed
 from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.following import lacking_before, next_stages
 from tunesmith.agent.queries.inheriting import inherited
-from tunesmith.agent.queries.machine import MachineQuery
+from tunesmith.agent.queries.machine import JobsQuery, MachineQuery
 from tunesmith.agent.queries.registry import ask, tool_of
+from tunesmith.agent.queries.runs import RunQuery
 from tunesmith.agent.queries.steps import StepQuery, at_work
 from tunesmith.agent.queries.table import text_of, whole_page
 from tunesmith.agent.queries.texts import labels_of
@@ -99,9 +100,19 @@ def _turn(deps: TurnDeps, spoken: Spoken) -> TurnAnswer | Call:
     offers = ", ".join(f"{n} “{reader().head.offer(label)}”" for n, label in enumerate(spoken.offered[1], 1))
     likely = told(deps, spoken, reading) if reading.asks and reading.probability >= GUESSED else None
     if likely is None:
-        return TurnAnswer(f"{_UNREAD} Did you mean {offers}? A number is enough.")
+        meant = f"{_UNREAD} Did you mean {offers}? A number is enough."
+        return TurnAnswer("\n".join([*_where_things_stand(deps), meant]))
     note = f"(I read that with little certainty. Did you mean something else: {offers}? A number is enough.)"
     return replace(likely, text=f"{likely.text}\n{note}")
+
+
+def _where_things_stand(deps: TurnDeps) -> list[str]:
+    """What is at work, else what came of the newest run: often the fact behind words that nobody understood."""
+    if deps.draft is not None or not ordinary(deps.store):
+        return []
+    running = deps.store.steps(status=RUNNING)
+    result = ask(JobsQuery() if running else RunQuery(), deps.records())
+    return [*text_of(result if running else replace(result, facts=()))]
 
 
 def _both(deps: TurnDeps, spoken: Spoken, both: Sequence[Reading]) -> TurnAnswer | Call:
@@ -147,6 +158,8 @@ def _outcome(deps: TurnDeps, spoken: Spoken, reading: Reading) -> TurnAnswer | C
             return TurnAnswer(f"Nothing was started: {open_}. “Go on” shows the price of the next step.")
         case "want":
             return plan_words.wanted(deps, reading)
+        case "remark":
+            return None
     text = talk_text(deps, f"do_{name}" if kind == "do" else kind)
     return TurnAnswer(text) if text else None
 
