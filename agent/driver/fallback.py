@@ -100,8 +100,8 @@ def _turn(deps: TurnDeps, spoken: Spoken) -> TurnAnswer | Call:
     offers = ", ".join(f"{n} “{reader().head.offer(label)}”" for n, label in enumerate(spoken.offered[1], 1))
     likely = told(deps, spoken, reading) if reading.asks and reading.probability >= GUESSED else None
     if likely is None:
-        meant = f"{_UNREAD} Did you mean {offers}? A number is enough."
-        return TurnAnswer("\n".join([*_where_things_stand(deps), meant]))
+        near = f"{_UNREAD} Did you mean {offers}? A number is enough."
+        return TurnAnswer("\n".join([*_where_things_stand(deps), near]))
     note = f"(I read that with little certainty. Did you mean something else: {offers}? A number is enough.)"
     return replace(likely, text=f"{likely.text}\n{note}")
 

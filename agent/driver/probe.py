@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from pydantic_ai.exceptions import ModelHTTPError, UnexpectedModelBehavior, UsageLimitExceeded
 from rich.text import Text
 
-from tunesmith.agent.driver.abilities import Record, keep, record_of
+from tunesmith.agent.driver.abilities import Record, keep, proposed, record_of
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.endpoint import Driver, Endpoint, model_of
 from tunesmith.agent.driver.exam import EXAM, TASKS, Attempt, Task, exam_store, level_of
@@ -148,8 +148,10 @@ def verdict(name: str, record: Record) -> str:
 class Trial:
     """The examination of a session's driver in the background: behind a turn, where nothing is known of it."""
 
-    def __init__(self, driver: Driver, ws: Workspace, tell: Callable[[Text], None]) -> None:
-        self._driver, self._ws, self._tell = driver, ws, tell
+    def __init__(
+        self, driver: Driver, ws: Workspace, tell: Callable[[Text], None], fetch: Callable[[str], None]
+    ) -> None:
+        self._driver, self._ws, self._tell, self._fetch = driver, ws, tell, fetch
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
         self._over = driver.chosen.routing != "auto"
@@ -159,9 +161,9 @@ class Trial:
     def behind_a_turn(self, *, may_ask: bool = True) -> None:
         """Begin, unless one is at work or has ended; what kept it from a verdict is tried again at a later start.
 
-        An endpoint's waits for a turn behind which its user may be asked something else.
+        An endpoint's, and a driver that is yet to be fetched, wait for a turn behind which its user may be asked.
         """
-        asks = bool(self._driver.chosen.endpoint) and not may_ask
+        asks = bool(self._driver.chosen.endpoint or not self._driver.seen()[0]) and not may_ask
         if not (self._over or asks or (self._thread and self._thread.is_alive())):
             self._thread = threading.Thread(target=self._run, daemon=True)  # leaving waits for no examination
             self._thread.start()
@@ -180,6 +182,9 @@ class Trial:
 
     def _try_out(self) -> None:
         driver = self._driver
+        if not driver.seen()[0]:
+            self._propose()
+            return
         record = record_of(driver.home, driver.seen()[0])
         self._over = record.level is not None or record.agreed is False
         if self._over or self._stopped() or not self._may_start():
@@ -195,6 +200,18 @@ class Trial:
         found = examine(endpoint, context_tokens, self._stopped)
         keep(driver.home, key, found.model_copy(update={"agreed": record_of(driver.home, key).agreed}))
         self._tell(Text(visible(verdict(endpoint.model, found)), style="dim"))
+
+    def _propose(self) -> None:
+        """Where no driver is here and a card has room for one that calls tools: propose it, once for each model."""
+        stronger = None if "model" in self._driver.chosen.model_fields_set else proposed(self._ws)
+        key = f"proposed {stronger.driver.model}" if stronger else ""
+        if stronger is None or record_of(self._driver.home, key).agreed is not None:
+            return
+        answer = self._ws.ask(stronger.question)
+        if answer is not None:
+            keep(self._driver.home, key, Record(agreed=answer))
+        if answer:
+            self._fetch(stronger.driver.model)
 
     def _may_start(self) -> bool:
         """Whether the driver can be had without anything that ends for it; the bundled one only once it was asked."""

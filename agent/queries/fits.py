@@ -58,8 +58,7 @@ def answer(query: FitsQuery, context: Context) -> Result:
     tasks = _tasks(query, model, facts, forecast)
     least = {} if facts.machine.gpus or query.ram_gib else _least_cards(model, facts)
     told = [{**_fact(task, facts), "least_card_gib": least.get((task.task, task.precision))} for task in tasks]
-    refusals = [why for task in tasks for why in task.plan.refusals]
-    says = [*dict.fromkeys(refusals), tasks[0].plan.estimate.basis] if query.work else [str(forecast.decided)]
+    says = [tasks[0].plan.estimate.basis] if query.work else [str(forecast.decided)]
     says += [card.note] if card and card.note else []
     return Result((*told, *([] if query.work else [_files(model, facts)])), {**_shape(model), **of}, says=tuple(says))
 
@@ -94,7 +93,7 @@ def _fact(task: plans.Task, facts: Facts) -> Fact:
     return {
         "work": task.task, "bits": _BITS[task.precision], "fits": task.fits,
         "fits_now": task.fits and free if facts.here else None, "cards": price.cards if price.cards > 1 else None,
-        **_price(task.plan), "way": task.settings, "instead": [str(one) for one in task.plan.fitting],
+        **_price(task.plan), "way": task.settings, "instead": [str(one) for one in task.plan.fitting] or [*task.plan.refusals[:1]],
     }  # fmt: skip
 
 

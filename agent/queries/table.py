@@ -24,7 +24,8 @@ _FEW_TEXTS = 3
 _IDS = ("case", "row")
 _LONGEST = 300
 """Characters of a text in a fact: two lines of a terminal or three."""
-_NAMES = {"seconds": "took", "bytes": "size", "p_value": "p"}
+_NAMES = {"seconds": "took", "bytes": "size", "p_value": "p", "fits": "verdict", "fits_now": "free now"}
+_FITS = {True: "it fits", False: "too large"}
 _WORDS = {"rss": "RAM", "ram": "RAM", "vram": "VRAM", "gpu": "GPU", "gpus": "GPUs", "cpu": "CPU"}
 _UNKNOWN: tuple[object, ...] = (None, "", (), [], {})
 """Values that say nothing; 0 and False say something."""
@@ -38,7 +39,7 @@ def shown(name: str, value: object) -> str:
     if value is None or value == "":
         return "–"
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return _FITS[value] if name == "fits" else "yes" if value else "no"
     if isinstance(value, int | float):
         return _number(name, value)
     if isinstance(value, Mapping):

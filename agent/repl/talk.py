@@ -100,7 +100,7 @@ class Talk:
 
         screen = self._screen
         self._driver = driver = Driver(screen.settings)
-        self._trial = Trial(driver, screen.ws, screen.show)
+        self._trial = Trial(driver, screen.ws, screen.show, self._fetch_proposed)
         deps = TurnDeps(
             ws=screen.ws,
             approver=self._ask,
@@ -294,6 +294,14 @@ class Talk:
             raise StepFailed(_NOT_FETCHED)
         self._screen.say("Ctrl-C lets it go on in the background")
         return outcome.step.id
+
+    def _fetch_proposed(self, model: str) -> None:
+        """Price the download of a driver that was proposed and agreed to, and leave it to its worker."""
+        from tunesmith.agent.oneshot import FETCH
+        from tunesmith.tools.pipeline.run_step import run_step
+
+        self._stopped = False
+        run_step(self._screen.ws, replace(FETCH, fields={**FETCH.fields, "model": model}), self._ask, follow=False)
 
     def _edit(self, text: str) -> str:
         """Have the user edit a text: the terminal is the editor's until it is closed."""

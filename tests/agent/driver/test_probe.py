@@ -14,6 +14,7 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 from rich.text import Text
 
 from tests.fixtures import FIXTURES
+from tests.fixtures.planted_gpus import gpu, plant
 from tests.fixtures.stub_driver import StubDriver
 from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
@@ -181,7 +182,9 @@ class Session:
         self.store = Store(driver.home)
         self.asked: list[str] = []
         self.told: list[str] = []
-        self.trial = Trial(driver, Workspace(self.store, None, lambda event, **data: None, ask=self._ask), self._tell)
+        self.fetched: list[str] = []
+        ws = Workspace(self.store, "/bin/true", lambda event, **data: None, ask=self._ask)
+        self.trial = Trial(driver, ws, self._tell, self.fetched.append)
 
     def _ask(self, question: PlanQuestion) -> bool | None:
         self.asked.append(question.text)
@@ -309,6 +312,22 @@ def test_a_model_of_ones_own_is_served_and_tried_out_without_a_question(own: Dri
     session.turn()
     assert session.asked == [] and record_of(own.home, own.seen()[0]).level == "fallback"
     assert "strong-model passed" in session.told[0] and "routing = false" in session.told[0]
+
+
+@table(("answer", "gib", "asked"), [(True, 48, 1), (False, 48, 1), (None, 48, 2), (True, 0, 0)])
+def test_a_driver_that_calls_tools_is_proposed_once_where_a_card_has_room_and_none_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bool | None, gib: float, asked: int
+) -> None:
+    plant(monkeypatch, *[gpu(0, free=gib - 1, total=gib)] * bool(gib))
+    home = tmp_path / "home"
+    sessions = [Session(Driver(Settings(home=home, vllm=STUB_VLLM)), answer) for _ in range(2)]
+    for session in sessions:
+        session.turn()
+    assert sum(len(session.asked) for session in sessions) == asked
+    assert sum(len(session.fetched) for session in sessions) == (answer is True and gib > 0)
+    named = Session(Driver(Settings(home=home, driver=DriverSettings(model="/nowhere"))))
+    named.turn()
+    assert named.asked == [], "who names a model is proposed no other one"
 
 
 def test_no_server_ends_for_an_examination(own: Driver) -> None:

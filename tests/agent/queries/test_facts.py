@@ -24,7 +24,7 @@ HIDDEN = "my sister's address"
         ("seconds", 152.0, "2 min 32 s"), ("estimated_seconds", 4, "4.0 s"), ("bytes", 3 << 30, "3.0 GiB"),
         ("share", 0.957, "96 %"), ("share", 0.9996, "99.9 %"), ("p_value", 0.0004, "< 0.001"), ("lost", 0, "none"),
         ("lost", 12345, "12,345"), ("port", 18977, "18977"), ("seed", 0, "0"), ("lowest_at_step", 0, "0"),
-        ("fits", False, "no"),
+        ("fits", False, "too large"), ("comparable", False, "no"),
         ("loss", 0.123456, "0.1235"), ("step", None, "–"), ("by", {"billing": 3}, "billing: 3"),
         ("card", {"free_vram_bytes": 3 << 30, "order_id": 2, "b": None}, "free VRAM: 3.0 GiB, order_id: 2"),
         ("arms", ("base", "adapter"), "base and adapter"), ("name", "a\x1b[2Jb\nc", "a⟨U+001B⟩[2Jb c"),

@@ -32,12 +32,19 @@ Open = Callable[..., Terminal]
 STUB = str(FIXTURES / "stub_vllm.py")
 
 
+def _asks_the_driver(home: Path) -> None:
+    """Let the driver choose tools, which nobody examined."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "settings.toml").write_text("[driver]\nrouting = false\n")
+
+
 @pytest.fixture
 def fetching(
     at_work: Path, terminal: Open, tunesmith: Tunesmith, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Terminal]:
     """A REPL that was spoken to for the first time, told yes, and shows the bar of a download that goes on and on."""
     monkeypatch.setenv("TUNESMITH_VLLM", STUB)
+    _asks_the_driver(tunesmith.home)
     repl = terminal()
     repl.expect("tunesmith ❯")
     repl.line("let us think about this together")
@@ -133,6 +140,7 @@ def test_ctrl_c_while_the_driver_starts_gives_the_prompt_back_and_leaves_no_serv
     sleeper.chmod(0o755)
     monkeypatch.setenv("TUNESMITH_VLLM", str(sleeper))
     monkeypatch.setenv("TUNESMITH_DRIVER", str(model_folder))
+    _asks_the_driver(tunesmith.home)
     repl = terminal()
     repl.expect("tunesmith ❯")
     place = repl.line("let us think about this together")
