@@ -93,7 +93,8 @@ def _fact(task: plans.Task, facts: Facts) -> Fact:
     return {
         "work": task.task, "bits": _BITS[task.precision], "fits": task.fits,
         "fits_now": task.fits and free if facts.here else None, "cards": price.cards if price.cards > 1 else None,
-        **_price(task.plan), "way": task.settings, "instead": [str(one) for one in task.plan.fitting] or [*task.plan.refusals[:1]],
+        **_price(task.plan), "way": task.settings,
+        "instead": [str(one) for one in task.plan.fitting] or [*task.plan.refusals[:1]],
     }  # fmt: skip
 
 
