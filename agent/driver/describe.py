@@ -151,14 +151,14 @@ def _base(deps: TurnDeps, named: str, refused: list[str]) -> str:
 
 
 def _stated(interview: Interview) -> frozenset[str]:
-    """The parts of a spec whose every word was said."""
+    """The parts of a spec whose every word was said: what code asked for, it has from its user."""
     by_part = {"attributes": ("field", "label", *(part.name for part in interview.proposal.parts), "what"),
                "answer": ("template",), "near_misses": ("look-alike",)}  # fmt: skip
     parts = {key: text in interview.said for key, text in parts_of(interview)}
     of = {name: [is_said for key, is_said in parts.items() if key not in TEXTS and key.startswith(begins)]
           for name, begins in by_part.items()}  # fmt: skip
     whole = {name for name, all_ in of.items() if all_ and all(all_)}
-    return frozenset(whole | {name for name in TEXTS if parts.get(name)})
+    return frozenset(whole | {name for name in TEXTS if parts.get(name) or (name in parts and not interview.driven)})
 
 
 def _shown(deps: TurnDeps, now: Interview, refused: list[str]) -> dict[str, object]:

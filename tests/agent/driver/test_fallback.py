@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -362,3 +363,12 @@ def test_what_a_disk_does_to_an_answer_of_code_is_not_told_of_the_driver(
     monkeypatch.setattr(fallback, "turn", full)
     said = alone.hears("how long did it take?")
     assert "is full" in said and "driver" not in said
+
+
+def test_what_code_asked_for_and_was_told_is_shown_as_said(alone: Alone) -> None:
+    alone.hears("i want a model that answers every complaint with a haiku")
+    for words in ("when somebody complains", "a haiku of three lines", "nothing",
+                  "late again => a\\nb\\nc", "cold food => d\\ne\\nf", "rude staff => g\\nh\\ni"):  # fmt: skip
+        alone.hears(words)
+    shown = alone.shown()
+    assert re.search(r"when +when somebody complains +said", shown) and re.search(r"what +a haiku .* said", shown)
