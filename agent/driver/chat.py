@@ -33,7 +33,7 @@ from tunesmith.agent.driver.agent import LIMITS, build_agent, clear_line, messag
 from tunesmith.agent.driver.agreement import asked_again, with_lost_results
 from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.endpoint import NotYetStarted
-from tunesmith.agent.driver.history import is_prompt, is_summary, summed_up, with_text
+from tunesmith.agent.driver.history import is_prompt, is_summary, summed_up
 from tunesmith.agent.driver.stages import run_stage
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.voice import Reply, Say, Voice
@@ -274,9 +274,8 @@ class Chat:
         if not isinstance(result.output, str):
             raise self.deps.undecided or ApprovalPending("a call waits for a yes")
         reply = voice.conclude(result.output)
-        for_model = self.deps.for_model
-        said = ModelMessagesTypeAdapter.dump_python(with_text(result.all_messages()[own:], for_model), mode="json")
-        self._finish(turn, for_model or reply.text, said, before)
+        said = ModelMessagesTypeAdapter.dump_python(result.all_messages()[own:], mode="json")
+        self._finish(turn, reply.text, said, before)
         return reply
 
     async def _driver(self, model: Callable[[], Model]) -> Model:
@@ -299,7 +298,7 @@ class Chat:
         """Answer the turn by code, where no driver reads it; None: the driver has to."""
         opened = describing.open_interview(self.deps.store.home)
         asks = opened is not None and not opened.driven
-        if not (self.deps.code_first or asks):
+        if self.deps.level == "native" and not asks:
             return None
         answer = await asyncio.to_thread(self._read, opened)
         for line in answer.text.split("\n"):

@@ -37,12 +37,6 @@ _PART = re.compile(r"\s*(when|what|never)\s*:\s*(\S.*)", re.IGNORECASE | re.DOTA
 """`when: …` says that part, whatever was asked; said again it replaces what was said."""
 
 
-def add(home: Path, interview: Interview, part: str, words: str) -> Interview:
-    """What was said of a part later on, kept below what was said of it before."""
-    before = getattr(interview.draft, part)
-    return keep(home, interview, interview.draft.model_copy(update={part: f"{before}\n{words}" if before else words}))
-
-
 def names_a_part(words: str) -> bool:
     """Whether words say a part by its name, as `never: …` does."""
     return _PART.fullmatch(words) is not None

@@ -110,14 +110,6 @@ def summed_up(summary: str) -> list[ModelMessage]:
     return [ModelRequest([UserPromptPart(f"{_SUMMED_UP}{summary})")]), ModelResponse([TextPart("Noted.")])]
 
 
-def last_turns(messages: Sequence[ModelMessage], turns: int) -> list[ModelMessage]:
-    """The messages from the last but `turns` user prompts on; a summary of those before stays, and is no turn."""
-    head = 2 if messages and is_summary(messages[0]) else 0
-    prompts = [index for index, message in enumerate(messages) if index >= head and is_prompt(message)]
-    first = prompts[-turns] if len(prompts) > turns else head
-    return [*messages[:head], *messages[first:]]
-
-
 def is_prompt(message: ModelMessage) -> bool:
     """Whether a message holds the user's words."""
     return isinstance(message, ModelRequest) and any(isinstance(part, UserPromptPart) for part in message.parts)
@@ -166,11 +158,3 @@ def that_fit(tools: Sequence[ToolDefinition], window: Window) -> list[ToolDefini
         if (size := tool_characters([tool])) <= left:
             visible, left = visible | {tool.name}, left - size
     return [tool for tool in tools if tool.name in visible]
-
-
-def with_text(messages: Sequence[ModelMessage], text: str) -> list[ModelMessage]:
-    """The messages of a turn with other words as its answer; no words: as they are."""
-    *before, last = messages
-    if not text or not isinstance(last, ModelResponse):
-        return [*messages]
-    return [*before, replace(last, parts=[TextPart(text)])]

@@ -55,21 +55,6 @@ def in_silence(deps: TurnDeps) -> str:
     return f"The driver found no words ({state}); say it in other words, or “help” for what I can do."
 
 
-def in_half_a_line(deps: TurnDeps) -> str:
-    """Where things stand, in a few words, for a request that has room for few."""
-    run = deps.current_run()
-    following = next_stages(deps.store, run)
-    if interview := open_interview(deps.store.home):
-        state = f"describing a behaviour, asked for {interview.asked}"
-    elif deps.draft:
-        state = f"a plan is proposed: {', '.join(spec.stage for spec in deps.draft.steps)}"
-    elif run is None:
-        state = "no run yet"
-    else:
-        state = f"newest run {run.id}, " + (f"next is {following[0]}" if following else "all done")
-    return f"{state}; before: {deps.before}" if deps.before else state
-
-
 def _brief(error: str | None) -> str:
     return render.plain(" ".join((error or "no reason recorded").split())[:160]).plain  # it goes with every request
 

@@ -34,8 +34,6 @@ from tunesmith.tools.pipeline.workspace import Approver, Workspace
 
 NOT_THE_USER = "(Not the user:"
 """How a turn begins that no user did: a job has ended, and a driver is woken with that."""
-_BEFORE_CHARACTERS = 60
-"""To know the words again."""
 _FREE = (entry.name for entry in catalog.STAGES if not entry.expensive and not entry.makes)
 _READING = frozenset({*TOOLS, "query_records", *_FREE})
 """These put right only what they got wrong themselves."""
@@ -102,26 +100,18 @@ class TurnDeps:
     """What is known of the driver by now; None: it stays as it is set here."""
     level: Level = "native"
     """Who answers this turn: read as it begins, so that it never changes within one."""
-    code_first: bool = False
-    """At the fallback level: whether plain words are answered by code before any model is asked."""
     window: Window = field(default_factory=Window)
     """How much the driver can be sent, and may answer."""
     keep_waiting: Callable[[Sequence[ModelMessage], Mapping[str, str]], None] = lambda messages, waiting: None
     """Writes down the calls that wait for the user, by their steps, before they are asked about."""
     undecided: ApprovalPending | None = None
     """Why nobody decided on a call of this turn."""
-    before: str = ""
-    """What the turn before called, in a few words; what was said in it where it called nothing."""
-    calls: list[str] = field(default_factory=list)
-    """What this turn called."""
     ledger: Ledger = field(default_factory=Ledger)
     """Everything a figure of an answer may come from: tool results, the state card, the user's words."""
     reads: Reads = field(default_factory=Reads)
     """What this turn looked at; once it has ended, what `/why` shows."""
     seen_calls: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Call → its last result and how often in a row it was the same."""
-    for_model: str = ""
-    """What a model may read later of this turn's answer, where that is not what the screen shows."""
     driver_state: Callable[[], str] = lambda: "No language model drives this conversation: I answer from the records."
     """The driver as the user knows it."""
     edit: Callable[[str], str] | None = None
@@ -143,7 +133,6 @@ class TurnDeps:
     def _read_level(self) -> None:
         if known := self.read_window():
             self.level = known.level
-            self.code_first = known.level != "native"
 
     def read_window(self) -> Known | None:
         """Take over how much the driver can be sent; what is known of it, None where nobody says."""
@@ -197,7 +186,7 @@ class TurnDeps:
 
     def forget(self) -> None:
         """Forget what was talked about, for another conversation."""
-        self.prompt, self.calls, self.focused_run_id = "", [], ""
+        self.prompt, self.focused_run_id = "", ""
         self.draft_before = None
         self.ledger.clear()
 
@@ -208,10 +197,7 @@ class TurnDeps:
     def begin_turn(self, prompt: str) -> None:
         """Forget what belonged to the turn before; from now on the driver goes by what is known of it."""
         self._read_level()
-        spoken = f'"{self.prompt[:_BEFORE_CHARACTERS]}"' if self.prompt else ""
-        self.before, self.calls = next(iter(self.calls), spoken), []
         self.prompt, self.say_next, self.returned, self.undecided = prompt, "", None, None
-        self.for_model = ""
         self.ledger.begin_turn()
         self.reads = Reads()
         self.note(prompt)

@@ -167,12 +167,6 @@ def _released(artifact: Artifact) -> Fact:
     return {"files": [file.name for file in artifact.path.glob("*.gguf")], "bits_a_weight": bits, "loaded_with": loads}
 
 
-def how_to_load(artifact: Artifact) -> str:
-    """Where a release lies and how another program takes it; empty for anything else, and where it is gone."""
-    loads = _released(artifact).get("loaded_with")
-    return f"{release_in_short(artifact)}: {loads}." if loads else ""
-
-
 def release_in_short(artifact: Artifact) -> str:
     """What a release is and where it lies."""
     return f"The release of {artifact.run} ({size(artifact.bytes)}) lies in {artifact.path}"

@@ -7,13 +7,11 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from tunesmith.agent.queries.answer import Context, cite, clip
+from tunesmith.agent.queries.answer import Context, cite
 from tunesmith.agent.queries.arguments import Query, RunName
 from tunesmith.agent.queries.facts import Fact, Result
 from tunesmith.memory.errors import NotFound
-from tunesmith.memory.json_values import as_float
-from tunesmith.memory.records import DONE, Step
-from tunesmith.memory.store import Store
+from tunesmith.memory.records import DONE
 from tunesmith.tools.core.format import listed
 
 Metric = Literal[
@@ -77,34 +75,3 @@ def _thinned(points: Sequence[tuple[float, float]]) -> Mapping[str, float]:
     apart = max(1.0, (len(points) - 1) / (_MOST_POINTS - 1))
     places = dict.fromkeys(round(n * apart) for n in range(min(_MOST_POINTS, len(points))))
     return {f"{points[place][0]:.0f}": points[place][1] for place in places}
-
-
-def lines_of(store: Store, step: Step) -> list[str]:
-    """What the losses of one training were."""
-    losses, validation = store.metrics(step.id, "loss"), store.metrics(step.id, "validation_loss")
-    first = step.report.get("validation_loss_before", validation[0][1] if validation else None)
-    last = step.report.get("validation_loss", validation[-1][1] if validation else None)
-    lines = []
-    if first is not None and last is not None:
-        before, after = as_float(first), as_float(last)
-        lowest = min([after, *(value for _, value in validation)])
-        fell = f"from {before:.3f} to {after:.3f}, the lowest was {lowest:.3f}"
-        lines.append(f"The validation loss of train ({cite(step)}) went {fell}.")
-    if choice := step.report.get("choice"):
-        lines.append(f"The adapter of train ({cite(step)}): {clip(choice, 200)}.")
-    return [*lines, f"The training loss of train ({cite(step)}) went from {losses[0][1]:.3f} to {losses[-1][1]:.3f}."]
-
-
-def loss_so_far(store: Store, step: Step) -> str:
-    """How the losses of a training went that is not over, in a line; empty for another stage."""
-    if step.stage != "train":
-        return ""
-    points, validation = store.metrics(step.id, "loss"), store.metrics(step.id, "validation_loss")
-    if not points:
-        return "No loss of it is recorded yet."
-    last = f"The last recorded training loss is {points[-1][1]:.3f} (optimiser step {points[-1][0]:.0f}"
-    last += f", from {points[0][1]:.3f} at {points[0][0]:.0f})" if len(points) > 1 else ")"
-    held_out = ", ".join(f"{value:.3f} at {x:.0f}" for x, value in validation[-2:])
-    best = min(((value, x) for x, value in validation if x), default=None)  # at 0 stands the base
-    kept = f"that of step {best[1]:.0f} is the best so far ({best[0]:.3f})" if best else "none is validated yet"
-    return f"{last}{f'; the validation loss {held_out}' if held_out else ''}. Of its checkpoints {kept}."

@@ -14,7 +14,6 @@ from tunesmith.agent.queries.answer import Context, decided_by, find, within
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, StepName, Until
 from tunesmith.agent.queries.facts import Fact, Proposed, Result
 from tunesmith.agent.queries.inheriting import inherited
-from tunesmith.agent.queries.table import line
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import DONE, Step
 from tunesmith.memory.store import Store
@@ -96,14 +95,6 @@ def quantized_to(store: Store, run: str) -> Fact:
     schemes = SCHEMES.values() if config else ()
     sizes = {one.bits: one.weight_bytes(config, one.group_of(config)) for one in schemes if config}
     return {f"at_{bits}_bits_bytes": sizes[bits] for bits in sorted(sizes)}
-
-
-def not_tested(ws: Workspace, run: str, arm: str) -> str:
-    """That nobody knows what an untested model lost, and what a test of it takes."""
-    return (
-        f"The {arm} model of {run} was not tested, so whether something broke on the way to it is not known. “Evaluate "
-        f"the {arm} model” tells: about {line(cost_of(ws, 'evaluate', run, {'arm': arm}))}."
-    )
 
 
 # Agreed to and refused

@@ -230,7 +230,7 @@ class Talk:
         if step.request.get("role") in ("driver", "teacher") or step.status == DECLINED or step.id in self._woken:
             return
         self._woken.add(step.id)
-        if not chat.deps.code_first and describing.open_interview(store.home) is None:
+        if chat.deps.level == "native" and describing.open_interview(store.home) is None:
             words = state_summary.prompt(store, step)
             self._screen.later(lambda: self.turn(words))
             return

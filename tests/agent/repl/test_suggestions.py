@@ -84,7 +84,7 @@ STATES: dict[str, tuple[Callable[[Path], Store], tuple[str, ...]]] = {
 def deps_of(store: Store) -> TurnDeps:
     ws = Workspace(store, "/bin/true", lambda event, **data: None)
     return TurnDeps(ws, lambda plan, step: Decision(False, "test", "no"), lambda shown: None, lambda plan: "started",
-                    code_first=True)  # fmt: skip
+                    level="fallback")  # fmt: skip
 
 
 def said_to(deps: TurnDeps, words: str) -> TurnAnswer | Call | None:
