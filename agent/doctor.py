@@ -155,8 +155,8 @@ async def _silence(endpoint: Endpoint) -> str:
 
 def _stronger(settings: Settings) -> dict[str, str]:
     """The driver that would be proposed for this machine's card, and the sum; empty where none would."""
-    from tunesmith.agent.driver.abilities import proposed
     from tunesmith.memory.store import Store
+    from tunesmith.tools.pipeline.driver_choice import proposed
 
     if settings.driver.endpoint or not (settings.home / "tunesmith.db").exists():
         return {}

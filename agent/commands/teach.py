@@ -15,16 +15,15 @@ from pathlib import Path
 
 from rich.console import Group, RenderableType
 
-from tunesmith.agent.commands import render, run_steps
+from tunesmith.agent.commands import reading, render, run_steps
 from tunesmith.agent.commands.fits import where
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.plan_document import plan_document
 from tunesmith.agent.commands.price import forecast_table
+from tunesmith.agent.commands.reading import Read
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.six_questions import answered
 from tunesmith.agent.commands.spec_view import PARTS, spec_view
-from tunesmith.agent.driver import reading
-from tunesmith.agent.driver.reading import Read
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.local_paths import expanded, is_there

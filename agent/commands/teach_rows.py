@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.reading import Read
 from tunesmith.agent.commands.rows import mapping_of
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.spec_view import spec_view
@@ -26,7 +27,6 @@ from tunesmith.agent.commands.teach import (
     read_spec,
     stated_parts,
 )
-from tunesmith.agent.driver.reading import Read
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.behaviour import own_suites
 from tunesmith.tools.imports.import_rows import ImportRequest

@@ -12,9 +12,9 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from tunesmith.agent.commands import render
+from tunesmith.agent.commands.reading import Read, ask_of, named, read_by
 from tunesmith.agent.commands.spec_view import spec_view
 from tunesmith.agent.driver.drafts import Interview, close, described_as, drop, echoed, keep, open_interview
-from tunesmith.agent.driver.reading import Read, ask_of, named, read_by
 from tunesmith.agent.driver.told import TEXTS, Described, Given, borne_out, parts_of, proposed_anew, spec_of
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.driver.user_words import as_typed, stands

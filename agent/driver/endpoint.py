@@ -1,6 +1,6 @@
 """Where the driver answers: an endpoint that exists already, or a vLLM server that tunesmith starts for it.
 
-A server of ours (`own_server`) has a lease, so one that nobody talks to ends by itself.
+A server of ours (`tools/pipeline/driver_server`) has a lease, so one that nobody talks to ends by itself.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models import Model
 
 from tunesmith.agent.commands.settings import DriverSettings, Settings
-from tunesmith.agent.driver import own_server
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import read_manifest
 from tunesmith.memory.store import Store
 from tunesmith.tools.models.base import source_of
 from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.models.folder import check_model_folder
-from tunesmith.tools.models.known_drivers import driver_of
+from tunesmith.tools.models.known_drivers import CONTEXT_TOKENS, KnownDriver, driver_of
+from tunesmith.tools.pipeline import driver_server
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.addresses import Address, read_address, refuse_key_in_clear
 from tunesmith.tools.serving.client import ChatClient
@@ -195,17 +195,25 @@ class Driver:
         return Endpoint(f"{server.url}/v1", server.model, server.key, self.chosen.timeout_s, server.listener)
 
     def _server_of(self, folder: Path, on_wait: Callable[[float], None]) -> servers.Server:
-        spec, vllm = own_server.spec_of(self._settings, folder), str(self._settings.vllm)
+        vllm = str(self._settings.vllm)
+        spec = driver_server.spec_of(vllm, folder, *self._served_with(folder))
         log = self.home / "logs" / "driver.log"
-        server = own_server.running(self.home, spec)
+        server = driver_server.running(self.home, spec)
         if server is None:
-            own_server.wait_for_room(self.home, spec)
-            own_server.try_template(folder)
+            driver_server.wait_for_room(self.home, spec)
+            driver_server.try_template(folder)
             server = self._started = servers.start(
                 self.home, spec, vllm=vllm, log_path=log, owner="driver", role=servers.DRIVER, on_wait=on_wait
             )
         self._keep(server)
         return server
+
+    def _served_with(self, folder: Path) -> tuple[KnownDriver | None, int, str]:
+        """What is known of a model, the context that it is served with, and vLLM's name for how it writes calls."""
+        chosen = self.chosen
+        if "context_tokens" not in chosen.model_fields_set and (listed := driver_of(folder.name)):
+            return listed, CONTEXT_TOKENS, listed.tool_parser
+        return None, chosen.context_tokens, chosen.tool_parser
 
     def _of_the_user(self) -> Endpoint:
         """The endpoint of the settings, asked once for its context. Raises BadInput for one that cannot be used."""
@@ -238,7 +246,7 @@ class Driver:
             folder = self.folder()
         except BadInput:
             return "", chosen.context_tokens
-        manifest, (tokens, parser) = read_manifest(folder), own_server.served_with(chosen, folder)
+        manifest, (_, tokens, parser) = read_manifest(folder), self._served_with(folder)
         weights = manifest["sha256"] if manifest else [[f.name, f.stat().st_mtime_ns] for f in sorted(folder.iterdir())]
         return _digest([weights, parser, tokens]), tokens
 

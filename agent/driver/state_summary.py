@@ -6,14 +6,11 @@ import time
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.describing import open_interview
-from tunesmith.agent.driver.turn_deps import NOT_THE_USER, TurnDeps
-from tunesmith.agent.queries.answer import cite, clip
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.following import next_stages
-from tunesmith.memory.records import DONE, PLANNED, RUNNING, Run, Step
+from tunesmith.memory.records import DONE, PLANNED, RUNNING, Run
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import duration
 from tunesmith.tools.data.description import missing
-from tunesmith.tools.evaluation.findings import findings
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
@@ -57,33 +54,3 @@ def in_silence(deps: TurnDeps) -> str:
 
 def _brief(error: str | None) -> str:
     return render.plain(" ".join((error or "no reason recorded").split())[:160]).plain  # it goes with every request
-
-
-_FINDINGS = 2
-
-
-def words(store: Store, step: Step) -> list[str]:
-    """What is said about a step that ended: what it means, where that is known, and the next step."""
-    if step.status != DONE:
-        why = "its reason is above" if step.error else "no reason is recorded"
-        return [f"{step.stage} ({cite(step)}) {step.status}; {why}. “what failed?” tells more, “go on” tries again."]
-    lines = []
-    if catalog.ENTRIES[step.stage].load().measures:
-        lines = [clip(one.says, 240) for one in findings(store, step.run)[:_FINDINGS]]
-    following = next_stages(store, store.run(step.run))
-    lines.append(
-        f"Next in {step.run} is {following[0]}; say “go on” and its price is shown."
-        if following
-        else f"Every step of {step.run} is done; ask “what should I try next?”."
-    )
-    return lines
-
-
-def prompt(store: Store, step: Step) -> str:
-    """What a native driver is woken with: names, numbers and a status, none of the job's own text."""
-    following = next_stages(store, store.run(step.run))
-    took = duration(step.seconds or 0.0)
-    return (
-        f"{NOT_THE_USER} a job has ended. {step.stage} {step.id} of {step.run}: {step.status} after {took}. "
-        f"Next stage: {following[0] if following else 'none'}. Say what it means, from the records, and what is next.)"
-    )

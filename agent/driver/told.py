@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from tunesmith.agent.commands.reading import NAME_WORDS, Read
 from tunesmith.agent.driver.drafts import Interview
-from tunesmith.agent.driver.reading import NAME_WORDS, Read
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.data.description import described, slug

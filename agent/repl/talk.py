@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from tunesmith.agent.driver.chat import Chat
     from tunesmith.agent.driver.endpoint import Driver, Endpoint
-    from tunesmith.agent.driver.probe import Trial
     from tunesmith.agent.driver.voice import Reply
     from tunesmith.agent.repl.shell import Shell
+    from tunesmith.agent.repl.trial import Trial
 
 _POLL_S = 0.1
 """A Ctrl-C and a question from the turn's own thread wait no longer."""
@@ -95,8 +95,8 @@ class Talk:
         from tunesmith.agent.driver.abilities import known
         from tunesmith.agent.driver.chat import Chat
         from tunesmith.agent.driver.endpoint import Driver, driver_state
-        from tunesmith.agent.driver.probe import Trial
         from tunesmith.agent.driver.turn_deps import TurnDeps
+        from tunesmith.agent.repl.trial import Trial
 
         screen = self._screen
         self._driver = driver = Driver(screen.settings)
@@ -224,17 +224,18 @@ class Talk:
 
     def _wake(self, chat: Chat, step: Step) -> None:
         """The turn that the conversation takes by itself once a job has ended, one for each."""
-        from tunesmith.agent.driver import describing, state_summary
+        from tunesmith.agent.driver import describing
+        from tunesmith.agent.repl import step_ended
 
         store = self._screen.store
         if step.request.get("role") in ("driver", "teacher") or step.status == DECLINED or step.id in self._woken:
             return
         self._woken.add(step.id)
         if chat.deps.level == "native" and describing.open_interview(store.home) is None:
-            words = state_summary.prompt(store, step)
+            words = step_ended.prompt(store, step)
             self._screen.later(lambda: self.turn(words))
             return
-        for line in state_summary.words(store, step):
+        for line in step_ended.words(store, step):
             self._screen.say(line)
 
     def _endpoint(self) -> Endpoint:
@@ -277,8 +278,8 @@ class Talk:
 
         Where a card has room for a stronger driver than the bundled one, that is proposed first.
         """
-        from tunesmith.agent.driver.abilities import proposed
         from tunesmith.agent.oneshot import FETCH
+        from tunesmith.tools.pipeline.driver_choice import proposed
         from tunesmith.tools.pipeline.run_step import run_step
 
         def emit(event: str, /, **data: Unpack[EventData]) -> None:

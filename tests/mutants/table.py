@@ -761,7 +761,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ('without_thoughts=thoughts_of(model.folder) == "switch",', "",
          "tests/tools/evaluation/test_judge_job.py::test_a_judge_with_a_switch_for_thoughts_grades_without_them"),
     )),
-    *rows(SAME_TOKENS, "agent/driver/own_server.py", (
+    *rows(SAME_TOKENS, "tools/pipeline/driver_server.py", (
         ('without_thoughts=thoughts_of(folder) == "switch",', "",
          "tests/agent/driver/test_endpoint.py::test_a_driver_with_a_switch_for_thoughts_is_served_without_them"),
     )),
@@ -776,7 +776,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("                if room < 0:", "                if False:", "tests/tools/models/test_template_trial.py"),
     )),
     *rows(TEMPLATE, "agent/driver/endpoint.py", (
-        ("            own_server.try_template(folder)\n", "", "tests/agent/driver/test_driver_template.py"),
+        ("            driver_server.try_template(folder)\n", "", "tests/agent/driver/test_driver_template.py"),
     )),
     *rows(TERMINAL, "agent/commands/price.py", (
         ('_FRAME.sub("·", one_line(entry))', "one_line(entry)", "tests/agent/commands/test_render.py"),
@@ -1232,7 +1232,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("return min(allowed, default=None)", "return allowed[0] if allowed else None",
          "tests/tools/machine/test_control_groups.py"),
     )),
-    *rows(SERVER, "agent/driver/reading.py", (
+    *rows(SERVER, "agent/commands/reading.py", (
         ("        ends.callback(driver.end)", "        ends.callback(driver.close)",
          "tests/agent/commands/test_teach.py::test_a_model_that_is_started_after_a_yes_reads_the_words_and_its_start_is_shown"),
     )),
@@ -1662,7 +1662,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if not given and other and \"run\" in own", "if not given and \"run\" in own",
          "tests/agent/words/test_words.py::test_of_two_runs_the_other_one_is_meant_only_where_words_say_so"),
     )),
-    *rows(LEAVES, "agent/driver/probe.py", (
+    *rows(LEAVES, "agent/repl/trial.py", (
         ("if endpoint.listener or record.agreed:", "if True:",
          "tests/agent/driver/test_probe.py::test_no_token_goes_to_an_endpoint_for_it_before_a_yes"),
         ("record.level is not None or record.agreed is False", "record.level is not None",
@@ -1677,6 +1677,8 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_probe.py::test_a_task_that_died_is_no_verdict"),
         ("            if why := stopped():\n", "            if why := \"\":\n",
          "tests/agent/driver/test_probe.py::test_a_step_that_begins_ends_the_examination"),
+    )),
+    *rows(LEVEL, "agent/repl/trial.py", (
         ("if self._over or self._stopped() or not self._may_start():", "if self._over or not self._may_start():",
          "tests/agent/driver/test_probe.py::test_nothing_is_examined_beside_a_step_that_is_at_work"),
         (" and not servers.list_servers(self._driver.home)", "",

@@ -13,9 +13,9 @@ from tests.agent.driver.test_conversation import APPROVE_NOW, Talk
 from tests.fixtures.scripted_reader import by_piece, served
 from tests.fixtures.tables import table
 from tests.fixtures.terminal import Terminal, Tunesmith
+from tunesmith.agent.commands.reading import named
 from tunesmith.agent.driver.describing import as_text, begin, edited_draft, open_interview, take
 from tunesmith.agent.driver.endpoint import Endpoint
-from tunesmith.agent.driver.reading import named
 from tunesmith.agent.words.head import Guess, Head
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of

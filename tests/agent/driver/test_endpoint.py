@@ -18,17 +18,18 @@ from tests.fixtures.tables import table
 from tests.fixtures.thinking import OPENS, SWITCH, think
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.settings import DriverSettings, Settings
-from tunesmith.agent.driver import endpoint, own_server
+from tunesmith.agent.driver import endpoint
 from tunesmith.agent.driver.abilities import known
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.endpoint import Driver, model_of
-from tunesmith.agent.driver.own_server import needed_memory
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.processes import ProcessId
+from tunesmith.tools.pipeline import driver_server
+from tunesmith.tools.pipeline.driver_server import needed_memory
 from tunesmith.tools.pipeline.run_step import price, propose
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
@@ -108,7 +109,7 @@ def test_a_server_that_waits_on_the_gpu_leaves_for_the_driver_unless_a_step_asks
 ) -> None:
     spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda")
     waiting = servers.start(home, spec, vllm=STUB, log_path=home / "logs" / "log", owner="s1")
-    monkeypatch.setattr(own_server, "placed", lambda vllm, needed: Place("cuda", 1))
+    monkeypatch.setattr(driver_server, "placed", lambda vllm, needed: Place("cuda", 1))
     if at_work:
         running(Store(home), model, 1)
     driver.ensure()

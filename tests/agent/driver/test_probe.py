@@ -23,8 +23,9 @@ from tunesmith.agent.driver.abilities import Known, Record, keep, known, record_
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.endpoint import Driver, Endpoint
 from tunesmith.agent.driver.exam import EXAM, TASKS, level_of
-from tunesmith.agent.driver.probe import NoVerdict, Trial, examine
+from tunesmith.agent.driver.probe import NoVerdict, examine
 from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.repl.trial import Trial
 from tunesmith.memory.files import seal
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import PlanQuestion

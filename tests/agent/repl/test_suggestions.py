@@ -12,9 +12,9 @@ import pytest
 from tests.driver.exam_home import make_exam_home
 from tests.fixtures.stored_runs import add_baseline, add_rows, baseline_run, digest, new_builder
 from tunesmith.agent.commands import parser, queries
-from tunesmith.agent.driver import describing, fallback, interview, state_summary
+from tunesmith.agent.driver import describing, fallback, interview
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
-from tunesmith.agent.repl import bare
+from tunesmith.agent.repl import bare, step_ended
 from tunesmith.agent.repl.command_table import COMMANDS, TOPICS
 from tunesmith.agent.repl.greeting import greeting
 from tunesmith.memory.store import Store
@@ -126,7 +126,7 @@ def test_every_suggestion_of_every_answer_works_when_it_is_typed(state: str, tmp
     store = Store(tmp_path / "asked")
     texts = {"(the start)": "\n".join(greeting(store))}
     for step in store.steps()[-1:]:
-        texts["(its end)"] = "\n".join(state_summary.words(store, step))
+        texts["(its end)"] = "\n".join(step_ended.words(store, step))
     for question in questions:
         answer = said_to(deps_of(store), question)
         texts[question] = answer.text if isinstance(answer, TurnAnswer) else ""

@@ -19,7 +19,6 @@ from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.doctor import missing
-from tunesmith.agent.driver.own_server import needed_memory
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
@@ -48,6 +47,7 @@ from tunesmith.tools.models.memory_math import (
 )
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.pipeline import launcher, planning_facts
+from tunesmith.tools.pipeline.driver_server import needed_memory
 from tunesmith.tools.pipeline.inspect_job import report
 from tunesmith.tools.pipeline.run_step import price, propose
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace

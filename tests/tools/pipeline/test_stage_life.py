@@ -30,6 +30,7 @@ KNOW_NO_STAGE = [
     *(f"tools/pipeline/{name}.py" for name in ("executor", "forecast", "plan_file", "progress", "run_step", "runs")),
     "agent/driver/stages.py",
     "agent/driver/state_summary.py",
+    "agent/repl/step_ended.py",
 ]
 
 

@@ -9,13 +9,13 @@ import pytest
 from tests.fixtures.planted_gpus import gpu, plant
 from tests.fixtures.tables import table
 from tunesmith.agent.commands.settings import DriverSettings, Settings
-from tunesmith.agent.driver.abilities import proposed
 from tunesmith.agent.driver.endpoint import Driver
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.models.known_bases import known_bases
 from tunesmith.tools.models.known_drivers import driver_of, known_drivers
+from tunesmith.tools.pipeline.driver_choice import proposed
 from tunesmith.tools.pipeline.workspace import Workspace
 
 

@@ -1,6 +1,6 @@
 """The vLLM server of a driver that tunesmith serves itself: how it is served, and when there is room to start it.
 
-The driver is a guest on the accelerator (see tools/guest.py): it gives its memory back before a step that would not
+The driver is a guest on the accelerator (see `driver_eviction`): it gives its memory back before a step that would not
 fit beside it, and comes back with the next words once there is room.
 """
 
@@ -10,14 +10,13 @@ import contextlib
 import json
 from pathlib import Path
 
-from tunesmith.agent.commands.settings import DriverSettings, Settings
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import read_manifest
 from tunesmith.memory.records import RUNNING
 from tunesmith.memory.store import Store
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.models.chat_template import thoughts_of
-from tunesmith.tools.models.known_drivers import CONTEXT_TOKENS, SEQUENCES, KnownDriver, driver_of
+from tunesmith.tools.models.known_drivers import SEQUENCES, KnownDriver
 from tunesmith.tools.models.memory_math import (
     GPU_MARGIN_BYTES,
     SERVER_BYTES,
@@ -34,21 +33,10 @@ from tunesmith.tools.serving.eviction import make_room
 from tunesmith.tools.serving.spec import ServerSpec
 
 
-def served_with(chosen: DriverSettings, folder: Path) -> tuple[int, str]:
-    """The context that a model is served with, and vLLM's name for how it writes calls."""
-    listed = _listed(chosen, folder)
-    return (CONTEXT_TOKENS, listed.tool_parser) if listed else (chosen.context_tokens, chosen.tool_parser)
-
-
-def _listed(chosen: DriverSettings, folder: Path) -> KnownDriver | None:
-    return driver_of(folder.name) if "context_tokens" not in chosen.model_fields_set else None
-
-
-def spec_of(settings: Settings, folder: Path) -> ServerSpec:
-    """How a model folder is served as the driver."""
-    manifest, listed = read_manifest(folder), _listed(settings.driver, folder)
-    context, parser = served_with(settings.driver, folder)
-    place = placed(settings.vllm, listed.served if listed else needed_memory(folder, context))
+def spec_of(vllm: str | None, folder: Path, listed: KnownDriver | None, context: int, parser: str) -> ServerSpec:
+    """How a model folder is served as the driver: one that is `listed` as its measured memory says."""
+    manifest = read_manifest(folder)
+    place = placed(vllm, listed.served if listed else needed_memory(folder, context))
     return ServerSpec(
         model_dir=str(folder),
         served_name=folder.name,

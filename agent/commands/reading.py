@@ -162,7 +162,7 @@ def read_once_started(settings: Settings, ws: Workspace, approver: Approver, spe
 
 def price(driver: Driver, settings: Settings, ws: Workspace) -> Plan:
     """What it takes to start the driver and ask it about a user's words."""
-    from tunesmith.agent.driver.own_server import needed_memory
+    from tunesmith.tools.pipeline.driver_server import needed_memory
 
     folder = driver.folder()
     facts = planning_facts.gather(ws.store, "", vllm=ws.vllm, vllm_from=ws.vllm_from)
