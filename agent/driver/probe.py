@@ -73,11 +73,12 @@ def examine(endpoint: Endpoint, context_tokens: int, stopped: Callable[[], str] 
 
 @dataclass(frozen=True, slots=True)
 class _Sitting:
-    """One task at work: its conversation, the calls that it made, and its turn."""
+    """One task at work: its conversation, the calls that it made, the sentences that it said, and its turn."""
 
     task: Task
     chat: Chat
     calls: list[tuple[str, Mapping[str, object]]]
+    said: list[str]
     turn: Future[Reply]
 
     def passed(self) -> bool:
@@ -88,8 +89,8 @@ class _Sitting:
             return self.task.right(Attempt(tuple(self.calls), " ".join([reply.text, *reply.left_out])))
         except Exception as error:
             cause = error.__cause__
-            if isinstance(cause, UnexpectedModelBehavior | UsageLimitExceeded):
-                return False
+            if isinstance(cause, UnexpectedModelBehavior | UsageLimitExceeded) and (self.calls or self.said):
+                return False  # else what came was no answer of a model's
             if isinstance(cause, ModelHTTPError) and cause.status_code in _REFUSED:
                 return False
             raise NoVerdict(f"“{self.task.name}” ended early: {error}") from error
@@ -98,7 +99,7 @@ class _Sitting:
 @contextmanager
 def _sitting(task: Task, endpoint: Endpoint, context_tokens: int) -> Iterator[_Sitting]:
     """A task that is begun, in a home of its own, where nobody agrees to anything."""
-    calls: list[tuple[str, Mapping[str, object]]] = []
+    calls, said = list[tuple[str, Mapping[str, object]]](), list[str]()
 
     def emit(event: str, /, **data: object) -> None:
         if event == "tool.called":
@@ -116,8 +117,8 @@ def _sitting(task: Task, endpoint: Endpoint, context_tokens: int) -> Iterator[_S
             window=Window(context_tokens),
         )
         with closing(Chat(deps)) as chat:
-            turn = chat.begin(task.asked, lambda: model_of(endpoint), lambda words: None)
-            yield _Sitting(task, chat, calls, turn)
+            turn = chat.begin(task.asked, lambda: model_of(endpoint), said.append)
+            yield _Sitting(task, chat, calls, said, turn)
 
 
 def _give_up(sittings: Sequence[_Sitting]) -> None:

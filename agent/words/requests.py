@@ -26,8 +26,8 @@ CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
 _BEFORE = {"quantized": "merged", "merged": "adapter", "adapter": "base"}
 _CHOICES = ("about", "part", "figure", "metric", "decision", "outcome")
 """Arguments that a label's second half may be."""
-_NOW = {"trial": "served", "disk_use": "artifact", "row": "rows", "figure": "step"}
-"""Kind of a label → the kind of question that answers it, where it has none of its own any more."""
+_MEANS = {"figure": "step", "trial.before_and_after": "cases.flipped"}
+"""Label of no kind of question → the one that answers it."""
 _NO_CARRY = ("kind", "number", "most", "skip", "only")
 """Arguments of a question that do not hold for the next one."""
 _OF_A_LIST = ("case", "cases")
@@ -49,8 +49,7 @@ class Asked:
 
 def kind_asked(label: str) -> str:
     """The kind of question that a label asks; empty: it asks none."""
-    kind = label.partition(".")[0]
-    kind = kind if kind in REQUESTS else _NOW.get(kind, "")
+    kind = _MEANS.get(label, label).partition(".")[0]
     return kind if kind in REQUESTS else ""
 
 
@@ -59,7 +58,7 @@ def request_of(label: str, asked: Asked, before: Query | None = None) -> Query |
 
     One case by its place in a list is asked of that list.
     """
-    slots, choice = asked.slots, label.partition(".")[2]
+    slots, choice = asked.slots, _MEANS.get(label, label).partition(".")[2]
     kind = asked.kind
     if kind in _OF_A_LIST and place_in_list(slots) and not (slots.all("case") or slots.all("quote")):
         kind = "cases"

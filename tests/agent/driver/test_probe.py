@@ -164,7 +164,7 @@ def test_what_another_version_kept_is_nothing(tmp_path: Path) -> None:
     assert record_of(tmp_path, driver.seen()[0]).agreed, "what is known of one driver stays beside another's"
 
 
-@pytest.mark.parametrize("mode", ["cut", "failing", "slow"])
+@pytest.mark.parametrize("mode", ["cut", "failing", "slow", "garbage"])
 def test_a_task_that_died_is_no_verdict(stub: Callable[..., StubDriver], mode: str) -> None:
     with pytest.raises(NoVerdict):
         examine(Endpoint(stub(*ALL, mode=mode).url, "stub", timeout_s=0.5), 32768)

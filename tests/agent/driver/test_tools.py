@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from tests.fixtures.stored_runs import finished_run, new_builder
 from tests.fixtures.tables import table
 from tunesmith.agent.commands.lean_schema import lean_schema
 from tunesmith.agent.driver import tools
-from tunesmith.agent.driver.history import Window
+from tunesmith.agent.driver.history import Window, that_fit
 from tunesmith.agent.driver.tools import ACTS, toolset
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.memory.records import RUNNING
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.ask_models import Answer, Answered
 
+PAGE = Path(__file__).parents[3] / "docs" / "driver.md"
 SECRET = "the parcel is on the roof"
 
 
@@ -120,3 +122,11 @@ def test_a_schema_holds_no_titles_no_defaults_no_nulls_and_no_references() -> No
 def test_a_setting_that_is_wrong_is_told_and_nothing_is_priced(talk: Talk, given: dict[str, Any], told: str) -> None:
     talk.turn("train", ("train", given), "No.")
     assert told in talk.tool_results()[-1] and talk.asked == []
+
+
+def test_a_small_context_sees_what_acts_and_the_reads_that_the_page_names() -> None:
+    every = [tool.tool_def for tool in toolset().tools.values()]
+    seen = {tool.name for tool in that_fit(every, Window(8192))}
+    named = re.findall(r"`(read_\w+)`", PAGE.read_text().partition("these are there at least:")[2].partition("\n- ")[0])
+    assert len(named) == 10 and {*named} <= seen and {*ACTS, *catalog.BY_NAME, "query_records"} <= seen
+    assert that_fit(every, Window(16_384)) == every

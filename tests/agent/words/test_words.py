@@ -243,6 +243,13 @@ def test_a_label_is_read_where_it_is_named_and_no_other_word_is_taken_for_one(sa
     assert request is not None and getattr(request, "label", None) == label, request
 
 
+def test_answers_before_and_after_are_those_of_the_cases_that_changed() -> None:
+    request = request_of(
+        "trial.before_and_after", Asked(kind_asked("trial.before_and_after"), slots_of("vorher/nachher"))
+    )
+    assert request is not None and (request.kind, getattr(request, "outcome", "")) == ("cases", "flipped")
+
+
 def test_what_may_be_an_order_to_stop_is_taken_as_one_before_a_likelier_question(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
