@@ -26,7 +26,8 @@ from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.serving.client import response_format_of
 
 if TYPE_CHECKING:
-    from tunesmith.agent.driver.endpoint import Driver, Endpoint
+    from tunesmith.agent.driver.endpoint import Driver
+    from tunesmith.tools.serving.endpoint import Endpoint
 
 _ANSWERS_S = 20.0
 """A model at work may answer late, and a person waits: after so long it is taken for one that is not there."""

@@ -17,7 +17,7 @@ from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.driver.abilities import known
 from tunesmith.agent.driver.chat import Cancelled, Chat
-from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, driver_state, model_of
+from tunesmith.agent.driver.endpoint import Driver, DriverMissing, driver_state, model_of
 from tunesmith.agent.driver.turn_deps import TurnDeps, is_lasting
 from tunesmith.agent.driver.voice import Reply
 from tunesmith.agent.repl.command_table import COMMANDS
@@ -29,6 +29,7 @@ from tunesmith.tools.pipeline import catalog, executor
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import Approver, StepRequest, Workspace
+from tunesmith.tools.serving.endpoint import Endpoint
 
 FETCH = StepRequest("base", {"model": "bundled-driver", "role": "driver"})
 """The step that brings the bundled driver here."""

@@ -34,7 +34,8 @@ from tunesmith.tools.pipeline.workspace import Approver, StepRequest, Workspace
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 
 if TYPE_CHECKING:
-    from tunesmith.agent.driver.endpoint import Driver, Endpoint
+    from tunesmith.agent.driver.endpoint import Driver
+    from tunesmith.tools.serving.endpoint import Endpoint
 
 READ = "read"
 """What the price is of that starts a server for reading."""
@@ -116,8 +117,9 @@ def ready(settings: Settings) -> Endpoint | None:
 
     Raises BadInput for an endpoint of the settings that cannot be used.
     """
-    from tunesmith.agent.driver.endpoint import Driver, Endpoint
+    from tunesmith.agent.driver.endpoint import Driver
     from tunesmith.tools.evaluation.judge import find_judge
+    from tunesmith.tools.serving.endpoint import Endpoint
 
     driver, judge = Driver(settings), settings.judge
     if settings.driver.endpoint or driver.served():

@@ -46,11 +46,12 @@ from pydantic_ai.usage import UsageLimits
 
 from tunesmith.agent.driver import history
 from tunesmith.agent.driver.agreement import asked
-from tunesmith.agent.driver.endpoint import NotYetStarted, is_gone, model_of, refusal_in
+from tunesmith.agent.driver.endpoint import NotYetStarted, is_gone, model_of
 from tunesmith.agent.driver.state_summary import STATE_HEADING, in_silence, state_summary
 from tunesmith.agent.driver.tools import failed, toolset
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import ApprovalPending
+from tunesmith.tools.serving.endpoint import refusal_in
 
 pydantic_ai.BANNER_ENABLED = False  # the screen is the user's
 # An endpoint that counts no tokens, though each request asks it to: its turn ends by its requests and their max_tokens.

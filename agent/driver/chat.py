@@ -28,10 +28,10 @@ from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 
 from tunesmith.agent.commands.startup import unexpected
-from tunesmith.agent.driver import describing, fallback, interview
+from tunesmith.agent.driver import drafts, fallback, interview
 from tunesmith.agent.driver.agent import LIMITS, build_agent, clear_line, messages_of
 from tunesmith.agent.driver.agreement import asked_again, with_lost_results
-from tunesmith.agent.driver.describing import Interview
+from tunesmith.agent.driver.drafts import Interview
 from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.history import is_prompt, is_summary, summed_up
 from tunesmith.agent.driver.stages import run_stage
@@ -68,7 +68,7 @@ class Chat:
         self.deps = deps
         self.spoken = fallback.Spoken()
         self.conversations = Conversations(deps.store)
-        self.id = describing.conversation_of(deps.store.home) or self.conversations.new()
+        self.id = drafts.conversation_of(deps.store.home) or self.conversations.new()
         deps.user_turns = lambda: [turn.prompt for turn in self.conversations.load(self.id, whole=True).turns]
         self._agent = build_agent(None)
         self._loop = asyncio.new_event_loop()
@@ -133,13 +133,13 @@ class Chat:
 
     def open_description(self) -> str:
         """A line about the description that is open, for a user who comes back to it; empty where none is."""
-        interview = describing.open_interview(self.deps.store.home)
+        interview = drafts.open_interview(self.deps.store.home)
         return f"a description is open: {interview.question} (`drop it` gives it up)" if interview else ""
 
     def _take_back(self) -> None:
         """Let the proposed plan and the open description be those of this conversation."""
         self._take_draft()
-        describing.put_back(self.deps.store.home, self.conversations.load(self.id).description)
+        drafts.put_back(self.deps.store.home, self.conversations.load(self.id).description)
 
     def _keep_description(self, turn: int = 0) -> None:
         """Write down what was said of a new behaviour after a turn, in the conversation that it belongs to.
@@ -147,7 +147,7 @@ class Chat:
         Without a turn: after the newest one, which a kill may have interrupted, and only where a description is open;
         for another program may have put this conversation's away.
         """
-        interview = describing.belonging(self.deps.store.home, self.id)
+        interview = drafts.belonging(self.deps.store.home, self.id)
         owner = interview.conversation if interview else self.id
         before, now = self.conversations.load(owner), interview.model_dump(mode="json") if interview else None
         if now != before.description and (now or turn):
@@ -181,7 +181,7 @@ class Chat:
     async def _turn(self, prompt: str, model: Callable[[], Model], say: Say) -> Reply:
         _TOKEN.set(self._token)
         self._keep_description()
-        describing.put_back(self.deps.store.home, self.conversations.load(self.id).description)
+        drafts.put_back(self.deps.store.home, self.conversations.load(self.id).description)
         number, before = self.conversations.begin(self.id, prompt), self.deps.draft
         voice = self._begun(model, say)
         async with self._ended(number, before):
@@ -296,7 +296,7 @@ class Chat:
 
     async def _by_code(self, say: Say) -> TurnAnswer | None:
         """Answer the turn by code, where no driver reads it; None: the driver has to."""
-        opened = describing.open_interview(self.deps.store.home)
+        opened = drafts.open_interview(self.deps.store.home)
         asks = opened is not None and not opened.driven
         if self.deps.level == "native" and not asks:
             return None

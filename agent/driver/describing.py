@@ -8,15 +8,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from tunesmith.agent.driver.drafts import Interview as Interview
-from tunesmith.agent.driver.drafts import begin as begin
-from tunesmith.agent.driver.drafts import belonging as belonging
-from tunesmith.agent.driver.drafts import conversation_of as conversation_of
-from tunesmith.agent.driver.drafts import drop as drop
-from tunesmith.agent.driver.drafts import echoed as echoed
-from tunesmith.agent.driver.drafts import keep as keep
-from tunesmith.agent.driver.drafts import open_interview as open_interview
-from tunesmith.agent.driver.drafts import put_back as put_back
+from tunesmith.agent.driver.drafts import Interview, keep
 from tunesmith.agent.driver.plan import PlanFineTune, of_behaviour
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput

@@ -13,7 +13,7 @@ from rich.console import RenderableType
 
 from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.commands.layout import prose
-from tunesmith.agent.driver import describing, kept_apart, plan_words
+from tunesmith.agent.driver import drafts, kept_apart, plan_words
 from tunesmith.agent.driver.manual import meaning, names_of_terms, talk_text
 from tunesmith.agent.driver.reads import looking
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
@@ -294,7 +294,7 @@ def context_of(deps: TurnDeps, spoken: Spoken, planned: tuple[str, ...] = ()) ->
     return Context(
         runs=tuple(ordinary(deps.store)),
         planned=planned or stages,
-        describing=describing.open_interview(deps.store.home) is not None,
+        describing=drafts.open_interview(deps.store.home) is not None,
         before=spoken.before,
         labels=labels_of(deps.store, run.id) if run else (),
         moment="price" if planned else _moment(deps),

@@ -9,9 +9,8 @@ from __future__ import annotations
 from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.driver import describing, fallback, plan
-from tunesmith.agent.driver.describing import Interview
-from tunesmith.agent.driver.drafts import keep
+from tunesmith.agent.driver import describing, drafts, fallback, plan
+from tunesmith.agent.driver.drafts import Interview, keep
 from tunesmith.agent.driver.fallback import Spoken
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.words.reading import Reading, read_or_not
@@ -60,7 +59,7 @@ def _outcome(
         before = spoken.drafts.pop() if spoken.drafts else DescriptionDraft()
         return (after := keep(home, opened, before)), f"Taken back. {after.question}"
     if not given and label in ("describe.drop", "plan.drop"):
-        saved = describing.drop(home)
+        saved = drafts.drop(home)
         return None, f"The new behaviour is dropped and nothing was started; what you said of it is kept in {saved}."
     if not given and label in ("describe.so_far", "plan.show", *_HELP):
         deps.show(_table(opened))
@@ -91,5 +90,5 @@ def _table(interview: Interview) -> RenderableType:
     """Every part as it was said, behind its name."""
     draft = interview.draft
     rows = [["goal", interview.goal], *([part, getattr(draft, part)] for part in ("when", "what", "never"))]
-    rows += [[f"example {n}", describing.echoed(example)] for n, example in enumerate(draft.examples, 1)]
+    rows += [[f"example {n}", drafts.echoed(example)] for n, example in enumerate(draft.examples, 1)]
     return render.rows_table(["part", "as you said it"], rows, exact=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from tunesmith.agent.commands.approvals import no_clear_yes
-from tunesmith.agent.driver import describing, plan
+from tunesmith.agent.driver import describing, drafts, plan
 from tunesmith.agent.driver.manual import talk_text
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.words.acts import Edits, holds_back, model_in
@@ -87,6 +87,6 @@ def wanted(deps: TurnDeps, reading: Reading) -> TurnAnswer:
         plan.plan_fine_tune(deps, plan.PlanFineTune.model_validate(asked))
         return _said(deps, "plan_fine_tune", asked)
     base = model_in(slots)
-    opened = describing.begin(home, deps.prompt, pace, "auto", str(base.value) if base else "")
+    opened = drafts.begin(home, deps.prompt, pace, "auto", str(base.value) if base else "")
     told = f" Its base will be {base.value}, as you said." if base else ""
     return TurnAnswer(f"{talk_text(deps, 'new_wish')}{told}\n{opened.question}", tool="plan_fine_tune")

@@ -18,7 +18,7 @@ from pydantic_ai.exceptions import ModelHTTPError, UnexpectedModelBehavior, Usag
 
 from tunesmith.agent.driver.abilities import Record
 from tunesmith.agent.driver.chat import Chat
-from tunesmith.agent.driver.endpoint import Endpoint, model_of
+from tunesmith.agent.driver.endpoint import model_of
 from tunesmith.agent.driver.exam import EXAM, TASKS, Attempt, Task, exam_store, level_of
 from tunesmith.agent.driver.history import Window
 from tunesmith.agent.driver.turn_deps import TurnDeps
@@ -27,6 +27,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.json_values import as_object
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.serving.endpoint import Endpoint
 
 _DEADLINE_S = 300.0
 """For all tasks: a driver on a CPU reads its tools for a minute."""

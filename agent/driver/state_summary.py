@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.driver.describing import open_interview
+from tunesmith.agent.driver.drafts import open_interview
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.following import next_stages
 from tunesmith.memory.records import DONE, PLANNED, RUNNING, Run

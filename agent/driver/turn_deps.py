@@ -16,7 +16,6 @@ from rich.console import RenderableType
 
 from tunesmith.agent.commands.places import is_known, places
 from tunesmith.agent.driver.abilities import Known
-from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.exam import Level
 from tunesmith.agent.driver.figures import Ledger
 from tunesmith.agent.driver.history import Window
@@ -31,6 +30,7 @@ from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Approver, Workspace
+from tunesmith.tools.serving.endpoint import Endpoint
 
 NOT_THE_USER = "(Not the user:"
 """How a turn begins that no user did: a job has ended, and a driver is woken with that."""

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from pydantic_ai.models import Model
 
     from tunesmith.agent.driver.chat import Chat
-    from tunesmith.agent.driver.endpoint import Driver, Endpoint
+    from tunesmith.agent.driver.endpoint import Driver
     from tunesmith.agent.driver.voice import Reply
     from tunesmith.agent.repl.shell import Shell
     from tunesmith.agent.repl.trial import Trial
+    from tunesmith.tools.serving.endpoint import Endpoint
 
 _POLL_S = 0.1
 """A Ctrl-C and a question from the turn's own thread wait no longer."""
@@ -224,14 +225,14 @@ class Talk:
 
     def _wake(self, chat: Chat, step: Step) -> None:
         """The turn that the conversation takes by itself once a job has ended, one for each."""
-        from tunesmith.agent.driver import describing
+        from tunesmith.agent.driver import drafts
         from tunesmith.agent.repl import step_ended
 
         store = self._screen.store
         if step.request.get("role") in ("driver", "teacher") or step.status == DECLINED or step.id in self._woken:
             return
         self._woken.add(step.id)
-        if chat.deps.level == "native" and describing.open_interview(store.home) is None:
+        if chat.deps.level == "native" and drafts.open_interview(store.home) is None:
             words = step_ended.prompt(store, step)
             self._screen.later(lambda: self.turn(words))
             return

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from rich.text import Text
 
 from tunesmith.agent.driver.abilities import Record, keep, record_of
-from tunesmith.agent.driver.endpoint import Driver, Endpoint
+from tunesmith.agent.driver.endpoint import Driver
 from tunesmith.agent.driver.exam import TASKS
 from tunesmith.agent.driver.probe import NoVerdict, examine
 from tunesmith.memory.records import RUNNING
@@ -21,6 +21,7 @@ from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.pipeline.driver_choice import proposed
 from tunesmith.tools.pipeline.workspace import Workspace
 from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.endpoint import Endpoint
 
 _LETS_GO_S = 2.0
 """A turn that is cancelled closes its connection first."""

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tests.fixtures.network import PROXY_VARIABLES, hears
 from tunesmith.agent.commands.settings import DriverSettings, Settings, load
-from tunesmith.agent.driver.endpoint import Driver, Endpoint, model_of
+from tunesmith.agent.driver.endpoint import Driver, model_of
 from tunesmith.agent.driver.probe import examine
 from tunesmith.agent.what_leaves import Channel, leaving, leaving_view
 from tunesmith.memory.errors import BadInput
@@ -22,6 +22,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.judge_settings import JudgeSettings
 from tunesmith.tools.serving.addresses import read_address
 from tunesmith.tools.serving.client import ChatClient, ChatRequest
+from tunesmith.tools.serving.endpoint import Endpoint
 from tunesmith.tools.serving.traffic import ContactLog, Traffic, contacts
 
 KEY = "the-key-SECRET"

@@ -38,7 +38,7 @@ from tests.fixtures import yaml_of
 from tunesmith.agent.commands import approvals, settings
 from tunesmith.agent.commands.run_steps import demo_plan
 from tunesmith.agent.commands.terminal import SafeConsole
-from tunesmith.agent.driver.endpoint import Driver, Endpoint
+from tunesmith.agent.driver.endpoint import Driver
 from tunesmith.agent.driver.exam import Level
 from tunesmith.agent.repl import shell as repl
 from tunesmith.agent.repl.talk import Talk
@@ -47,6 +47,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.release import release
+from tunesmith.tools.serving.endpoint import Endpoint
 
 NOBODY = {"TUNESMITH_DRIVER": "http://127.0.0.1:9/v1", "TUNESMITH_DRIVER_NAME": "none"}
 PATIENCE_S = 10.0

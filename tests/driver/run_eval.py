@@ -32,12 +32,13 @@ from tunesmith.agent.commands import settings
 from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.driver.abilities import Known, known
 from tunesmith.agent.driver.chat import Chat
-from tunesmith.agent.driver.endpoint import Driver, Endpoint, model_of
+from tunesmith.agent.driver.endpoint import Driver, model_of
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.serving.endpoint import Endpoint
 
 _TURN_S = 180.0
 

@@ -859,7 +859,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("(isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped) or ip", "ip",
          "tests/trust/test_network.py::test_this_machine_is_reached_through_no_proxy"),
     )),
-    *rows(LEAVES, "agent/driver/endpoint.py", (
+    *rows(LEAVES, "tools/serving/endpoint.py", (
         ("has_key = bool(self.key)", "has_key = False", _PORTS),
     )),
     *rows(ELSEWHERE, "tools/pipeline/ray_launcher.py", (

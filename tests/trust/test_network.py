@@ -25,12 +25,13 @@ from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.settings import DriverSettings, Settings
 from tunesmith.agent.driver.agent import clear_line
-from tunesmith.agent.driver.endpoint import Driver, Endpoint, is_gone, model_of, refusal_in
+from tunesmith.agent.driver.endpoint import Driver, is_gone, model_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.addresses import read_address
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.serving.endpoint import Endpoint, refusal_in
 from tunesmith.tools.serving.listeners import Guard, Listener, Seen, SendRefused
 from tunesmith.tools.serving.local_http import call
 from tunesmith.tools.serving.model_server import loaded_for_a_while
@@ -447,7 +448,7 @@ OPENS = re.compile(
 """What opens connections in the libraries that are here."""
 OPENERS = {
     "tools/serving/connections.py", "tools/serving/local_http.py", "tools/serving/driver_http.py",
-    "agent/driver/endpoint.py",  # with a client of `driver_http`
+    "tools/serving/endpoint.py",  # with a client of `driver_http`
     "tools/pipeline/ray_launcher.py",  # the head that settings.toml names; it follows nobody elsewhere
     "tools/models/hub_client.py",  # the hub alone, whose redirects are followed; `test_hub.py` holds to where
 }  # fmt: skip
@@ -457,7 +458,7 @@ def test_nothing_else_opens_connections() -> None:
     root = Path(__file__).parents[2]
     sources = [path for folder in ("agent", "tools", "memory", "prompts") for path in (root / folder).rglob("*.py")]
     assert {str(path.relative_to(root)) for path in sources if OPENS.search(path.read_text())} == OPENERS
-    tree = ast.parse((root / "agent/driver/endpoint.py").read_text())
+    tree = ast.parse((root / "tools/serving/endpoint.py").read_text())
     made = [
         node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         if node.func.id in ("OpenAI", "AsyncOpenAI", "Client")

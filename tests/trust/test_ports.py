@@ -21,7 +21,6 @@ from tests.fixtures.network import PROXY_VARIABLES, hears
 from tests.fixtures.tables import table
 from tests.trust.test_network import CLIENTS, KEY, MESSAGES, Ask, by_chat_client, refusal_of
 from tunesmith.agent.commands.settings import DriverSettings, Settings
-from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.what_leaves import channels
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.core.plain_file import read_key
@@ -32,6 +31,7 @@ from tunesmith.tools.pipeline.ray_settings import RaySettings
 from tunesmith.tools.serving import listeners
 from tunesmith.tools.serving.addresses import read_address
 from tunesmith.tools.serving.client import ChatClient, ChatRequest
+from tunesmith.tools.serving.endpoint import Endpoint
 from tunesmith.tools.serving.listeners import Guard, SendRefused
 
 NOBODY, STRANGER = 65534, 65533

@@ -14,13 +14,14 @@ from tests.fixtures.scripted_reader import by_piece, served
 from tests.fixtures.tables import table
 from tests.fixtures.terminal import Terminal, Tunesmith
 from tunesmith.agent.commands.reading import named
-from tunesmith.agent.driver.describing import as_text, begin, edited_draft, open_interview, take
-from tunesmith.agent.driver.endpoint import Endpoint
+from tunesmith.agent.driver.describing import as_text, edited_draft, take
+from tunesmith.agent.driver.drafts import begin, open_interview
 from tunesmith.agent.words.head import Guess, Head
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
 from tunesmith.tools.data.description import Example, described
 from tunesmith.tools.serving.client import ChatResponse
+from tunesmith.tools.serving.endpoint import Endpoint
 from tunesmith.tools.suites.loading import load_suites
 
 GOAL = ("plan_fine_tune", {"goal": "cooking tips", "pace": "fast", "quantize": True})

@@ -18,7 +18,6 @@ from tests.fixtures.tables import table
 from tests.fixtures.thinking import OPENS, SWITCH, think
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.settings import DriverSettings, Settings
-from tunesmith.agent.driver import endpoint
 from tunesmith.agent.driver.abilities import known
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.endpoint import Driver, model_of
@@ -32,7 +31,7 @@ from tunesmith.tools.pipeline import driver_server
 from tunesmith.tools.pipeline.driver_server import needed_memory
 from tunesmith.tools.pipeline.run_step import price, propose
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
-from tunesmith.tools.serving import servers
+from tunesmith.tools.serving import endpoint, servers
 from tunesmith.tools.serving.budget import Place
 from tunesmith.tools.serving.spec import ServerSpec
 

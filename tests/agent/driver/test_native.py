@@ -21,8 +21,8 @@ from tests.fixtures.tables import table
 from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.driver.agent import LIMITS
 from tunesmith.agent.driver.chat import Chat
-from tunesmith.agent.driver.describing import begin, open_interview
-from tunesmith.agent.driver.endpoint import Endpoint, model_of
+from tunesmith.agent.driver.drafts import begin, open_interview
+from tunesmith.agent.driver.endpoint import model_of
 from tunesmith.agent.driver.figures import MARK
 from tunesmith.agent.driver.history import Window
 from tunesmith.agent.driver.turn_deps import TurnDeps
@@ -33,6 +33,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.serving.endpoint import Endpoint
 
 pytestmark = pytest.mark.heavy
 

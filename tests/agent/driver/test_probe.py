@@ -21,7 +21,7 @@ from tests.fixtures.waiting import HANG_S, wait_for
 from tunesmith.agent.commands.settings import DriverSettings, Settings
 from tunesmith.agent.driver.abilities import Known, Record, keep, known, record_of
 from tunesmith.agent.driver.chat import Chat
-from tunesmith.agent.driver.endpoint import Driver, Endpoint
+from tunesmith.agent.driver.endpoint import Driver
 from tunesmith.agent.driver.exam import EXAM, TASKS, level_of
 from tunesmith.agent.driver.probe import NoVerdict, examine
 from tunesmith.agent.driver.turn_deps import TurnDeps
@@ -33,6 +33,7 @@ from tunesmith.tools.models.known_drivers import SEQUENCES
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
 from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.endpoint import Endpoint
 from tunesmith.tools.serving.spec import ServerSpec
 
 pytestmark = pytest.mark.heavy

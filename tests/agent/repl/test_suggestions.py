@@ -12,7 +12,7 @@ import pytest
 from tests.driver.exam_home import make_exam_home
 from tests.fixtures.stored_runs import add_baseline, add_rows, baseline_run, digest, new_builder
 from tunesmith.agent.commands import parser, queries
-from tunesmith.agent.driver import describing, fallback, interview
+from tunesmith.agent.driver import describing, drafts, fallback, interview
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.repl import bare, step_ended
 from tunesmith.agent.repl.command_table import COMMANDS, TOPICS
@@ -67,7 +67,7 @@ def waiting(home: Path) -> Store:
 
 def interview_open(home: Path) -> Store:
     store = Store(home)
-    begun = describing.begin(home, "haiku about the weather", "fast", True)
+    begun = drafts.begin(home, "haiku about the weather", "fast", True)
     describing.take(home, begun, "when somebody asks about the weather")
     return store
 
@@ -89,7 +89,7 @@ def deps_of(store: Store) -> TurnDeps:
 
 def said_to(deps: TurnDeps, words: str) -> TurnAnswer | Call | None:
     deps.begin_turn(words)
-    opened, spoken = describing.open_interview(deps.store.home), fallback.Spoken()
+    opened, spoken = drafts.open_interview(deps.store.home), fallback.Spoken()
     return interview.turn(deps, spoken, opened) if opened else fallback.turn(deps, spoken)
 
 

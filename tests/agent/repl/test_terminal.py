@@ -12,7 +12,7 @@ import pytest
 
 from tests.driver.exam_home import make_exam_home
 from tests.fixtures.terminal import Terminal, Tunesmith
-from tunesmith.agent.driver.describing import open_interview
+from tunesmith.agent.driver.drafts import open_interview
 from tunesmith.memory.store import Store
 
 pytestmark = pytest.mark.heavy
