@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from tunesmith.agent.commands import render, run_steps
-from tunesmith.agent.driver.step_facts import brief, step_facts
 from tunesmith.agent.driver.turn_deps import Declined, TurnDeps
+from tunesmith.agent.queries.registry import ask
+from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import RUNNING, Step
 from tunesmith.tools.core.format import duration
@@ -42,10 +46,10 @@ def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) ->
     if entry.only_looks:
         seen = run_steps.look(deps.ws, request)["result"]
         deps.show(render.result_table(seen))
-        return {"stage": entry.name, **brief(seen)}
+        return {"stage": entry.name, **seen}
     ended = run_step(deps.ws, request, deps.approver).done()
     deps.show(render.result_table(ended.report))
-    return step_facts(ended)
+    return _recorded(deps, ended)
 
 
 def started(deps: TurnDeps, step: Step) -> object:
@@ -53,10 +57,16 @@ def started(deps: TurnDeps, step: Step) -> object:
     deps.focused_run_id = ""
     ran = {"ran_with": dict(StepRequest.of(step).fields)}
     if deps.follow:
-        return {**step_facts(Outcome(step).done()), **ran}
+        return {**_recorded(deps, Outcome(step).done()), **ran}
     deps.say(f"{step.stage} runs in the background; you are told when it ends, and we can go on talking.")
     told = {"started": step.stage, "step": step.id, "run": step.run, "estimated": duration(step.estimated_seconds)}
     return {**told, **ran, "note": "it runs in the background; the user is told when it ends"}
+
+
+def _recorded(deps: TurnDeps, step: Step) -> dict[str, Any]:
+    """What a finished step came to, as a question about it is answered: none of the texts that it worked on."""
+    told: dict[str, Any] = json.loads(ask(StepQuery(step=step.id), deps.records()).for_model())
+    return told
 
 
 def _refuse_a_second(deps: TurnDeps, request: StepRequest) -> None:
