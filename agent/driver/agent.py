@@ -46,7 +46,7 @@ from pydantic_ai.usage import UsageLimits
 
 from tunesmith.agent.driver import history
 from tunesmith.agent.driver.agreement import asked
-from tunesmith.agent.driver.endpoint import NotYetStarted, is_gone, model_of
+from tunesmith.agent.driver.endpoint import is_gone, model_of
 from tunesmith.agent.driver.state_summary import STATE_HEADING, in_silence, state_summary
 from tunesmith.agent.driver.tools import failed, toolset
 from tunesmith.agent.driver.turn_deps import TurnDeps
@@ -106,8 +106,8 @@ def _hooks() -> Hooks[TurnDeps]:
 async def _that_fit(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
     """All tools, the same in every request, as far as the context has room for them beside the words."""
     deps = ctx.deps
-    if deps.start_driver and not deps.returned and isinstance(ctx.model, NotYetStarted):
-        deps.returned = await deps.start_driver()  # its context says how many of them there is room for
+    if deps.start_driver and not deps.driver:
+        deps.driver = await deps.start_driver()  # its context says how many of them there is room for
     return history.that_fit(tool_defs, deps.window)
 
 
@@ -126,12 +126,7 @@ async def _fitted(ctx: RunContext[TurnDeps], request_context: ModelRequestContex
 
 def _others(request_context: ModelRequestContext) -> int:
     """Characters that are sent beside the messages."""
-    messages = request_context.messages
-    instruction_text = next(
-        (m.instructions for m in reversed(messages) if isinstance(m, ModelRequest) and m.instructions), ""
-    )
-    tools = request_context.model_request_parameters.function_tools
-    return len(instruction_text or "") + history.tool_characters(tools)
+    return len(instructions()) + history.tool_characters(request_context.model_request_parameters.function_tools)
 
 
 def _with(message: ModelMessage, card: str) -> ModelMessage:
@@ -146,26 +141,19 @@ def _with(message: ModelMessage, card: str) -> ModelMessage:
 async def _by_the_driver(
     ctx: RunContext[TurnDeps], *, request_context: ModelRequestContext, handler: WrapModelRequestHandler
 ) -> ModelResponse:
-    """Ask the driver, started where it was not yet or gave way to a step; what code had to say is said by code."""
+    """Ask the driver, started anew where it gave way to a step; what code had to say of that is said by code."""
     deps = ctx.deps
-    if deps.say_next and is_gone(request_context.model):
-        text, deps.say_next = deps.say_next, ""
-        return ModelResponse([TextPart(text)], model_name=request_context.model.model_name)
-    request_context = await _with_driver(request_context, deps)
+    model = deps.driver or request_context.model
+    if is_gone(model):
+        if deps.say_next:
+            text, deps.say_next = deps.say_next, ""
+            return ModelResponse([TextPart(text)], model_name=model.model_name)
+        if deps.endpoint:
+            model = deps.driver = model_of(await asyncio.to_thread(deps.endpoint))
     settings: ModelSettings = {**(request_context.model_settings or {}), "max_tokens": deps.window.answer_tokens}
     if deps.window.thinks:  # which at temperature 0 goes round in circles
         settings.pop("temperature", None)
-    return await handler(replace(request_context, model_settings=settings))
-
-
-async def _with_driver(request_context: ModelRequestContext, deps: TurnDeps) -> ModelRequestContext:
-    """With the driver started where a request needs it first, or where a step of this turn evicted it."""
-    model = deps.returned or request_context.model
-    if deps.start_driver and isinstance(model, NotYetStarted):
-        model = deps.returned = await deps.start_driver()
-    if deps.endpoint and is_gone(model):
-        model = deps.returned = model_of(await asyncio.to_thread(deps.endpoint))
-    return replace(request_context, model=model)
+    return await handler(replace(request_context, model=model, model_settings=settings))
 
 
 # After it

@@ -241,7 +241,7 @@ class Chat:
         finally:
             for driver in self._drivers:
                 await _close_client(driver)
-            await _close_client(self.deps.returned)
+            await _close_client(self.deps.driver)
 
     async def _answered(
         self,

@@ -82,8 +82,8 @@ class TurnDeps:
     """Wait for a started step to end; a script does, a conversation goes on."""
     endpoint: Callable[[], Endpoint] | None = None
     """Where the driver answers, for what else it is asked; None where it is no server."""
-    returned: Model | None = None
-    """The driver, where it was evicted for a step of this turn and was started again."""
+    driver: Model | None = None
+    """The driver once a request of this turn needed it: another one where it was evicted for a step of the turn."""
     say_next: str = ""
     """What is said to the user next, in exactly these words, instead of asking the model for some."""
     focused_run_id: str = ""
@@ -197,7 +197,7 @@ class TurnDeps:
     def begin_turn(self, prompt: str) -> None:
         """Forget what belonged to the turn before; from now on the driver goes by what is known of it."""
         self._read_level()
-        self.prompt, self.say_next, self.returned, self.undecided = prompt, "", None, None
+        self.prompt, self.say_next, self.driver, self.undecided = prompt, "", None, None
         self.ledger.begin_turn()
         self.reads = Reads()
         self.note(prompt)

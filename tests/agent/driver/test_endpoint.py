@@ -182,6 +182,14 @@ def test_a_driver_that_cannot_come_back_ends_the_turn_in_codes_words(
         one.turn()
 
 
+def test_what_begins_where_the_driver_gave_way_to_it_is_said_by_code(
+    driver: Driver, home: Path, model: Path, tmp_path: Path
+) -> None:
+    one = Conversation(home, model, driver, tmp_path)
+    one.chat.deps.follow = False
+    assert one.turn().startswith("base runs in the background") and len(one.urls) == 1
+
+
 # The context of an endpoint
 
 
