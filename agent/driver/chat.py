@@ -76,6 +76,10 @@ class Chat:
         self._thread.start()
         self._token = CancellationToken()
         self._drivers: list[Model] = []
+        self._number = 0
+        """Of the turn that runs, or ran last."""
+        self._planned: PipelinePlan | None = None
+        """The plan that was proposed when it began."""
 
     def begin(self, prompt: str, model: Callable[[], Model], say: Say) -> Future[Reply]:
         """Start a turn; `say` gets every sentence once its figures were checked.
@@ -170,58 +174,51 @@ class Chat:
         except ValidationError:  # of another version
             self.deps.draft = None
 
-    def _finish(self, turn: int, reply: str, messages: list[object], before: PipelinePlan | None) -> None:
+    def _finish(self, reply: str, messages: Sequence[ModelMessage] = ()) -> None:
         """Keep a turn's answer, and before it the plan and the description that the answer may speak of."""
         plan = self.deps.draft
-        if plan != before:
-            self.conversations.draft(self.id, turn, plan.model_dump(mode="json") if plan else None)
-        self._keep_description(turn)
-        self.conversations.finish(self.id, turn, reply, messages)
+        if plan != self._planned:
+            self.conversations.draft(self.id, self._number, plan.model_dump(mode="json") if plan else None)
+        self._keep_description(self._number)
+        self.conversations.finish(self.id, self._number, reply, _dumped(messages))
 
     async def _turn(self, prompt: str, model: Callable[[], Model], say: Say) -> Reply:
         _TOKEN.set(self._token)
         self._keep_description()
         drafts.put_back(self.deps.store.home, self.conversations.load(self.id).description)
-        number, before = self.conversations.begin(self.id, prompt), self.deps.draft
-        voice = self._begun(model, say)
-        async with self._ended(number, before):
+        self._number, voice = self.conversations.begin(self.id, prompt), self._begun(model, say)
+        async with self._ended():
             try:
                 answer = await self._by_code(say)
             except OSError as error:  # of code: no driver was asked that could be out of reach
                 raise StepFailed(unexpected(error)) from error
             if answer is not None:
-                return self._keep_code_answer(number, before, answer)
-            return await self._answered(number, before, voice, prompt, self._history(number), None)
-
-    def _keep_code_answer(self, turn: int, before: PipelinePlan | None, answer: TurnAnswer) -> Reply:
-        """Keep an answer of code's, without what no model may read."""
-        for_model = answer.for_model or answer.text
-        messages = ModelMessagesTypeAdapter.dump_python(messages_of(self.deps.prompt, for_model), mode="json")
-        self._finish(turn, for_model, messages, before)
-        return Reply(answer.text)
+                for_model = answer.for_model or answer.text  # without what no model may read
+                self._finish(for_model, messages_of(self.deps.prompt, for_model))
+                return Reply(answer.text)
+            return await self._answered(voice, prompt, self._history(self._number), None)
 
     async def _goes_on(self, waiting: Waiting, model: Callable[[], Model], say: Say) -> Reply:
         """The rest of a turn that a restart ended while its calls waited for the user."""
         _TOKEN.set(self._token)
-        before, voice = self.deps.draft, self._begun(model, say)
-        async with self._ended(waiting.turn, before):
+        self._number, voice = waiting.turn, self._begun(model, say)
+        async with self._ended():
             messages = ModelMessagesTypeAdapter.validate_python([*waiting.messages])
             own = with_lost_results(messages, waiting.calls)
             self._recall(own)
             results = await asyncio.to_thread(asked_again, self.deps, own, waiting.calls)
             if self.deps.undecided:
                 raise self.deps.undecided
-            return await self._answered(
-                waiting.turn, before, voice, None, [*self._history(waiting.turn), *own], results
-            )
+            return await self._answered(voice, None, [*self._history(waiting.turn), *own], results)
 
     def _begun(self, model: Callable[[], Model], say: Say) -> Voice:
         self._drivers.clear()
+        self._planned = self.deps.draft
         self.deps.start_driver = lambda: self._driver(model)
         return Voice(self.deps, say)
 
     @asynccontextmanager
-    async def _ended(self, turn: int, before: PipelinePlan | None) -> AsyncIterator[None]:
+    async def _ended(self) -> AsyncIterator[None]:
         """Whatever a turn ends with is kept, and raised as one clear line."""
         try:
             yield
@@ -229,14 +226,14 @@ class Chat:
             self.conversations.undecided(self.id, f"(no answer: {pending})")
             raise
         except (RunCancelled, Cancelled) as cancelled:  # the user's own: no error of the turn
-            self._finish(turn, "(stopped by the user)", [], before)
+            self._finish("(stopped by the user)")
             raise Cancelled from cancelled
         except (TunesmithError, StoreDamaged) as error:
-            self._finish(turn, f"(no answer: {error})", [], before)
+            self._finish(f"(no answer: {error})")
             raise
         except Exception as error:  # whatever a driver or its library raised is told in a line
             line = clear_line(error)
-            self._finish(turn, f"(no answer: {line})", [], before)
+            self._finish(f"(no answer: {line})")
             raise StepFailed(line) from error
         finally:
             for driver in self._drivers:
@@ -244,20 +241,13 @@ class Chat:
             await _close_client(self.deps.driver)
 
     async def _answered(
-        self,
-        turn: int,
-        before: PipelinePlan | None,
-        voice: Voice,
-        prompt: str | None,
-        history: list[ModelMessage],
-        results: DeferredToolResults | None,
+        self, voice: Voice, prompt: str | None, history: list[ModelMessage], results: DeferredToolResults | None
     ) -> Reply:
         """Have the agent answer, or go on with what it waited for. Raises ApprovalPending where it waits still."""
         own = max((i for i, m in enumerate(history) if is_prompt(m)), default=0) if results else len(history)
 
         def keep_waiting(messages: Sequence[ModelMessage], waiting: Mapping[str, str]) -> None:
-            dumped = ModelMessagesTypeAdapter.dump_python([*messages[own:]], mode="json")
-            self.conversations.wait(self.id, turn, dumped, dict(waiting))
+            self.conversations.wait(self.id, self._number, _dumped(messages[own:]), dict(waiting))
 
         self.deps.keep_waiting = keep_waiting
         result = await self._agent.run(
@@ -274,8 +264,7 @@ class Chat:
         if not isinstance(result.output, str):
             raise self.deps.undecided or ApprovalPending("a call waits for a yes")
         reply = voice.conclude(result.output)
-        said = ModelMessagesTypeAdapter.dump_python(result.all_messages()[own:], mode="json")
-        self._finish(turn, reply.text, said, before)
+        self._finish(reply.text, result.all_messages()[own:])
         return reply
 
     async def _driver(self, model: Callable[[], Model]) -> Model:
@@ -338,6 +327,11 @@ class Chat:
         messages = [message for other in conversation.turns if other.number != turn for message in other.messages]
         valid = repair_messages(ModelMessagesTypeAdapter.validate_python(messages))
         return [*(summed_up(conversation.summary) if conversation.summary else []), *valid]
+
+
+def _dumped(messages: Sequence[ModelMessage]) -> list[object]:
+    dumped: list[object] = ModelMessagesTypeAdapter.dump_python([*messages], mode="json")
+    return dumped
 
 
 async def _close_client(driver: Model | None) -> None:
