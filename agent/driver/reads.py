@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -11,7 +12,7 @@ from rich.text import Text
 from tunesmith.agent.commands import theme
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.facts import Result
-from tunesmith.agent.queries.table import shown, text_of, view
+from tunesmith.agent.queries.table import FEW_TEXTS, shown, text_of, view
 
 MOST_LINES = 32
 """Of tables in a turn: a screen. What is beyond is a page."""
@@ -26,19 +27,22 @@ class Reads:
     lines: int = 0
     """How many lines of tables are on the screen."""
 
-    def looked(self, query: Query, result: Result, show: Show, *, table: bool) -> None:
-        """Say in a dim line what was looked at; with `table`, or where it holds texts for the screen alone, show it."""
+    def looked(self, query: Query, result: Result, show: Show, *, table: bool) -> bool:
+        """Say in a dim line what was looked at; with `table`, or where it holds a few texts for the screen alone, show
+        it. Whether it is shown."""
         what = looking(query)
         self.results.append((what, result))
         show(Text(f"· {what}", style=theme.LABEL))
-        if not (table or result.texts):
-            return
+        if not table and not 0 < len(result.texts) <= FEW_TEXTS:
+            return False
         lines = len(text_of(result))
-        if self.lines + lines <= MOST_LINES:
+        fits = self.lines + lines <= MOST_LINES
+        if fits:
             self.lines += lines
             show(view(result))
         else:
             show(Text(f"  {lines} more lines: /why shows them", style=theme.LABEL))
+        return fits
 
     def page(self) -> RenderableType:
         """Everything that was read, each under what it is."""
@@ -52,5 +56,9 @@ def looking(query: Query) -> str:
     """What a query looks at, such as `reads the failed adapter cases of r1`."""
     given = {name: value for name, value in query.model_dump(exclude_defaults=True).items() if name != "kind"}
     run = given.pop("run", "")
-    words = [shown(name, value) for name, value in given.items()]
+    words = [_said(name, value) for name, value in given.items()]
     return " ".join(["reads the", *words, query.kind.replace("_", " "), *([f"of {run}"] if run else [])])
+
+
+def _said(name: str, value: object) -> str:
+    return f"{name} {value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else shown(name, value)

@@ -212,8 +212,8 @@ def answered(deps: TurnDeps, asked: Query, *, show: bool = False) -> str:
     result = ask(asked, deps.records())
     with deps.one_at_a_time:  # the lines of one answer stay together, whatever else is read
         deps.focused_run_id = str(getattr(asked, "run", "") or result.of.get("run", "") or deps.focused_run_id)
-        deps.reads.looked(asked, result, deps.show, table=show)
-        deps.note(told := result.for_model())
+        seen = deps.reads.looked(asked, result, deps.show, table=show)
+        deps.note(told := result.for_model(seen=seen))
     return told
 
 

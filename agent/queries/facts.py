@@ -47,11 +47,14 @@ class Result:
         """The result for a program: numbers as they are, times in ISO 8601. It holds no text of rows or cases."""
         return self._document(lambda name, value: value)
 
-    def for_model(self) -> str:
-        """The result for a driver: the same, with times, sizes and shares as the screen writes them."""
+    def for_model(self, *, seen: bool = True) -> str:
+        """The result for a driver: the same, with times, sizes and shares as the screen writes them, and whether the
+        user has the texts before them."""
         plain = (bool, int, str)
         document = self._document(lambda name, value: value if isinstance(value, plain) and not _has_unit(name) else
                                   shown(name, value))  # fmt: skip
+        if not seen and self.texts:
+            document["texts_not_shown_yet_set_show"] = document.pop("on_the_screen_alone")
         return json.dumps(document, ensure_ascii=False, default=str)
 
     def _document(self, written: Callable[[str, object], object]) -> dict[str, object]:
