@@ -18,7 +18,7 @@ from tunesmith.agent.commands.lean_schema import lean_schema
 from tunesmith.agent.driver import describe, plan
 from tunesmith.agent.driver.agreement import STEP
 from tunesmith.agent.driver.manual import manual
-from tunesmith.agent.driver.stages import checked, run_stage, started
+from tunesmith.agent.driver.stages import begun, checked, completed, run_stage, started
 from tunesmith.agent.driver.told import Args
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.arguments import Query
@@ -144,9 +144,11 @@ def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
         others = {name: value for name, value in further.items() if value not in (None, "")}
         asked = {**of_words(settings or "", request), **others}
         deps.check_grounded(asked, request)
+        asked = completed(deps, entry.name, asked)
         if not entry.asks(asked):
             return _capped(deps, run_stage(deps, entry, asked))
-        raise ApprovalRequired(metadata={STEP: propose_step(deps.ws, checked(deps, entry, asked)).id})
+        wanted = checked(deps, entry, asked)
+        raise ApprovalRequired(metadata={STEP: propose_step(deps.ws, wanted, begun(deps, wanted)).id})
 
     summary = f"{entry.summary[0].upper()}{entry.summary[1:]}."
     return Tool.from_schema(run, entry.name, summary, schema, takes_ctx=True, sequential=True)
