@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -13,9 +13,17 @@ from tunesmith.agent.commands import theme
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.facts import Result
 from tunesmith.agent.queries.table import FEW_TEXTS, shown, text_of, view
+from tunesmith.tools.core.format import one_line
 
+_NOUNS = {
+    "compare": "comparison", "compare_runs": "comparison", "described": "description", "confusion": "mix-ups",
+    "served": "deployments", "fits": "models that fit", "across": "figures of every run", "trial": "finished model",
+}  # fmt: skip
+"""Kind of query → what it looks at, where its name is no noun."""
 MOST_LINES = 32
 """Of tables in a turn: a screen. What is beyond is a page."""
+_ABOUT = 80
+"""Characters of what was looked up: a line."""
 Show = Callable[[RenderableType], None]
 
 
@@ -44,6 +52,12 @@ class Reads:
             show(Text(f"  {lines} more lines: /why shows them", style=theme.LABEL))
         return fits
 
+    def manual(self, about: str, sections: Mapping[str, str], show: Show) -> None:
+        """Say what was looked up in the manual, and keep it."""
+        what = f"reads the manual on {one_line(about)[:_ABOUT]}"
+        self.results.append((what, Result(says=tuple(sections.values()))))
+        show(Text(f"· {what}", style=theme.LABEL))
+
     def page(self) -> RenderableType:
         """Everything that was read, each under what it is."""
         parts: list[RenderableType] = []
@@ -55,9 +69,10 @@ class Reads:
 def looking(query: Query) -> str:
     """What a query looks at, such as `reads the failed adapter cases of r1`."""
     given = {name: value for name, value in query.model_dump(exclude_defaults=True).items() if name != "kind"}
-    run = given.pop("run", "")
+    runs = [run for run in (given.pop("run", ""), given.pop("other_run", "")) if run]
     words = [_said(name, value) for name, value in given.items()]
-    return " ".join(["reads the", *words, query.kind.replace("_", " "), *([f"of {run}"] if run else [])])
+    noun = _NOUNS.get(query.kind, query.kind.replace("_", " "))
+    return " ".join(["reads the", *words, noun, *([f"of {' and '.join(runs)}"] if runs else [])])
 
 
 def _said(name: str, value: object) -> str:

@@ -69,7 +69,7 @@ class ReadManual(Args):
 
 
 ACTS: Mapping[str, tuple[type[BaseModel], Run]] = {
-    "read_manual": (ReadManual, lambda deps, args: {"manual": manual(deps, args.about)}),
+    "read_manual": (ReadManual, lambda deps, args: _read_manual(deps, args.about)),
     "describe_behaviour": (describe.DescribeBehaviour, describe.describe_behaviour),
     "plan_fine_tune": (plan.PlanFineTune, plan.plan_fine_tune),
     "edit_plan": (plan.EditPlan, plan.edit_plan),
@@ -160,6 +160,12 @@ def _usual(request: type[BaseModel], name: str) -> str:
     listed, default = choices(info), str(readable_default(info)).lower()
     usual = "|".join(listed) if listed[:1] not in ([], ["true"]) else default
     return name if not usual or set(usual) & set(" []{}()") else f"{name}={usual}"
+
+
+def _read_manual(deps: TurnDeps, about: str) -> object:
+    sections, further = manual(deps, about)
+    deps.reads.manual(about, sections, deps.show)
+    return {"manual": sections, "further_sections": further}
 
 
 def _ask_model(deps: TurnDeps, args: AskModel) -> object:
