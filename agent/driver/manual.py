@@ -16,6 +16,11 @@ from tunesmith.tools.core.yaml_file import read_own
 _SECTIONS = 3
 """That some words are nearest to: a page of them would hide the one."""
 
+_FURTHER = 12
+"""Titles of sections that may be meant."""
+_TELLING = 0.15
+"""A word that more of the sections hold, such as “how” or “are”, tells none of them apart."""
+
 
 @cache
 def _pages() -> tuple[Mapping[str, str], Mapping[str, tuple[str, str]]]:
@@ -41,12 +46,18 @@ def talk_text(deps: TurnDeps, topic: str) -> str:
     return text.replace("{version}", VERSION).replace("{driver}", deps.driver_state())
 
 
-def manual(deps: TurnDeps, about: str) -> dict[str, str]:
-    """The sections that some words are nearest to. Raises BadInput where none is, with the topics."""
+def manual(deps: TurnDeps, about: str) -> tuple[dict[str, str], list[str]]:
+    """The sections that some words are nearest to, and the titles of further ones. Raises BadInput where none is, with
+    the topics."""
     talk, terms = _pages()[0], {term: meaning(term) for term in names_of_terms()}
     titles = {f"§ {name}": name.replace("_", " ") for name in {**talk, **terms}}  # a § is no word of anybody's
     texts = {key: f"{title} {talk.get(key[2:]) or terms[key[2:]]}" for key, title in titles.items()}
-    near = dict.fromkeys((*matching(about, titles, most=_SECTIONS), *matching(about, texts, most=_SECTIONS)))
-    if found := [key[2:] for key in near][:_SECTIONS]:
-        return {name: talk_text(deps, name) or terms[name] for name in found}
+    held = [*map(str.lower, texts.values())]
+    telling = [word for word in about.split() if sum(word.lower() in text for text in held) < _TELLING * len(held)]
+    sought = " ".join(telling) or about
+    by_title, by_text = (matching(sought, texts_, most=_FURTHER) for texts_ in (titles, texts))
+    near = [*dict.fromkeys((*by_title[:1], *by_text[:1], *by_title, *by_text))]
+    if near:
+        sections = {key[2:]: talk_text(deps, key[2:]) or terms[key[2:]] for key in near[:_SECTIONS]}
+        return sections, [titles[key] for key in near[_SECTIONS:]]
     raise BadInput(f"no section is near {about[:60]!r}; there are: {', '.join(titles.values())}")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.driver.turn_deps import Declined, TurnDeps
+from tunesmith.agent.queries.answer import find
+from tunesmith.agent.queries.inheriting import as_before
 from tunesmith.agent.queries.registry import ask
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.memory.errors import BadInput
@@ -14,9 +17,18 @@ from tunesmith.memory.records import RUNNING, Step
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.known_cases import refuse_cases
-from tunesmith.tools.pipeline.run_step import Outcome, run_step
+from tunesmith.tools.pipeline.plan_file import parse_fields
+from tunesmith.tools.pipeline.run_step import Outcome, continue_step, run_step
 from tunesmith.tools.pipeline.runs import place
 from tunesmith.tools.pipeline.workspace import StepRequest
+
+
+def completed(deps: TurnDeps, stage: str, asked: Mapping[str, object]) -> dict[str, object]:
+    """What a driver asked of a stage, with what its run has done before where it said nothing."""
+    run = find(deps.store, str(asked["run"])) if asked.get("run") else deps.current_run()
+    fields = as_before(deps.ws, run.id if run else "", stage, asked)
+    named = {"run": fields.pop("run")} if "run" in fields else {}
+    return {**parse_fields(stage, fields), **named}
 
 
 def checked(deps: TurnDeps, entry: catalog.Entry, fields: dict[str, object]) -> StepRequest:
@@ -27,6 +39,14 @@ def checked(deps: TurnDeps, entry: catalog.Entry, fields: dict[str, object]) -> 
     return request
 
 
+def begun(deps: TurnDeps, request: StepRequest) -> Step | None:
+    """The step that broke off in a run, where nothing else is asked for than it was asked for: it goes on."""
+    broken = deps.store.broken_off(run) if (run := place(deps.store, request).run) else None
+    if broken is None or broken.stage != request.stage:
+        return None
+    return broken if all(broken.request.get(name) == value for name, value in request.fields.items()) else None
+
+
 def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) -> object:
     """Carry out one stage: what is expensive shows its price and asks first, and starts nothing without a yes.
 
@@ -35,7 +55,8 @@ def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) ->
     if source := given.get("source"):
         refuse_cases(deps.store, str(source), given.get("mapping"))
     if entry.asks(given):
-        outcome = run_step(deps.ws, checked(deps, entry, given), deps.approver, follow=deps.follow)
+        request = checked(deps, entry, given)
+        outcome = continue_step(deps.ws, begun(deps, request), request, deps.approver, follow=deps.follow)
         if outcome.decision and outcome.declined:
             reason = outcome.decision.reason and f": {outcome.decision.reason}"
             raise Declined(

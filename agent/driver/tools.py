@@ -18,7 +18,7 @@ from tunesmith.agent.commands.lean_schema import lean_schema
 from tunesmith.agent.driver import describe, plan
 from tunesmith.agent.driver.agreement import STEP
 from tunesmith.agent.driver.manual import manual
-from tunesmith.agent.driver.stages import checked, run_stage, started
+from tunesmith.agent.driver.stages import begun, checked, completed, run_stage, started
 from tunesmith.agent.driver.told import Args
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.arguments import Query
@@ -69,7 +69,7 @@ class ReadManual(Args):
 
 
 ACTS: Mapping[str, tuple[type[BaseModel], Run]] = {
-    "read_manual": (ReadManual, lambda deps, args: {"manual": manual(deps, args.about)}),
+    "read_manual": (ReadManual, lambda deps, args: _read_manual(deps, args.about)),
     "describe_behaviour": (describe.DescribeBehaviour, describe.describe_behaviour),
     "plan_fine_tune": (plan.PlanFineTune, plan.plan_fine_tune),
     "edit_plan": (plan.EditPlan, plan.edit_plan),
@@ -144,9 +144,11 @@ def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
         others = {name: value for name, value in further.items() if value not in (None, "")}
         asked = {**of_words(settings or "", request), **others}
         deps.check_grounded(asked, request)
+        asked = completed(deps, entry.name, asked)
         if not entry.asks(asked):
             return _capped(deps, run_stage(deps, entry, asked))
-        raise ApprovalRequired(metadata={STEP: propose_step(deps.ws, checked(deps, entry, asked)).id})
+        wanted = checked(deps, entry, asked)
+        raise ApprovalRequired(metadata={STEP: propose_step(deps.ws, wanted, begun(deps, wanted)).id})
 
     summary = f"{entry.summary[0].upper()}{entry.summary[1:]}."
     return Tool.from_schema(run, entry.name, summary, schema, takes_ctx=True, sequential=True)
@@ -158,6 +160,12 @@ def _usual(request: type[BaseModel], name: str) -> str:
     listed, default = choices(info), str(readable_default(info)).lower()
     usual = "|".join(listed) if listed[:1] not in ([], ["true"]) else default
     return name if not usual or set(usual) & set(" []{}()") else f"{name}={usual}"
+
+
+def _read_manual(deps: TurnDeps, about: str) -> object:
+    sections, further = manual(deps, about)
+    deps.reads.manual(about, sections, deps.show)
+    return {"manual": sections, "further_sections": further}
 
 
 def _ask_model(deps: TurnDeps, args: AskModel) -> object:
@@ -212,8 +220,8 @@ def answered(deps: TurnDeps, asked: Query, *, show: bool = False) -> str:
     result = ask(asked, deps.records())
     with deps.one_at_a_time:  # the lines of one answer stay together, whatever else is read
         deps.focused_run_id = str(getattr(asked, "run", "") or result.of.get("run", "") or deps.focused_run_id)
-        deps.reads.looked(asked, result, deps.show, table=show)
-        deps.note(told := result.for_model())
+        seen = deps.reads.looked(asked, result, deps.show, table=show)
+        deps.note(told := result.for_model(seen=seen))
     return told
 
 

@@ -75,6 +75,11 @@ def within(at: float | None, since: datetime | None, until: datetime | None) -> 
     return at is not None and (since is None or at >= since.timestamp()) and (until is None or at < until.timestamp())
 
 
+def spanned(since: datetime | None, until: datetime | None) -> dict[str, object]:
+    """The span that facts are of, as it was asked for."""
+    return {name: at and at.isoformat(" ", "minutes") for name, at in (("since", since), ("until", until))}
+
+
 def cite(step: Step) -> str:
     """A step as an answer cites it."""
     return f"{step.id} of {step.run}"

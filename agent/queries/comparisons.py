@@ -66,9 +66,11 @@ def compare(query: CompareQuery, context: Context) -> Result:
     if compared.comparable and query.block not in ("", *by_block):
         raise scores.unmeasured(store, run, "", query.block)
     retained = [f"{one.sentence}." for one in gain_retained(store, run.id) if one.arm == b]
+    speeds = [one for one in scores.of_run(store, run.id) if one.arm in (a, b)]
     facts = [
         {"block": name, "judged": compared.blocks[name].judged, f"{a}_passed": compared.blocks[name].passed[a],
-         f"{b}_passed": compared.blocks[name].passed[b], **fact, "lost_cases": _lost(compared, name)}
+         f"{b}_passed": compared.blocks[name].passed[b], **fact, "lost_cases": _lost(compared, name),
+         **{f"{one.arm}_answer_seconds": one.answer_seconds for one in speeds if one.block == name}}
         for name, fact in by_block.items() if query.block in ("", name)
     ]  # fmt: skip
     lost = sum(compared.blocks[name].pass_to_fail - len(_lost(compared, name))

@@ -46,7 +46,8 @@ def curve(query: CurveQuery, context: Context) -> Result:
     stored = {name: store.metrics(step.id, _STORED_AS.get(name, name)) for name in get_args(Metric) if name}
     kept = {name: points for name, points in stored.items() if points}
     if query.metric and query.metric not in kept:
-        raise NotFound(f"train ({cite(step)}) kept no {query.metric}; it kept {listed([*kept])}.")
+        mean = f"; its mean was {clip(told)}" if (told := step.report.get(query.metric)) is not None else ""
+        raise NotFound(f"train ({cite(step)}) kept no {query.metric}; it kept {listed([*kept])}{mean}.")
     wanted = (query.metric,) if query.metric else _LOSSES
     shown = {name: points for name, points in kept.items() if name in wanted}
     of: dict[str, object] = {"run": run.id, "step": step.id, "status": step.status, "at": step.note}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from rich.console import RenderableType
 
-from tunesmith.agent.queries.table import moment, shown
+from tunesmith.agent.queries.table import FEW_TEXTS, moment, shown
 
 Fact = Mapping[str, object]
 """Name → value. A name ends with its unit: `seconds`, `bytes`, `share`, `p_value`, `_at` (a Unix time); a whole number
@@ -47,11 +47,16 @@ class Result:
         """The result for a program: numbers as they are, times in ISO 8601. It holds no text of rows or cases."""
         return self._document(lambda name, value: value)
 
-    def for_model(self) -> str:
-        """The result for a driver: the same, with times, sizes and shares as the screen writes them."""
+    def for_model(self, *, seen: bool = True) -> str:
+        """The result for a driver: the same, with times, sizes and shares as the screen writes them, and whether the
+        user has the texts before them."""
         plain = (bool, int, str)
         document = self._document(lambda name, value: value if isinstance(value, plain) and not _has_unit(name) else
                                   shown(name, value))  # fmt: skip
+        on_screen = min(len(self.texts), self.most or FEW_TEXTS) if seen else 0
+        texts = {"on_the_screen_alone": on_screen, "texts_not_shown_yet": len(self.texts) - on_screen}
+        document = {name: one for name, one in document.items() if name not in texts}
+        document |= {name: number for name, number in texts.items() if number}
         return json.dumps(document, ensure_ascii=False, default=str)
 
     def _document(self, written: Callable[[str, object], object]) -> dict[str, object]:

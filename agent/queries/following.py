@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.agent.queries.answer import Context
 from tunesmith.agent.queries.facts import Fact
-from tunesmith.agent.queries.inheriting import inherited
+from tunesmith.agent.queries.inheriting import as_before
 from tunesmith.agent.queries.prices import cost
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.json_values import as_object
@@ -116,7 +116,7 @@ def ahead_of(context: Context, run: Run) -> tuple[Fact, list[Fact]]:
     running = {(step.stage, step.arm) for step in store.steps(run.id, status=RUNNING)}
     planned = left_of_plan(store, run, RUNNING)
     specs = planned or [
-        StepSpec(stage=stage, fields=inherited(ws, stage, {"arm": arm} if arm else {}, run.id))
+        StepSpec(stage=stage, fields=as_before(ws, run.id, stage, {"arm": arm} if arm else {}))
         for stage, arm in chain_ahead(store, run) if (stage, arm) not in running and (stage, "") not in running
     ]  # fmt: skip
     if not specs:

@@ -57,6 +57,15 @@ def inherited(
     return {**fields, **asked, **_multiplied(stage, times, fields, own)}
 
 
+def as_before(ws: Workspace, run: str, stage: str, asked: Mapping[str, object]) -> dict[str, object]:
+    """What was asked of a stage, and below it what its run has done before: of the step that broke off all of it, so
+    that it goes on."""
+    broken = ws.store.broken_off(run) if run else None
+    again = broken is not None and broken.stage == stage and asked.get("arm", broken.arm) == broken.arm
+    arm = {"arm": broken.arm} if again and broken and "arm" in broken.request else {}
+    return inherited(ws, stage, {**arm, **asked}, run, again=again)
+
+
 def _multiplied(
     stage: str, times: Mapping[str, float], fields: Mapping[str, object], own: Step | None
 ) -> dict[str, object]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tunesmith.agent.queries.answer import Context, decided_by, find, within
+from tunesmith.agent.queries.answer import Context, decided_by, find, spanned, within
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, StepName, Until
 from tunesmith.agent.queries.facts import Fact, Proposed, Result
 from tunesmith.agent.queries.inheriting import inherited
@@ -143,6 +143,7 @@ def approvals(query: ApprovalsQuery, context: Context) -> Result:
     agreed = {row["step"] for row in decided if row["decision"] == "yes"}
     of = {
         **of_it,
+        **spanned(query.since, query.until),
         "approved": counts["yes"],
         "refused": counts["no"],
         "expensive_steps_that_ran": len(ran),

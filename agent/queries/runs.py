@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from tunesmith.agent.queries import scores
-from tunesmith.agent.queries.answer import Context, find, ordinary, within
+from tunesmith.agent.queries.answer import Context, find, ordinary, spanned, within
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, Until
 from tunesmith.agent.queries.facts import Fact, Proposed, Result
 from tunesmith.agent.queries.following import ahead_of
@@ -117,16 +117,15 @@ def answer(query: StepsQuery, context: Context) -> Result:
     every = query.outcome or since or until
     runs = [find(store, query.run)] if query.run else store.runs() if every else [context.run("")]
     begun = [step for run in runs for step in store.steps(run.id) if stage in ("", step.stage)]
-    spanned = [step for step in begun if within(step.finished_at or step.created_at, since, until)]
-    chosen = [step for step in spanned if not query.outcome or step.status in BROKEN]
+    meant = [step for step in begun if within(step.finished_at or step.created_at, since, until)]
+    chosen = [step for step in meant if not query.outcome or step.status in BROKEN]
     chosen.sort(key=_MOST[query.order], reverse=True)
     of = {
         "runs": [run.id for run in runs],
         "stage": stage,
-        "since": since and since.isoformat(" ", "minutes"),
-        "until": until and until.isoformat(" ", "minutes"),
-        "failed_or_stopped": sum(step.status in BROKEN for step in spanned),
-        "of_steps": len(spanned),
+        **spanned(since, until),
+        "failed_or_stopped": sum(step.status in BROKEN for step in meant),
+        "of_steps": len(meant),
         "seconds": sum(step.seconds or 0.0 for step in chosen),
         "estimated_seconds": sum(step.estimated_seconds for step in chosen),
     }

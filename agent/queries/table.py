@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 12
 """An answer stays on a screen; its page has all rows."""
-_FEW_TEXTS = 3
+FEW_TEXTS = 3
 """Rows or cases with what they ask and answer: some four lines each."""
 _IDS = ("case", "row")
 _LONGEST = 300
@@ -115,7 +115,7 @@ def view(result: Result, *, whole: bool = False) -> RenderableType:
     told = {text.get(name) for text in result.texts for name in _IDS} - {None}
     facts = [fact for fact in result.facts if told.isdisjoint(fact.get(name) for name in _IDS)]
     most = 0 if whole else max(result.most, MOST_ROWS)
-    of_texts = 0 if whole else result.most or _FEW_TEXTS
+    of_texts = 0 if whole else result.most or FEW_TEXTS
     for _, alike in groupby(facts[: most or None], key=tuple):
         group = list(alike)
         parts.append(prose(line(group[0])) if len(group) == 1 else table(group))

@@ -100,7 +100,7 @@ _SHORT: Mapping[str, tuple[str, str]] = {
         "SELECT sum(passed) || ' of ' || count(passed) FROM eval_results WHERE run = '{of}' AND arm = '{it}' AND block"
         " = '{block}' AND step = (SELECT step FROM eval_results WHERE run = '{of}' AND arm = '{it}' ORDER BY"
         " CAST(substr(step, 2) AS INTEGER) DESC LIMIT 1)",
-        "text",
+        "passed",
     ),
 }
 """Facts that many questions are about, each with the SQL for it; `of` is the run, the newest where none is said."""
@@ -126,6 +126,9 @@ def _held(value: Any, form: str, text: str) -> bool:
         return _near(float(value), [float(one) for one in _NUMBERS.findall(text.replace(",", ""))], 0.01)
     if form == "words":
         return _words(str(value))[:6] == _after(_words(str(value))[:6], _words(text))
+    if form == "passed":
+        passed, judged = str(value).split(" of ")
+        return re.search(rf"\b{passed}(?: of |\W+(?:judged )?){judged}\b", text) is not None
     if form == "text":
         return " ".join(str(value).split()) in " ".join(text.split())
     raise ValueError(form)

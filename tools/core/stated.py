@@ -275,6 +275,7 @@ _NO_CLAIM = re.compile(
     r"^\s*\d{1,2}[.)]\s"  # the mark of a list
     r"|(?<![\w.])(?!\d{1,3}(?:\.\d{3})+(?!\.?\d))\d+(?:\.\d+){2,}"  # a version, an address
     r"|(?<![\w.,@-])[^\W\d_][\w.@-]*\d[\w.@-]*"  # a name
+    r"|\b(?:RTX|GTX|RX|GeForce|Radeon|Python|CUDA|Ubuntu|Llama|Gemma|Phi|GPT|Qwen)\s\d+(?:\.\d+)?(?![\w%])"  # a product
     r"|(?<![^\W_])(?<!\.)\d[\d.,]*(?!e[-−+]?\d)(?P<glued>[^\W\d_]+)[\w.-]*",  # 7B, 3rd
     re.IGNORECASE,
 )

@@ -247,6 +247,8 @@ def edited_plan(around: Around, edited: Edited, changes: Changes) -> Edited:
         if value is None or value in ("", ()):
             continue
         items = value if isinstance(value, tuple) else settings_in(value) if name == "settings" else (value,)
+        if name == "leave_out":  # a task by itself, before the stage that takes it along
+            items = sorted(items, key=lambda task: " " not in str(task))
         if len(items) > 1 and not _refusal(around, edited, name, change, items):
             continue  # which may only be possible together
         why = {str(item): _refusal(around, edited, name, change, (item,)) for item in items}

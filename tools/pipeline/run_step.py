@@ -60,14 +60,16 @@ def run_step(ws: Workspace, request: StepRequest, approver: Approver, *, follow:
         return _from_decision(ws, _proposed(ws, request), approver, follow=follow)
 
 
-def propose_step(ws: Workspace, request: StepRequest) -> Step:
+def propose_step(ws: Workspace, request: StepRequest, begun: Step | None = None) -> Step:
     """Price one step, show it, and let it wait for its yes: `ask_about` has it asked for, `start_agreed` starts it.
+
+    An attempt that was `begun` before is offered again, where it can go on.
 
     Raises BadInput for one that asks nobody, and as `run_step` does before anything is recorded.
     """
     if not catalog.ENTRIES[request.stage].asks(request.fields):
         raise BadInput(f"{request.stage} costs nothing with these fields; type `tunesmith {request.stage}`")
-    return ws.store.step(_proposed(ws, request))
+    return offer_again(ws, begun.id)[0] if begun and can_go_on(ws, begun) else ws.store.step(_proposed(ws, request))
 
 
 def _proposed(ws: Workspace, request: StepRequest) -> str:
@@ -120,7 +122,15 @@ def _adding(ws: Workspace, stage: str, fields: Mapping[str, object], run: str) -
 
 
 def resume_step(ws: Workspace, step: str, approver: Approver, *, follow: bool = True) -> Outcome:
-    """Go on with a step that failed, was stopped, or waits: same plan, same folder, a new yes.
+    """Go on with a step that failed, was stopped, or waits: same plan, same folder, a new yes. Raises as
+    `offer_again`."""
+    offered, plan = offer_again(ws, step)
+    with _adding(ws, plan.stage, plan.request, plan.run):
+        return _from_decision(ws, offered.id, approver, follow=follow)
+
+
+def offer_again(ws: Workspace, step: str) -> tuple[Step, Plan]:
+    """Show a step that failed, was stopped, or waits as it was planned, and let it wait for a new yes.
 
     Raises BadInput where it serves and there is no vllm program any more, GateRefused where it may not be deployed now.
     """
@@ -135,8 +145,7 @@ def resume_step(ws: Workspace, step: str, approver: Approver, *, follow: bool = 
     there.check_place(plan, ws.ray)
     ws.store.reopen(step, plan_hash=plan.hash)
     ws.emit("plan.shown", run=plan.run, step=step, stage=plan.stage, plan_hash=plan.hash, plan=plan, resumed=True)
-    with _adding(ws, plan.stage, plan.request, plan.run):
-        return _from_decision(ws, step, approver, follow=follow)
+    return ws.store.step(step), plan
 
 
 def current_plan(step: Step) -> Plan:
@@ -166,7 +175,9 @@ def as_of_today(ws: Workspace, waiting: Step) -> Step:
     return ws.store.step(propose(ws, now))
 
 
-def continue_step(ws: Workspace, begun: Step | None, request: StepRequest, approver: Approver) -> Outcome:
+def continue_step(
+    ws: Workspace, begun: Step | None, request: StepRequest, approver: Approver, *, follow: bool = True
+) -> Outcome:
     """Carry out a step of which an attempt may have been made before: followed, resumed, or planned anew.
 
     It goes on from its own checkpoint, unless the run holds other inputs by now, or what its plan pins was changed: its
@@ -174,10 +185,15 @@ def continue_step(ws: Workspace, begun: Step | None, request: StepRequest, appro
     """
     if begun and begun.status == RUNNING:
         return Outcome(follow_step(ws, begun.id))
-    offered_anew = begun and begun.status not in (DECLINED, ABANDONED)
-    if begun and offered_anew and same_inputs(ws.store, begun) and _still_pinned(ws, begun):
-        return resume_step(ws, begun.id, approver)
-    return run_step(ws, request, approver)
+    if begun and can_go_on(ws, begun):
+        return resume_step(ws, begun.id, approver, follow=follow)
+    return run_step(ws, request, approver, follow=follow)
+
+
+def can_go_on(ws: Workspace, begun: Step) -> bool:
+    """Whether a step may be offered again as it was: nothing that it builds on was changed since."""
+    offered_anew = begun.status not in (DECLINED, ABANDONED)
+    return offered_anew and same_inputs(ws.store, begun) and _still_pinned(ws, begun)
 
 
 def _nobody_works(ws: Workspace, run: str) -> None:

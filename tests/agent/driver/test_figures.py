@@ -50,6 +50,7 @@ def test_of_a_hundred_true_and_a_hundred_invented_sentences_at_most_three_are_ta
         ("2 min 32 s, dann zwölf Läufe, 5 por ciento, 2,5 GiB", ["2 min 32 s", "zwölf", "5 por ciento", "2,5 GiB"]),
         ("It ended at 17:05 on 2026-11-12.", ["17:05", "2026-11-12"]),
         ("One of them is W8A8, on llama-3.2 or Qwen2.5-7B with vLLM 0.32.1, in r1, step s12, a 7B, the 3rd.", []),
+        ("An RTX 3060 or a GeForce 4090 does for Llama 3 and Python 3.11.", []),
         ("1. Get the base.", []),
     ],
 )

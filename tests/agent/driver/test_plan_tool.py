@@ -111,6 +111,12 @@ def test_what_cannot_be_taken_is_told_with_what_there_is_and_the_plan_stays(
     assert why.replace("'", "") in refused.replace("'", "").replace("\\", "") and talk.deps.draft == before
 
 
+def test_what_is_left_out_together_is_taken_in_whichever_order_it_was_named(talk: Talk) -> None:
+    after = ["merge", "quantize", "evaluate quantized", "evaluate merged", "deploy"]
+    told = planned(talk, "tickets as JSON, and nothing after the test of the adapter", leave_out=after)
+    assert told["not_taken"] == {} and steps(talk)[-2:] == ["train", "evaluate adapter"]
+
+
 def test_of_several_values_those_that_are_right_are_taken_and_the_others_told_each(talk: Talk) -> None:
     told = planned(talk, "tickets as JSON", settings="train.lora_rank=8 train.nonsense=1")
     assert told["taken"]["settings"] == "train.lora_rank=8" and "train.nonsense=1: " in told["not_taken"]["settings"]

@@ -38,6 +38,14 @@ def test_texts_for_the_screen_alone_are_shown_unasked_as_no_model_can_repeat_the
     )
 
 
+def test_many_texts_wait_until_a_table_is_asked_for_and_the_model_is_told_so() -> None:
+    many = Result(texts=tuple({"asked": f"Where is parcel {n}?"} for n in range(4)))
+    assert "parcel" not in screen_of(Reads(), many, table=False)
+    assert "parcel 2" in screen_of(Reads(), many, table=True)
+    assert many.for_model(seen=False) == '{"texts_not_shown_yet": 4}'
+    assert many.for_model() == '{"on_the_screen_alone": 3, "texts_not_shown_yet": 1}'
+
+
 def test_tables_stop_at_a_screen_and_all_of_them_are_behind_why() -> None:
     reads = Reads()
     shown = screen_of(reads, *[LONG] * 4, table=True)
@@ -46,5 +54,8 @@ def test_tables_stop_at_a_screen_and_all_of_them_are_behind_why() -> None:
 
 
 def test_a_read_is_named_by_what_it_selects() -> None:
-    assert looking(REQUESTS["across"].model_validate({"figure": "time"})) == "reads the time across"
+    assert looking(REQUESTS["across"].model_validate({"figure": "time"})) == "reads the time figures of every run"
     assert looking(REQUESTS["cases"].model_validate({"run": "r1", "arm": "adapter"})) == "reads the adapter cases of r1"
+    assert (
+        looking(REQUESTS["steps"].model_validate({"since": "2026-11-20"})) == "reads the since 2026-11-20 00:00 steps"
+    )

@@ -91,6 +91,24 @@ def test_the_manual_has_the_section_that_the_words_are_nearest_to(talk: Talk, ab
     assert next(iter(json.loads(talk.tool_results()[-1])["manual"])) == topic
 
 
+@table(
+    ("about", "topic"),
+    [
+        ("how many examples of my own are enough", "first_rows"),
+        ("close the laptop lid while it trains", "unattended"),
+        ("does it run on a MacBook", "platform"),
+        ("which base model to choose", "choosing_base"),
+    ],
+)
+def test_words_that_most_sections_hold_lead_to_none_and_what_was_looked_up_is_said(
+    talk: Talk, about: str, topic: str
+) -> None:
+    talk.turn(about, ("read_manual", {"about": about}), "So.")
+    found = json.loads(talk.tool_results()[-1])
+    assert topic in found["manual"] and "how_are_you" not in found["manual"]
+    assert f"· reads the manual on {about}" in screen(talk)
+
+
 def test_words_that_are_near_no_section_get_the_topics(talk: Talk) -> None:
     talk.turn("zzz", ("read_manual", {"about": "zzz"}), "Hm.")
     assert "no section is near 'zzz'; there are:" in talk.tool_results()[-1]

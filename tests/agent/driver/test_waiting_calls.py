@@ -152,3 +152,22 @@ def test_a_process_that_is_killed_at_the_question_leaves_a_call_that_is_asked_ab
     again = gone_on(home, NO)
     assert again.store.step(asked[1]).status == DECLINED
     assert '"runs": 0' in " ".join(again.tool_results())
+
+
+def test_what_broke_off_goes_on_as_itself_and_with_another_value_is_a_step_of_its_own(
+    home: Path, tmp_path: Path
+) -> None:
+    folder, other = make_tiny_model(tmp_path / "tiny"), make_tiny_model(tmp_path / "other")
+    one = Talk(home, [YES, NO, NO])
+    one.deps.follow = True
+    call: tuple[Any, ...] = ("base", {"settings": f"model={folder}"})
+    one.turn(f"take {folder} as the base", call, "It runs.")
+    with one.store.write() as conn:
+        conn.execute("UPDATE steps SET status = 'failed', error = 'the worker was killed'")
+    call[1]["run"] = "r1"
+    one.turn("go on with it", call, "You said no.")
+    assert [step.status for step in one.store.priced_steps()] == ["failed"], "the no leaves it as it was"
+    one.turn(f"then take {other}", ("base", {"settings": f"model={other}", "run": "r1"}), "You said no.")
+    assert [step.status for step in one.store.priced_steps()] == ["failed", DECLINED]
+    assert [plan.request["model"] for plan in one.asked] == [str(folder), str(folder), str(other)]
+    one.chat.close()

@@ -46,6 +46,7 @@ def test_two_arms_are_told_block_by_block_with_lost_cases_sizes_and_the_margin(t
     target = {"block": "target", "judged": 60, "merged_passed": 59, "quantized_passed": 57, "gained": 0, "lost": 2,
               "lost_cases": ["target-030", "target-044"]}  # fmt: skip
     assert target.items() <= result.facts[0].items()
+    assert (result.facts[0]["merged_answer_seconds"], result.facts[0]["quantized_answer_seconds"]) == (0.21, 0.21)
     assert any(one.startswith("quantized keeps 55 of the 57") for one in result.says)
 
 

@@ -28,6 +28,11 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends(two_runs: Store) -> None:
     assert isinstance(points, dict) and len(points) == 12 and {"1", "75"} < {*points}
 
 
+def test_a_metric_whose_curve_was_not_kept_is_told_by_its_mean(two_runs: Store) -> None:
+    with pytest.raises(NotFound, match=r"kept no tokens_per_second; it kept .*; its mean was 402\.7\."):
+        asked(two_runs, "curve", run="r1", metric="tokens_per_second")
+
+
 def test_of_one_point_and_of_no_curve(tmp_path: Path) -> None:
     build = stored_runs.new_builder(tmp_path / "home")
     build.end(build.step("base"), 1.0, 1)

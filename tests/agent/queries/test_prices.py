@@ -51,6 +51,7 @@ def test_decisions_are_listed_and_those_of_the_other_kind_are_counted_beside_the
     found = asked(store, "approvals", **given)
     assert (found.of["approved"], found.of["refused"]) == (approved, refused)
     assert [one["step"] for one in found.facts] == steps
+    assert found.of["until"] == (given["until"] + " 00:00" if "until" in given else None)
     store.close()
 
 

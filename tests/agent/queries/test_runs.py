@@ -122,6 +122,13 @@ def test_failures_are_of_every_run_and_say_which_later_step_did_it_after_all(two
     assert (none.of["failed_or_stopped"], none.of["of_steps"], none.facts) == (0, 0, ())
 
 
+def test_a_training_that_broke_off_goes_on_at_one_price_wherever_that_is_told(tmp_path: Path) -> None:
+    found = in_state(tmp_path / "home", "a run whose training step failed", "run")
+    train = next(one for one in found.facts if (one["stage"], one["status"]) == ("train", "could follow"))
+    broke_off: Any = found.of["broke_off"]
+    assert train["estimated_seconds"] == broke_off["s6"]["going_on_takes"]["estimated_seconds"]
+
+
 def test_the_steps_ahead_have_the_prices_that_a_plan_shows(tmp_path: Path) -> None:
     home, _ = make_state(tmp_path / "home", "dataset")
     priceable(home)
