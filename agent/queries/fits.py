@@ -119,7 +119,7 @@ def _shape(model: NamedModel) -> Fact:
     """Its sizes; of one that only stands for a size, none but that."""
     shape, of = model.shape, {"model": model.name, "parameters": model.parameters}
     if model.approximate:
-        return {**of, "usual_shape_of_its_size": True}
+        return {**of, "shape": "usual of its size"}
     mixture = {"experts": shape.experts, "experts_per_token": shape.experts_per_token} if shape.experts else {}
     return {**of, "layers": shape.layers, "hidden_size": shape.hidden, **mixture}
 
@@ -130,7 +130,7 @@ def _machine(query: FitsQuery, facts: Facts) -> Fact:
     room = {"gpu": gpu.name if gpu else "none", "vram_bytes": machine.vram_room_on(1) or None,
             "ram_bytes": machine.memory_room_bytes}  # fmt: skip
     if query.card or query.ram_gib:
-        return {"machine": "another", **room, "measured_there": False, **_ROWS}
+        return {"machine": "another, not measured", **room, **_ROWS}
     free = {"vram_free_bytes": machine.vram_free_bytes or None, "ram_free_bytes": machine.memory_free_bytes}
     return {"machine": "this one", **room, **free, "disk_free_bytes": machine.disk_free_bytes, **_ROWS}
 
