@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
+from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from rich.text import Text
 
@@ -346,14 +346,15 @@ def test_a_level_changes_between_two_turns_and_never_within_one(tmp_path: Path) 
     driver, during = driver_of(tmp_path, "http://127.0.0.1:9/v1"), list[str]()
 
     def started() -> FunctionModel:
-        """The examination ends while the turn's driver starts."""
-        keep(tmp_path, driver.seen()[0], Record(level="native", exam=EXAM))
-        return FunctionModel(choose, model_name="stub")
+        """Another examination ends while the turn's driver starts."""
+        keep(tmp_path, driver.seen()[0], Record(level="fallback", exam=EXAM))
+        return FunctionModel(stream_function=said, model_name="stub")
 
-    def choose(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+    async def said(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str]:
         during.append(deps.level)
-        return ModelResponse([TextPart('{"label": "none"}')])
+        yield "It is a good thought."
 
+    keep(tmp_path, driver.seen()[0], Record(level="native", exam=EXAM))
     deps = TurnDeps(
         ws=Workspace(Store(tmp_path), None, lambda event, **data: None),
         approver=lambda plan, step: Decision(False, "test"),
@@ -363,6 +364,6 @@ def test_a_level_changes_between_two_turns_and_never_within_one(tmp_path: Path) 
     )
     with closing(Chat(deps)) as chat:
         chat.begin("let us think about Rex and this together", started, lambda line: None).result(HANG_S)
-        assert during == ["fallback"] and deps.level == "fallback" and deps.code_first
+        assert during == ["native"] and deps.level == "native" and not deps.code_first
         deps.begin_turn("and now?")
-        assert deps.level == "native" and not deps.routed and not deps.code_first
+        assert deps.level == "fallback" and deps.code_first
