@@ -58,9 +58,11 @@ def answer(query: FitsQuery, context: Context) -> Result:
     tasks = _tasks(query, model, facts, forecast)
     least = {} if facts.machine.gpus or query.ram_gib else _least_cards(model, facts)
     told = [{**_fact(task, facts), "least_card_gib": least.get((task.task, task.precision))} for task in tasks]
-    says = [tasks[0].plan.estimate.basis] if query.work else [str(forecast.decided)]
-    says += [card.note] if card and card.note else []
-    return Result((*told, *([] if query.work else [_files(model, facts)])), {**_shape(model), **of}, says=tuple(says))
+    says = [] if query.work else [str(forecast.decided)]
+    notes = [tasks[0].plan.estimate.basis] if query.work else []
+    notes += [card.note] if card and card.note else []
+    every = (*told, *([] if query.work else [_files(model, facts)]))
+    return Result(every, {**_shape(model), **of}, says=tuple(says), notes=tuple(notes))
 
 
 def _model(name: str) -> NamedModel:

@@ -130,6 +130,7 @@ def view(result: Result, *, whole: bool = False) -> RenderableType:
     for text in result.texts[: of_texts or None]:
         parts += _of_texts(text)
     more = 0 if whole else max(0, len(facts) - most) + max(0, len(result.texts) - of_texts)
+    parts += map(prose, result.notes)
     if more:
         parts.append(prose(f"{more:,} more: “show all” lists them."))
     if result.left_out:
