@@ -100,18 +100,22 @@ def _turn(deps: TurnDeps, spoken: Spoken) -> TurnAnswer | Call:
     offers = ", ".join(f"{n} “{reader().head.offer(label)}”" for n, label in enumerate(spoken.offered[1], 1))
     likely = told(deps, spoken, reading) if reading.asks and reading.probability >= GUESSED else None
     if likely is None:
-        near = f"{_UNREAD} Did you mean {offers}? A number is enough."
-        return TurnAnswer("\n".join([*_where_things_stand(deps), near]))
+        near = f"{_UNREAD} Did you mean {offers}? A number is enough." if offers else _UNREAD
+        return TurnAnswer("\n".join([*_where_things_stand(deps, reading.slots), near]))
     note = f"(I read that with little certainty. Did you mean something else: {offers}? A number is enough.)"
     return replace(likely, text=f"{likely.text}\n{note}")
 
 
-def _where_things_stand(deps: TurnDeps) -> list[str]:
-    """What is at work, else what came of the newest run: often the fact behind words that nobody understood."""
-    if deps.draft is not None or not ordinary(deps.store):
+def _where_things_stand(deps: TurnDeps, slots: Slots) -> list[str]:
+    """The step or run that is named, else what is at work or came of the newest run: often the fact behind words that
+    nobody understood. Raises NotFound for a name that is none."""
+    step, run = slots.first("step"), slots.first("run")
+    if not (step or run) and (deps.draft is not None or not ordinary(deps.store)):
         return []
-    running = deps.store.steps(status=RUNNING)
-    result = ask(JobsQuery() if running else RunQuery(), deps.records())
+    if step:
+        return [*text_of(ask(StepQuery(step=step), deps.records()))]
+    running = not run and deps.store.steps(status=RUNNING)
+    result = ask(JobsQuery() if running else RunQuery(run=run), deps.records())
     return [*text_of(result if running else replace(result, facts=()))]
 
 

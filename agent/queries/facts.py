@@ -33,6 +33,8 @@ class Result:
     """What all facts are of: run, step, arm, block, suite, and the subset where they are not of the whole."""
     says: tuple[str, ...] = ()
     """Sentences that the tools phrase: a verdict, a finding, a refusal."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what figures rest on: below them."""
     texts: tuple[Fact, ...] = ()
     """Texts of rows, cases and answers: on the screen alone. A model is told how many there are."""
     most: int = 0
@@ -68,7 +70,7 @@ class Result:
         document = {
             "of": flat(self.of),
             "facts": [flat(fact) for fact in self.facts],
-            "says": list(self.says),
+            "says": [*self.says, *self.notes],
             "on_the_screen_alone": len(self.texts),
             "left_out": dict(self.left_out),
             "proposed": proposed,

@@ -58,9 +58,11 @@ def answer(query: FitsQuery, context: Context) -> Result:
     tasks = _tasks(query, model, facts, forecast)
     least = {} if facts.machine.gpus or query.ram_gib else _least_cards(model, facts)
     told = [{**_fact(task, facts), "least_card_gib": least.get((task.task, task.precision))} for task in tasks]
-    says = [tasks[0].plan.estimate.basis] if query.work else [str(forecast.decided)]
-    says += [card.note] if card and card.note else []
-    return Result((*told, *([] if query.work else [_files(model, facts)])), {**_shape(model), **of}, says=tuple(says))
+    says = [] if query.work else [str(forecast.decided)]
+    notes = [tasks[0].plan.estimate.basis] if query.work else []
+    notes += [card.note] if card and card.note else []
+    every = (*told, *([] if query.work else [_files(model, facts)]))
+    return Result(every, {**_shape(model), **of}, says=tuple(says), notes=tuple(notes))
 
 
 def _model(name: str) -> NamedModel:
@@ -119,7 +121,7 @@ def _shape(model: NamedModel) -> Fact:
     """Its sizes; of one that only stands for a size, none but that."""
     shape, of = model.shape, {"model": model.name, "parameters": model.parameters}
     if model.approximate:
-        return {**of, "usual_shape_of_its_size": True}
+        return {**of, "shape": "usual of its size"}
     mixture = {"experts": shape.experts, "experts_per_token": shape.experts_per_token} if shape.experts else {}
     return {**of, "layers": shape.layers, "hidden_size": shape.hidden, **mixture}
 
@@ -130,7 +132,7 @@ def _machine(query: FitsQuery, facts: Facts) -> Fact:
     room = {"gpu": gpu.name if gpu else "none", "vram_bytes": machine.vram_room_on(1) or None,
             "ram_bytes": machine.memory_room_bytes}  # fmt: skip
     if query.card or query.ram_gib:
-        return {"machine": "another", **room, "measured_there": False, **_ROWS}
+        return {"machine": "another, not measured", **room, **_ROWS}
     free = {"vram_free_bytes": machine.vram_free_bytes or None, "ram_free_bytes": machine.memory_free_bytes}
     return {"machine": "this one", **room, **free, "disk_free_bytes": machine.disk_free_bytes, **_ROWS}
 

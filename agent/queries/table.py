@@ -27,6 +27,11 @@ _LONGEST = 300
 _NAMES = {"seconds": "took", "bytes": "size", "p_value": "p", "fits": "verdict", "fits_now": "free now"}
 _FITS = {True: "it fits", False: "too large"}
 _WORDS = {"rss": "RAM", "ram": "RAM", "vram": "VRAM", "gpu": "GPU", "gpus": "GPUs", "cpu": "CPU"}
+_ASIDE = frozenset(
+    ("cases_of_people", "right", "right_of_base", "learned_takes", "for_rows", "row_tokens", "layers", "hidden_size",
+     "found_by", "free_swap_bytes")
+)  # fmt: skip
+"""Facts that the page has and the first screen does not: what the tools' sentence says too, and what few ask for."""
 _UNKNOWN: tuple[object, ...] = (None, "", (), [], {})
 """Values that say nothing; 0 and False say something."""
 _NO_COUNT = ("seed", "port", "pid", "place", "at_step")
@@ -109,19 +114,23 @@ def _cell(name: str, value: object) -> str:
 def view(result: Result, *, whole: bool = False) -> RenderableType:
     """A result on the screen: what it is of, what the tools say, the facts, the texts, and what is left out.
 
-    Facts with other names stand in a table of their own; a row or case whose texts are shown, among its texts alone.
+    A single fact stands first. Facts with other names stand in a table of their own; a row or case whose texts are
+    shown, among its texts alone.
     """
-    parts: list[RenderableType] = [prose(one) for one in (line(result.of), *result.says) if one]
     told = {text.get(name) for text in result.texts for name in _IDS} - {None}
-    facts = [fact for fact in result.facts if told.isdisjoint(fact.get(name) for name in _IDS)]
+    facts = [_read(one, whole) for one in result.facts if told.isdisjoint(one.get(name) for name in _IDS)]
+    alone = facts if len(facts) == 1 and not result.texts else []
+    of = {name: value for name, value in _read(result.of, whole).items() if (name, value) not in _items(alone)}
+    parts: list[RenderableType] = [prose(one) for one in (*_lines(*alone), *_lines(of), *result.says)]
     most = 0 if whole else max(result.most, MOST_ROWS)
     of_texts = 0 if whole else result.most or FEW_TEXTS
-    for _, alike in groupby(facts[: most or None], key=tuple):
+    for _, alike in groupby([] if alone else facts[: most or None], key=tuple):
         group = list(alike)
-        parts.append(prose(line(group[0])) if len(group) == 1 else table(group))
+        parts += [prose(one) for one in _lines(*group)] if len(group) == 1 else [table(_without(group, of))]
     for text in result.texts[: of_texts or None]:
         parts += _of_texts(text)
     more = 0 if whole else max(0, len(facts) - most) + max(0, len(result.texts) - of_texts)
+    parts += map(prose, result.notes)
     if more:
         parts.append(prose(f"{more:,} more: “show all” lists them."))
     if result.left_out:
@@ -130,6 +139,37 @@ def view(result: Result, *, whole: bool = False) -> RenderableType:
         fields = " ".join(f"{name}={shown(name, value)}" for name, value in one.fields.items())
         parts.append(prose(f"Could follow: {' '.join(word for word in (one.stage, fields) if word)} of {one.run}"))
     return Group(*parts)
+
+
+def _read(fact: Fact, whole: bool) -> Fact:
+    """A fact as people read it: `59 of 60` is one value, and the first screen has what many ask for."""
+    out_of = next((fact[name] for name in ("judged", "out_of") if isinstance(fact.get(name), int)), None)
+    read = dict[str, object]()
+    for name, value in fact.items():
+        if not (name in _ASIDE and not whole) and not (out_of is not None and name in ("judged", "out_of")):
+            counted = out_of is not None and name.endswith("passed") and isinstance(value, int)
+            read[name] = f"{value} of {out_of}" if counted else value
+    return read
+
+
+def _items(facts: Sequence[Fact]) -> list[tuple[str, object]]:
+    return [item for fact in facts for item in fact.items()]
+
+
+def _lines(*facts: Fact) -> list[str]:
+    """Facts in lines: the plain values of each in one, every value that has parts in one of its own."""
+    lines = list[str]()
+    for fact in facts:
+        parted = {name: value for name, value in fact.items() if isinstance(value, Mapping)}
+        plain = {name: value for name, value in fact.items() if name not in parted}
+        lines += [line(plain), *(line({name: value}) for name, value in parted.items())]
+    return [one for one in lines if one]
+
+
+def _without(facts: Sequence[Fact], of: Fact) -> Sequence[Fact]:
+    """Facts without what the line above them says of them all."""
+    said = {name for name, value in of.items() if all(fact.get(name) == value for fact in facts)}
+    return [{name: value for name, value in fact.items() if name not in said} for fact in facts]
 
 
 def whole_page(result: Result) -> Callable[[], RenderableType]:

@@ -4,7 +4,7 @@
 
 HOME needs two runs that evaluated something; it is copied. The facts are computed from its store at run time
 (`facts_shown.py`), the questions are those of `answers.yaml` and `dialogues.yaml`. Every price is answered with no.
-Right: each fact stands within the first six lines of an answer of at most twelve, nothing false, nothing asked for that
+Right: each fact stands within the first 15 lines of an answer of at most 32, nothing false, nothing asked for that
 was not ordered, nothing begun. Dead end: no prompt in time, the same words twice running, an internal error, raw JSON.
 `--no-model` leaves out what needs a driver and gives it none.
 """
@@ -34,9 +34,11 @@ from tunesmith.agent.commands import settings
 
 PROMPT = "tunesmith ❯"
 NO = "no, just testing"
-FIRST_LINES, PAGE_LINES = 6, 12
+FIRST_LINES, PAGE_LINES = 15, 32
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\x1b\][^\x07]*\x07|\r")
 _QUESTION = re.compile(r"\?[^?\n]*[(\[][^()\[\]\n]*\b(?:yes|no)\b[^()\[\]\n]*[)\]]:?\s*$")
+_LOOKS = ("· reads the ", "· asks the records")
+"""How the lines begin that tell what a driver looks at."""
 _FOLDER = Path(__file__).parent
 
 
@@ -129,7 +131,7 @@ def _answer(text: str, words: str) -> str:
     while lines and len(echoed) < len(wanted):
         echoed += "".join(lines.pop(0).split())
     drawn_again = re.compile(f"^(?:{PROMPT} ?)+")
-    return "\n".join(drawn_again.sub("", line).rstrip() for line in lines if not line.startswith("· "))
+    return "\n".join(drawn_again.sub("", line).rstrip() for line in lines if not line.startswith(_LOOKS))
 
 
 class Exam:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_ai.messages import ModelMessage
+from pydantic_ai.models.function import AgentInfo, FunctionModel
 from rich.text import Text
 
 from tests.fixtures import FIXTURES
-from tests.fixtures.alone import no_driver
 from tests.fixtures.planted_gpus import gpu, plant
 from tests.fixtures.stub_driver import StubDriver
 from tests.fixtures.tables import table
@@ -346,11 +347,16 @@ def test_no_server_ends_for_an_examination(own: Driver) -> None:
 def test_a_level_changes_between_two_turns_and_never_within_one(tmp_path: Path) -> None:
     driver, during = driver_of(tmp_path, "http://127.0.0.1:9/v1"), list[str]()
 
-    def said(line: str) -> None:
-        """The examination ends while the turn is told."""
-        keep(tmp_path, driver.seen()[0], Record(level="native", exam=EXAM))
-        during.append(deps.level)
+    def started() -> FunctionModel:
+        """Another examination ends while the turn's driver starts."""
+        keep(tmp_path, driver.seen()[0], Record(level="fallback", exam=EXAM))
+        return FunctionModel(stream_function=said, model_name="stub")
 
+    async def said(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str]:
+        during.append(deps.level)
+        yield "It is a good thought."
+
+    keep(tmp_path, driver.seen()[0], Record(level="native", exam=EXAM))
     deps = TurnDeps(
         ws=Workspace(Store(tmp_path), None, lambda event, **data: None),
         approver=lambda plan, step: Decision(False, "test"),
@@ -359,7 +365,7 @@ def test_a_level_changes_between_two_turns_and_never_within_one(tmp_path: Path) 
         known=lambda: known(driver),
     )
     with closing(Chat(deps)) as chat:
-        chat.begin("let us think about Rex and this together", no_driver, said).result(HANG_S)
-        assert {*during} == {"fallback"} and deps.level == "fallback"
+        chat.begin("let us think about Rex and this together", started, lambda line: None).result(HANG_S)
+        assert during == ["native"] and deps.level == "native"
         deps.begin_turn("and now?")
-        assert deps.level == "native"
+        assert deps.level == "fallback"

@@ -36,7 +36,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def test_each_precision_of_a_work_fits_or_does_not(store: Store, given: dict[str, Any], fits: dict[int, bool]) -> None:
     found = asked(store, "fits", **given)
     assert {one["bits"]: one["fits"] for one in found.facts} == fits
-    assert found.of["machine"] == "another" and found.of["measured_there"] is False
+    assert found.of["machine"] == "another, not measured"
     assert all(bool(one["instead"]) is not one["fits"] for one in found.facts), "what does not fit says what would"
 
 
@@ -93,7 +93,7 @@ def test_no_shape_is_made_up_for_a_size(store: Store) -> None:
     known = asked(store, "fits", model="llama 405b", card="3060", work="train").of
     assert known["layers"] == 126 and "experts" not in known
     unknown = asked(store, "fits", model="nobody-300b", card="3060", work="train").of
-    assert unknown["usual_shape_of_its_size"] is True and not {"layers", "experts"} & unknown.keys()
+    assert unknown["shape"] == "usual of its size" and not {"layers", "experts"} & unknown.keys()
     model = named_model("nobody-300b")
     assert model is not None and not model.shape.experts and 0.95 < model.parameters / 3e11 < 1.05
 

@@ -23,7 +23,7 @@ EVERY = 4
 
 @pytest.mark.parametrize("part", range(2))
 def test_what_people_ask_is_answered_by_the_records(tmp_path: Path, part: int) -> None:
-    """Half of a quarter: the fact within six lines, nothing false, nothing begun, no dead end."""
+    """Half of a quarter: the fact within 15 lines, nothing false, nothing begun, no dead end."""
     items = load(no_model=True)[part * 2 :: EVERY * 2]
     items = [item for item in items if len(item.get("turns", [])) < 8]
     exam = Exam(make_exam_home(tmp_path / "home"), NO_DRIVER, HANG_S)

@@ -64,8 +64,8 @@ def test_a_question_at_a_price_is_answered_and_the_price_stands_again(
     repl.expect("Start?", after=place)
     time.sleep(0.8)
     place = repl.answer("how much ram does this machine have?")
-    repl.expect("RAM:", after=place)
-    repl.expect("Start?", after=repl.text.index("RAM:", place))
+    repl.expect("free RAM", after=place)
+    repl.expect("Start?", after=repl.text.index("free RAM", place))
     store = Store(tunesmith.home)
     assert store.read("SELECT * FROM approvals") == [] and store.step("s1").pid is None
     place = repl.line("no, just testing")
@@ -104,7 +104,7 @@ def test_no_colour_is_shown_where_none_is_wanted_at_any_width(
     repl = Terminal((), tunesmith.env, size=size)
     try:
         ready(repl)
-        for words, then in (("how many runs are there?", "2 runs"), ("/runs", "r1 "), ("gpu?", "RAM:")):
+        for words, then in (("how many runs are there?", "runs 2"), ("/runs", "r1 "), ("gpu?", "free RAM")):
             place = repl.line(words)
             repl.expect(then, after=place)
         assert not re.search(rb"\x1b\[(?:[0-9;]*;)?(?:3[0-7]|4[0-7]|9[0-7])m", repl.raw)
