@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Literal, get_args, get_origin
 
@@ -22,6 +22,8 @@ OWN_SLOTS = ("run", "again", "only", "pronoun", "which_run", "unspoken", "pace",
 """Slots that any order may hold and that are no argument of it."""
 _HARD = ("path", "model", "card", "quote", "commit", "case", "row", "artifact", "step", "pair", "span")
 """What an order is no longer the same without."""
+_EVERYDAY_FIELDS = ("rows", "cases_per_block", "model")
+"""Fields whose names are words of anybody's."""
 _CAN_BE_NONE = ("warmup_ratio", "lora_dropout", "rehearsal_rows", "rehearsal_weight", "near_miss_rows", "thinking")
 """Fields that `without …` gives a value to: 0, or off."""
 _NO_FIELD_UNITS = ("bit", "gib", "params", "s", "min", "h", "day", "x")
@@ -108,15 +110,23 @@ def edits_of(slots: Slots, planned: Sequence[str], *, leaves_out: bool) -> Edits
         denied = any(since <= no.start and _denies(slots, no, slot) for no in slots.all("not"))
         left_out, since = left_out + [slot] * bool(joined or denied), slot.end
     if leaves_out and not left_out and not assignments:
-        left_out = stages
+        left_out = stages or [replace(one, value=planned[-1]) for one in _last_step(slots)]
     model = model_in(slots)
     places = [place for one in assignments for place in one.places]
     places += [(model.start, model.end)] if model else []
     unread = tuple(text for place, text in _hard(slots) if not _inside(place, places))
+    known = {*multiples, *(one.field for one in assignments), *_EVERYDAY_FIELDS, *_CAN_BE_NONE}
+    if known - {*_EVERYDAY_FIELDS, *_CAN_BE_NONE}:  # `keep the rank we had, and three epochs`
+        unread += tuple(slots.sentence[s.start : s.end] for s in slots.all("field") if s.value not in known)
     without = tuple(dict.fromkeys(str(one.value) for one in left_out if one.value in planned))
     others = tuple(dict.fromkeys(str(one.value) for one in stages if one not in left_out))
     values = {one.field: one.value for one in assignments if one.field not in multiples}
     return Edits(values, without, others, multiples, str(model.value) if model else "", unread)
+
+
+def _last_step(slots: Slots) -> list[Slot]:
+    """The last of the steps, where it is named so: `leave out the last step`."""
+    return [Slot("stage", "", *_place(slots, one)) for one in as_written("last_step", slots.words)]
 
 
 def _joins(slots: Slots, since: int, stage: Slot) -> bool:
@@ -142,9 +152,10 @@ def holds_back(slots: Slots, *, of_the_plan: bool = False) -> str:
     held = [_place(slots, one) for one in as_written("holds_back", slots.words)]
     nos = [*slots.all("not"), *slots.all("instead")]
     if of_the_plan:
-        denied = (*slots.all("stage"), *(one for one in slots.all("field") if one.value in _CAN_BE_NONE))
+        denied = (*slots.all("stage"), *_last_step(slots), *(one for one in slots.all("field") if one.value in _CAN_BE_NONE))
         nos = [one for one in nos if one.kind != "not" or not any(_denies(slots, one, two) for two in denied)]
-    held += [(one.start, one.end) for one in nos]
+    below_zero = [(one.start, one.end) for one in slots.numbers if one.value < 0]  # `minus two`
+    held += [(one.start, one.end) for one in nos if not _inside((one.start, one.end), below_zero)]
     first = min((one for one in held if not _inside(one, sayings)), default=None)
     return slots.sentence[first[0] : first[1]] if first else ""
 

@@ -19,7 +19,7 @@ _WORD = re.compile(rf"[{_HAN}]|\d+(?=[^\W\d_{_HAN}]{{2,}}(?![^\W_]))|[^\W_{_HAN}
 """`4bit` is two words, `fp8` and `7b` are one; Chinese puts no spaces between its words, so each sign is one."""
 _SHORTEST_MISSPELT, _SWAPPED, _LONG = 5, (3, 4), 9
 """Letters of a word that may be a slip of another, of one with two letters swapped, and of one with two slips."""
-_EVERYDAY = ("says_nothing", "holds_back", "before_that", "table", "forgotten", "to_b", "halves", "several", "reuses")
+_EVERYDAY = ("says_nothing", "holds_back", "before_that", "last_step", "to_b", "halves", "several", "reuses")
 """Tables of words that belong to no trade: nothing that is misspelt is taken for one of them."""
 
 

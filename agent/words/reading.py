@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
@@ -40,6 +40,8 @@ _STOP, _MAY_STOP = "do.stop", 0.2
 _DESTROYS = ("do.delete", "plan.drop", "describe.drop")
 """What takes something away and asks nothing more needs the certainty of an answer."""
 _ACTS = ("do.", "plan.", "want", "go_on", "accept")
+_OF_NO_NAME = ("price", "plan.why")
+"""What may be asked without a name: of all that lies ahead, of the whole plan."""
 _FOLLOWS = 2.0
 """How many times likelier than its share of all sentences says is what follows on an answer."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
@@ -61,6 +63,8 @@ class Context:
     """Those of the store, the newest first."""
     planned: tuple[str, ...] = ()
     """The stages of the plan that is proposed; empty: none is."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """Those that it gives a value to."""
     describing: bool = False
     """Whether a new behaviour is being described."""
     before: Query | None = None
@@ -96,7 +100,7 @@ class Reading:
     @property
     def asks(self) -> bool:
         """Whether it asks what can be answered, and changes nothing."""
-        return self.request is not None or self.kind.startswith(("talk.", "term"))
+        return self.request is not None or self.kind.startswith(("talk.", "term", "plan.why"))
 
 
 class Reader:
@@ -122,13 +126,16 @@ class Reader:
             return self._as(Guess(label, 1.0), slots, context)
         embedded = self._embedded(canonical(slots, self.head.vocabulary))
         moment = "" if context.describing else context.moment
-        guesses = _possible(self.head.guesses(embedded, slots, moment), slots, context)
+        guesses = open_ = _possible(self.head.guesses(embedded, slots, moment), slots, context)
         known = self.head.label_of(sentence) or self.head.label_of(sentence[begins_at(slots) :])
         known = _MEANS_OF_A_DRAFT.get(known, known) if context.describing else known
         if known in {guess.label for guess in guesses}:
             guesses = [Guess(known, 1.0), *(replace(one, probability=0.0) for one in guesses if one.label != known)]
         by_kind = kinds(guesses)
         reading = self._as(by_kind[0], slots, context)
+        if reading.label == "follow" and reading.request is None:  # it follows on nothing
+            by_kind = kinds(_shares([one for one in open_ if one.label != "follow"]))
+            reading = replace(self._as(by_kind[0], slots, context), sure=False)
         stop = next((one for one in by_kind if one.label == _STOP), None)
         asks_or_orders = reading.request or reading.label.startswith("do.")
         if stop is not None and stop.probability >= _MAY_STOP and asks_or_orders:
@@ -152,9 +159,10 @@ class Reader:
 
     def _as(self, guess: Guess, slots: Slots, context: Context) -> Reading:
         label, act = guess.label, guess.label.removeprefix("do.")
-        kind, before = kind_asked(label), context.before
+        by_number = label == "term" and not slots.named
+        kind, before = kind_asked("plan.why" if by_number else label), context.before
         runs = tuple(run.id for run in context.runs)
-        asked = Asked(kind, slots, content_of(slots, self.known(label)), context.labels, runs)
+        asked = Asked(kind, slots, content_of(slots, self.known(label)), context.labels, runs, context.settings)
         request = request_of(label, asked, before) if kind else None
         if label == "follow" and before is not None:
             request = followed(before, asked)
@@ -162,7 +170,7 @@ class Reader:
         edits = None
         if context.planned and (order or label.startswith("plan.")):
             edits = edits_of(slots, context.planned, leaves_out=label == "plan.without")
-        unnamed = request is None and (kind or label == "follow")
+        unnamed = request is None and not by_number and (kind or label == "follow") and label not in _OF_NO_NAME
         return Reading(label, guess.probability, not unnamed, slots, request, order, edits)
 
     def known(self, label: str) -> Callable[[str], bool]:
@@ -200,8 +208,13 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
         for one in guesses
         if possible(means.get(one.label, one.label), **moment)
     ]
-    total = sum(one.probability for one in open_) or 1.0
-    return sorted((Guess(one.label, one.probability / total) for one in open_), key=lambda one: -one.probability)
+    return _shares(open_)
+
+
+def _shares(guesses: Sequence[Guess]) -> list[Guess]:
+    """Guesses as shares of one, the likeliest first."""
+    total = sum(one.probability for one in guesses) or 1.0
+    return sorted((Guess(one.label, one.probability / total) for one in guesses), key=lambda one: -one.probability)
 
 
 _LOCK = threading.Lock()

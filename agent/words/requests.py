@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args, get_origin
 
 from pydantic import ValidationError
@@ -24,10 +24,13 @@ from tunesmith.tools.pipeline import catalog
 CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
 """The arms in the order in which they are made."""
 _BEFORE = {"quantized": "merged", "merged": "adapter", "adapter": "base"}
-_CHOICES = ("about", "part", "figure", "metric", "decision", "outcome")
+_CHOICES = ("about", "part", "figure", "metric", "decision", "outcome", "order")
 """Arguments that a label's second half may be."""
-_NOW = {"trial": "served", "disk_use": "artifact", "row": "rows", "figure": "step"}
-"""Kind of a label → the kind of question that answers it, where it has none of its own any more."""
+_MEANS = {"failures": "failed", "out_of_memory": "failed", "longest": "time"}
+"""A label's second half → the choice that it is."""
+_NOW = {"trial": "served", "disk_use": "artifact", "row": "rows", "figure": "step", "runs.best": "compare_runs",
+        "plan.compare": "settings", "plan.why": "setting"}  # fmt: skip
+"""A label or its kind → the kind of question that answers it, where it has none of its own."""
 _NO_CARRY = ("kind", "number", "most", "skip", "only")
 """Arguments of a question that do not hold for the next one."""
 _OF_A_LIST = ("case", "cases")
@@ -45,12 +48,14 @@ class Asked:
     """Those of the cases of the run that is talked about."""
     runs: tuple[str, ...] = ()
     """Those of the store, the newest first."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """Those that the proposed plan gives a value to."""
 
 
 def kind_asked(label: str) -> str:
     """The kind of question that a label asks; empty: it asks none."""
     kind = label.partition(".")[0]
-    kind = kind if kind in REQUESTS else _NOW.get(kind, "")
+    kind = _NOW.get(label) or _NOW.get(kind, kind)
     return kind if kind in REQUESTS else ""
 
 
@@ -60,6 +65,7 @@ def request_of(label: str, asked: Asked, before: Query | None = None) -> Query |
     One case by its place in a list is asked of that list.
     """
     slots, choice = asked.slots, label.partition(".")[2]
+    choice = _MEANS.get(choice, choice)
     kind = asked.kind
     if kind in _OF_A_LIST and place_in_list(slots) and not (slots.all("case") or slots.all("quote")):
         kind = "cases"
@@ -173,6 +179,9 @@ def _fields(asked: Asked) -> tuple[str, ...]:
     named = [name for name in named if name in known_fields()]
     named += [slot.kind.removeprefix("choice.") for slot in asked.slots.named if slot.kind.startswith("choice.")]
     own = [name for name in named if name not in ("rows", "cases_per_block", "model")]
+    if not named and len(asked.slots.numbers) == 1:  # `why 400?`: the one setting of the plan that is so
+        alike = [name for name, value in asked.settings.items() if value == asked.slots.numbers[0].value]
+        named = alike * (len(alike) == 1)
     return tuple(dict.fromkeys(own or named))
 
 
@@ -271,7 +280,7 @@ _FILL: Mapping[str, Callable[[Asked], object]] = {
     "until": lambda a: _window(a, 1),
     "fields": _fields,
     "field": lambda a: next(iter(_fields(a)), ""),
-    "value": lambda a: next((n.value for n in a.slots.numbers if not n.weak), None),
+    "value": lambda a: next((n.value for n in a.slots.numbers if not n.weak and a.slots.named), None),
     "model": _model,
     "bits": _bits,
     "card": _card,
