@@ -100,7 +100,8 @@ def all_settings(query: SettingsQuery, context: Context) -> Result:
     shown = {**other, **changed, **(known if stage else {})}
     facts: tuple[Fact, ...] = tuple(
         {"setting": name, "value": _readable(_value(step, field)), "default": usually(step.stage, field),
-         "in_the_proposed_plan": planned.get(name), "set_by": set_by(store, run, step, field)[0]}
+         **({"in_the_proposed_plan": planned.get(name)} if planned else {}),
+         "set_by": set_by(store, run, step, field)[0]}
         for name, (step, field) in shown.items()
     )  # fmt: skip
     left = len(known) - len(shown)

@@ -132,6 +132,11 @@ def view(result: Result, *, whole: bool = False) -> RenderableType:
     return Group(*parts)
 
 
+def shown_rows(result: Result) -> Sequence[Fact]:
+    """The texts of a result that the screen shows, else its facts."""
+    return result.texts[: result.most or _FEW_TEXTS] or result.facts[: max(result.most, MOST_ROWS)]
+
+
 def whole_page(result: Result) -> Callable[[], RenderableType]:
     """The page behind a result: its own, else all of its facts and texts."""
     return result.page or (lambda: view(result, whole=True))

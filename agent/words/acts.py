@@ -95,7 +95,8 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
     if not (fields or multiples):  # `longer, 5 epochs` says by how much, `train it more` does not
         others = (one for one in slots.all("unspoken") if not known(slots.sentence[one.start : one.end].lower()))
         hard += [slots.sentence[one.start : one.end] for one in others]
-    loose = [slots.sentence[one.start : one.end] for one in slots.unread([*places, *_idle(slots)], known)]
+    places += [_place(slots, one) for one in as_written("says_nothing", slots.words)]  # `straight away`
+    loose = [slots.sentence[one.start : one.end] for one in slots.unread(places, known)]
     again = bool(slots.all("again"))
     return Order(stage, fields, slots.first("run"), again, multiples, tuple(hard), tuple(loose))
 
@@ -152,12 +153,25 @@ def holds_back(slots: Slots, *, of_the_plan: bool = False) -> str:
     held = [_place(slots, one) for one in as_written("holds_back", slots.words)]
     nos = [*slots.all("not"), *slots.all("instead")]
     if of_the_plan:
-        denied = (*slots.all("stage"), *_last_step(slots), *(one for one in slots.all("field") if one.value in _CAN_BE_NONE))
+        denied = (
+            *slots.all("stage"),
+            *_last_step(slots),
+            *(one for one in slots.all("field") if one.value in _CAN_BE_NONE),
+        )
         nos = [one for one in nos if one.kind != "not" or not any(_denies(slots, one, two) for two in denied)]
+        nos = [one for one in nos if not _lowers(slots, one)]
     below_zero = [(one.start, one.end) for one in slots.numbers if one.value < 0]  # `minus two`
     held += [(one.start, one.end) for one in nos if not _inside((one.start, one.end), below_zero)]
     first = min((one for one in held if not _inside(one, sayings)), default=None)
     return slots.sentence[first[0] : first[1]] if first else ""
+
+
+def _lowers(slots: Slots, no: Slot) -> bool:
+    """Whether a word that could leave something out gives a value: `cut the rows to 250`."""
+    number = next((one for one in slots.numbers if one.start >= no.end), None)
+    between = slots.between(no.end, number.start) if number else []
+    lowers = slots.sentence[no.start : no.end].lower() in words_in("changes_by")
+    return lowers and 1 < len(between) <= 4 and between[-1].text in words_in("to_b")
 
 
 def _denies(slots: Slots, no: Slot, one: Slot) -> bool:
@@ -168,17 +182,10 @@ def _place(slots: Slots, match: Match) -> Place:
     return slots.words[match.first].start, slots.words[match.after - 1].end
 
 
-def _idle(slots: Slots) -> list[Place]:
-    """Where words stand that say nothing of what is to be done: `straight away`."""
-    return [_place(slots, one) for one in as_written("says_nothing", slots.words)]
-
-
 def _hard(slots: Slots) -> Iterator[tuple[Place, str]]:
     """Numbers and names that an argument has to take, with what was typed."""
-    of_names = [(one.start, one.end) for one in slots.named if one.kind in _HARD]
-    named = [
-        (one.start, one.end) for one in slots.named if one.kind.startswith("choice.") or one.kind in ("bits", "arm")
-    ]
+    choices = [one.kind for one in slots.named if one.kind.startswith("choice.")]
+    of_names, named = places_of(slots, _HARD), places_of(slots, ("bits", "arm", *choices))
     numbers = [(one.start, one.end) for one in slots.numbers if not one.weak and one.unit != "x"]
     for place in (*of_names, *(one for one in numbers if not _inside(one, named))):
         yield place, slots.sentence[slice(*place)]
@@ -225,13 +232,11 @@ def assigned(slots: Slots, stages: Sequence[str] = ()) -> list[Assigned]:
     return list({one.field: one for one in found}.values())
 
 
-def bare_number(stage: str, text: str) -> dict[str, object]:
-    """The one number that people give to a step, where words are a number alone: `200`."""
+def bare_number(stage: str, number: Number) -> dict[str, object]:
+    """The one number that people give to a step; empty where it has several."""
     own = [name for name in catalog.BY_NAME[stage].load().settable if _is_number(info_of(name, (stage,)))]
-    numbers = numbers_in(text)
-    alone = len(numbers) == 1 and (numbers[0].start, numbers[0].end) == (0, len(text)) and not numbers[0].unit
-    info = info_of(own[0], (stage,)) if len(own) == 1 and alone else None
-    return {own[0]: fitting(numbers[0], info)} if info else {}
+    info = info_of(own[0], (stage,)) if len(own) == 1 and not number.unit else None
+    return {own[0]: fitting(number, info)} if info else {}
 
 
 def _pairs(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:

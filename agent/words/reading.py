@@ -153,19 +153,21 @@ class Reader:
     def _least(self, reading: Reading) -> float:
         """The probability from which a reading may be acted on."""
         destroys = reading.label in _DESTROYS and not (reading.edits and reading.edits.changes)
-        if destroys or not reading.label.startswith(_ACTS):
+        if destroys or not reading.label.startswith(_ACTS) or _asks_what(reading.slots):
             return self.head.threshold
         return self.head.threshold if names_no_step(reading) else min(self.head.threshold, _BEHIND_A_YES)
 
     def _as(self, guess: Guess, slots: Slots, context: Context) -> Reading:
         label, act = guess.label, guess.label.removeprefix("do.")
         by_number = label == "term" and not slots.named
-        kind, before = kind_asked("plan.why" if by_number else label), context.before
+        kind, before = kind_asked("plan.why" if by_number else label, len(context.runs)), context.before
         runs = tuple(run.id for run in context.runs)
         asked = Asked(kind, slots, content_of(slots, self.known(label)), context.labels, runs, context.settings)
         request = request_of(label, asked, before) if kind else None
         if label == "follow" and before is not None:
             request = followed(before, asked)
+        if label == "price" and request is None and not context.planned:  # of no step: of what lies ahead
+            request = request_of("run", replace(asked, kind="run"))
         order = order_of(act, slots, self.known(label)) if act != label and act in catalog.ENTRIES else None
         edits = None
         if context.planned and (order or label.startswith("plan.")):
@@ -177,6 +179,11 @@ class Reader:
         """Whether a word belongs to how a thing of this label is said."""
         own = self.head.own_words.get(label, frozenset())
         return lambda word: word in own
+
+
+def _asks_what(slots: Slots) -> bool:
+    """Whether a question begins with what, which, when: such a one is rarely an order."""
+    return slots.asks and slots.words[0].written in lexicon()["asking"].single_words()
 
 
 def names_no_step(reading: Reading) -> bool:
@@ -244,20 +251,24 @@ def parted(sentence: str, context: Context) -> tuple[Reading, ...]:
         first = read(parts[0], context)
         second = read(parts[1], replace(context, before=first.request or context.before))
         both = sorted((first, second), key=lambda one: not one.asks)
-        heard = [one.asks or one.order or (one.edits and both[0].asks) or one.kind == "go_on" for one in both]
-        if first.sure and second.sure and first.kind != second.kind and all(heard):
+        heard = [one.asks or one.order or (one.edits and both[0].asks) or one.kind in _HEARD for one in both]
+        sure = [one.sure or (one.asks and one.probability >= _LIKELY) for one in both]
+        whole = (first.sure and second.sure) or not read(sentence, context).sure
+        if all(sure) and whole and first.kind != second.kind and all(heard):
             return tuple(both)
     return ()
 
 
 _JOINTS, _LEAST_WORDS = 3, 2
 """Places at which a sentence is parted, and words of a part."""
+_HEARD, _LIKELY = ("go_on", _STOP), 0.6
+"""Acts that are no step; from which probability a part is a question, where the whole sentence is not understood."""
 
 
 @cache
 def _joint() -> re.Pattern[str]:
     words = "|".join(sorted(lexicon()["joints"].single_words()))
-    return re.compile(rf"[.;!?…]+\s+|(?:,\s*|\s+)(?:{words})\s+(?:(?:{words})\s+)?", re.IGNORECASE)
+    return re.compile(rf"[.;!?…]+\s+|(?:,\s*|\s+)(?:{words}),?\s+(?:(?:{words})\s+)?", re.IGNORECASE)
 
 
 def read_or_not(sentence: str, context: Context) -> Reading:
