@@ -12,12 +12,14 @@ from tunesmith.agent.driver.fallback import GUESSED, Spoken
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.acts import bare_number, holds_back, order_of
 from tunesmith.agent.words.encoder import NoEncoder
-from tunesmith.agent.words.reading import LONGEST, read
-from tunesmith.agent.words.slots import slots_of
+from tunesmith.agent.words.reading import LONGEST, Context, read, read_or_not, reader
+from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
 
+_ASKS = 0.6
+"""From which probability words without a question mark are a question."""
 _OF_THE_PRICE = ("price", "plan.cost", "plan.show", "plan.why", "why")
 
 
@@ -43,20 +45,29 @@ def _edit(words: str, stage: str) -> str:
         return ""
     slots = slots_of(words)
     order = order_of(stage, slots, lambda word: False)
-    bare = bare_number(stage, words.strip())
+    bare = bare_number(stage, slots.numbers[0]) if len(slots.numbers) == 1 and _is_a_value(stage, slots) else {}
     values = bare or order.fields
     if not values or (order.unread and not bare) or holds_back(slots):
         return ""
     return " ".join(f"{name}={value}" for name, value in values.items())
 
 
+def _is_a_value(stage: str, slots: Slots) -> bool:
+    """Whether the one number of some words is all that they give: `200`, `make it 150 instead`."""
+    if not slots.words[1:]:
+        return True
+    reading = read_or_not(slots.sentence, Context(planned=(stage,), moment="price"))
+    own = slots.unread([(one.start, one.end) for one in slots.numbers], reader().known("plan.set"))
+    return reading.sure and reading.label == "plan.set" and not (own or slots.all("field"))
+
+
 def _answer(deps: TurnDeps, spoken: Spoken, words: str, priced: Plan | None) -> str:
     """The answer to a question that is asked meanwhile; empty for other words."""
     try:
         reading = read(words, fallback.context_of(deps, spoken, planned=(priced.stage,) if priced else ()))
-        if priced and reading.label in _OF_THE_PRICE and reading.probability >= GUESSED:
+        if priced and reading.label in _OF_THE_PRICE and reading.probability >= 2 * GUESSED:
             return in_a_sentence(priced)
-        likely = reading.sure or (reading.slots.asks and reading.probability >= GUESSED)
+        likely = reading.sure or reading.probability >= (GUESSED if reading.slots.asks else _ASKS)
         answer = fallback.told(deps, spoken, reading) if reading.asks and likely else None
     except NoEncoder:
         return ""

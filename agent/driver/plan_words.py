@@ -11,18 +11,18 @@ from tunesmith.agent.driver.manual import talk_text
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.words.acts import Edits, holds_back, model_in
 from tunesmith.agent.words.reading import Reading, reader
-from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.json_values import as_object
 from tunesmith.tools.core.format import listed
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
+_CHANGES = ("plan.set", "plan.without", "plan.start", "plan.drop", "plan.what_if")
 _NO_TEXT, _TEXT_ALONE = "talk.images", 0.97
 """What asks for a model of pictures or sound; from which probability of a wish that counts for nothing."""
 
 
 def changed(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     """What a sentence does to the proposed plan; None where it is about something else. Raises BadInput."""
-    edits, draft = reading.edits or Edits(), plan.drafted(deps)
+    edits, draft, unchanged = reading.edits or Edits(), plan.drafted(deps), (deps.draft, deps.draft_before)
     match reading.label:
         case "plan.start" if doubt := no_clear_yes(deps.prompt):
             return TurnAnswer(doubt)
@@ -30,35 +30,48 @@ def changed(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
             how = reading.label.removeprefix("plan.")
             plan.start_plan(deps, plan.StartPlan.model_validate({"confirm": how}))
             return _said(deps, "start_plan", {"confirm": how})
-        case "plan.undo" | "plan.before" if deps.draft_before is not None:
+        case "plan.undo" if deps.draft_before is not None:
             deps.change(deps.draft_before)
             return _shown(deps, "The plan is as it was before its last change.")
-        case "plan.show" | "plan.cost":
+        case "plan.before" if deps.draft_before is not None:
+            was, now = settings_of(deps.draft_before), settings_of(draft)
+            other = [f"{name} {value} ({now.get(name)} now)" for name, value in was.items() if value != now.get(name)]
+            return TurnAnswer(f"Before its last change: {listed(other) or 'the same settings with other steps'}.")
+        case "plan.show" | "plan.cost" | "plan.why" | "plan.before" | "price":
             return _shown(deps, "")
-    given = _arguments(reading.label, edits, reading.slots, draft)
+    given = _arguments(reading, edits, draft)
     if not any(given.values()):
         none = "I see no value and no step in that, so the plan is unchanged. Say such as “rank 8” or “without merge”."
         return TurnAnswer(none) if reading.label.startswith("plan.") and not reading.slots.asks else None
     held = holds_back(reading.slots, of_the_plan=True) or listed(edits.unread, 4)
-    if held and reading.label != "plan.rows":
+    if held and "rows_from" not in given:
         return TurnAnswer(f"“{held}” I cannot hold the plan to, so it is unchanged. Say the step or the setting alone.")
     result = plan.edit_plan(deps, plan.EditPlan.model_validate(given))
     done = as_object(result["taken"])
     taken = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in done.items())
     deps.say_next = ""
+    if reading.label == "plan.what_if":
+        deps.draft, deps.draft_before = unchanged
+        return TurnAnswer(f"With {taken} it would take about {result['estimated_in_all']}; the plan is unchanged.")
     text = f"The plan is changed: {taken}. It takes about {result['estimated_in_all']} now. Start it, or change more?"
     return TurnAnswer(text, tool="edit_plan", arguments=given)
 
 
-def _arguments(label: str, edits: Edits, slots: Slots, draft: PipelinePlan) -> dict[str, object]:
+def settings_of(draft: PipelinePlan | None) -> dict[str, object]:
+    """What a plan gives a value to."""
+    return {name: value for spec in draft.steps for name, value in spec.fields.items()} if draft else {}
+
+
+def _arguments(reading: Reading, edits: Edits, draft: PipelinePlan) -> dict[str, object]:
     """What a sentence changes of the plan, as the arguments of its tool."""
-    if label in ("plan.rows", "plan.as_before"):
-        return {"rows_from" if label == "plan.rows" else "settings_from_run": slots.first("run")}
-    if label == "plan.add":
-        return {"add": edits.stages}
-    if not (label in ("plan.set", "plan.without", "plan.start", "plan.drop") or label.startswith("do.")):
+    label, run = reading.label, reading.slots.first("run")
+    if label == "plan.rows" or (run and not edits.changes and "plan.rows" in reading.nearest[:2]):
+        return {"rows_from": run}
+    if label in ("plan.as_before", "plan.add"):
+        return {"add": edits.stages} if label == "plan.add" else {"settings_from_run": run}
+    if not (label in _CHANGES or label.startswith("do.")):
         return {}
-    now = {name: value for spec in draft.steps for name, value in spec.fields.items()}
+    now = settings_of(draft)
     times = {name: had * by for name, by in edits.factors.items() if isinstance(had := now.get(name), int | float)}
     settings = " ".join(f"{name}={value}" for name, value in {**times, **edits.values}.items())
     return {"settings": settings, "leave_out": edits.without, "base": edits.model}

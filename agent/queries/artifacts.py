@@ -74,7 +74,7 @@ def answer(query: ArtifactQuery, context: Context) -> Result:
     if not artifacts:
         there = listed([*dict.fromkeys(a.kind for a in store.artifacts(run.id))]) or "nothing yet"
         raise NotFound(f"{run.id} has no {query.made or 'artifacts'}; it has made: {there}.")
-    facts = [{**_in_short(store, a), **(_whole(store, a) if query.made else {})} for a in artifacts]
+    facts = [{**_in_short(store, a), **(_whole(store, a) if query.made else {})} for a in reversed(artifacts)]
     of = {"run": run.id, "name": run.name, "folder": str(store.home / "runs" / run.id)}
     return Result(tuple(facts), {**of, "artifacts": len(artifacts), "bytes": sum(a.bytes for a in artifacts)})
 

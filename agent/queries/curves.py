@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from tunesmith.agent.queries.answer import Context, cite
+from tunesmith.agent.queries.answer import Context, cite, clip
 from tunesmith.agent.queries.arguments import Query, RunName
 from tunesmith.agent.queries.facts import Fact, Result
 from tunesmith.memory.errors import NotFound

@@ -47,7 +47,7 @@ class SettingQuery(Query):
 
 class SettingsQuery(Query):
     """All settings of a stage with their defaults and who set them; without a stage those of the run that differ from
-    their defaults."""
+    their defaults, or from the open plan."""
 
     kind: Literal["settings"] = "settings"
     run: RunName = ""
@@ -93,10 +93,14 @@ def all_settings(query: SettingsQuery, context: Context) -> Result:
         names = catalog.BY_NAME[stage].load().settable if stage else ()
         usual = tuple({"setting": name, "default": usually(stage, name)} for name in names)
         return Result(usual, {"run": run.id if run else "", "stage": stage, "ran": False})
+    steps = context.draft.steps if context.draft else ()
+    planned = {f"{spec.stage}.{field}": value for spec in steps for field, value in spec.fields.items()}
+    other = {name: of for name, of in known.items() if planned.get(name, _value(*of)) != _value(*of)}
     changed = {name: (s, field) for name, (s, field) in known.items() if _value(s, field) != _default(s.stage, field)}
-    shown = {**changed, **known} if stage else changed
+    shown = {**other, **changed, **(known if stage else {})}
     facts: tuple[Fact, ...] = tuple(
         {"setting": name, "value": _readable(_value(step, field)), "default": usually(step.stage, field),
+         **({"in_the_proposed_plan": planned.get(name)} if planned else {}),
          "set_by": set_by(store, run, step, field)[0]}
         for name, (step, field) in shown.items()
     )  # fmt: skip

@@ -172,6 +172,11 @@ def _without(facts: Sequence[Fact], of: Fact) -> Sequence[Fact]:
     return [{name: value for name, value in fact.items() if name not in said} for fact in facts]
 
 
+def shown_rows(result: Result) -> Sequence[Fact]:
+    """The texts of a result that the screen shows, else its facts."""
+    return result.texts[: result.most or FEW_TEXTS] or result.facts[: max(result.most, MOST_ROWS)]
+
+
 def whole_page(result: Result) -> Callable[[], RenderableType]:
     """The page behind a result: its own, else all of its facts and texts."""
     return result.page or (lambda: view(result, whole=True))

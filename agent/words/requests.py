@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args, get_origin
 
 from pydantic import ValidationError
@@ -24,13 +24,14 @@ from tunesmith.tools.pipeline import catalog
 CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
 """The arms in the order in which they are made."""
 _BEFORE = {"quantized": "merged", "merged": "adapter", "adapter": "base"}
-_CHOICES = ("about", "part", "figure", "metric", "decision", "outcome")
+_CHOICES = ("about", "part", "figure", "metric", "decision", "outcome", "order", "show")
 """Arguments that a label's second half may be."""
-_MEANS = {"figure": "step", "trial.before_and_after": "cases.flipped"}
-"""Label of no kind of question → the one that answers it."""
+_MEANS = {"failures": "failed", "out_of_memory": "failed", "longest": "time", "before_and_after": "flipped"}
+"""A label's second half → the choice that it is."""
+_NOW = {"figure": "step", "plan.compare": "settings", "plan.why": "setting", "trial.before_and_after": "cases"}
+"""A label or its kind → the kind of question that answers it, where it has none of its own."""
 _NO_CARRY = ("kind", "number", "most", "skip", "only")
 """Arguments of a question that do not hold for the next one."""
-_OF_A_LIST = ("case", "cases")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,14 @@ class Asked:
     """Those of the cases of the run that is talked about."""
     runs: tuple[str, ...] = ()
     """Those of the store, the newest first."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """Those that the proposed plan gives a value to."""
 
 
-def kind_asked(label: str) -> str:
-    """The kind of question that a label asks; empty: it asks none."""
-    kind = _MEANS.get(label, label).partition(".")[0]
+def kind_asked(label: str, runs: int) -> str:
+    """The kind of question that a label asks where there are so many runs; empty: it asks none. Of two runs the better
+    one is told by a comparison."""
+    kind = "compare_runs" if label == "runs.best" and runs == 2 else _NOW.get(label, label.partition(".")[0])
     return kind if kind in REQUESTS else ""
 
 
@@ -58,10 +62,13 @@ def request_of(label: str, asked: Asked, before: Query | None = None) -> Query |
 
     One case by its place in a list is asked of that list.
     """
-    slots, choice = asked.slots, _MEANS.get(label, label).partition(".")[2]
+    slots, choice = asked.slots, label.partition(".")[2]
+    choice = _MEANS.get(choice, choice)
     kind = asked.kind
-    if kind in _OF_A_LIST and place_in_list(slots) and not (slots.all("case") or slots.all("quote")):
+    if kind in ("case", "cases") and place_in_list(slots) and not (slots.all("case") or slots.all("quote")):
         kind = "cases"
+    if kind == "case" and before is not None and before.kind == "cases" and not asked.content:  # the first shown
+        return _valid(type(before), {**before.model_dump(exclude_defaults=True), "number": 1})
     asked = replace(asked, kind=kind)
     fields, given = REQUESTS[kind].model_fields, dict[str, object]()
     for name, info in fields.items():
@@ -133,11 +140,15 @@ def _stage(asked: Asked) -> str:
 
 
 def _arms(asked: Asked) -> list[str]:
-    """The arms that are named, the last made first; where none is, the one that a named step makes."""
+    """The arms that are named, the last made first; where none is, the one that a named step makes. `Without training`
+    names what was there before it."""
     arms = asked.slots.values("arm")
     if not arms and "stage" not in REQUESTS[asked.kind].model_fields:
         arms = [one for stage in stages_of(asked.slots) if (one := str(catalog.BY_NAME[stage].makes)) in CHAIN]
         arms = arms or ["quantized"] * bool(asked.slots.first("choice.scheme") or asked.slots.first("bits"))
+    named = [*asked.slots.all("arm"), *asked.slots.all("stage")]
+    if len(arms) == 1 and any(asked.slots.negated(slot, most=1) for slot in named):
+        arms = [_BEFORE.get(arms[0], "base")]
     two = arms[:2]
     failing = asked.kind == "cases" and "failed" in asked.slots.values("outcome")
     return two if failing else sorted(two, key=CHAIN.index, reverse=True)
@@ -172,6 +183,9 @@ def _fields(asked: Asked) -> tuple[str, ...]:
     named = [name for name in named if name in known_fields()]
     named += [slot.kind.removeprefix("choice.") for slot in asked.slots.named if slot.kind.startswith("choice.")]
     own = [name for name in named if name not in ("rows", "cases_per_block", "model")]
+    alike = [name for name, value in asked.settings.items() if [value] == [one.value for one in asked.slots.numbers]]
+    if not named and len(alike) == 1:  # `why 400?`
+        return tuple(alike)
     return tuple(dict.fromkeys(own or named))
 
 
@@ -252,7 +266,8 @@ def _made(asked: Asked) -> str:
 
 def _most(asked: Asked) -> int:
     """How many cases or rows are to be shown: a bare number that is no value and no place."""
-    places = [place for one in assigned(asked.slots) if one.field not in ("rows", "limit") for place in one.places]
+    own = (one for one in assigned(asked.slots) if one.field not in ("rows", "limit", "cases_per_block"))
+    places = [place for one in own for place in one.places]
     bare = (one for one in asked.slots.numbers if not (one.unit or one.weak) and 0 < one.value <= MOST_SHOWN)
     counts = [int(one.value) for one in bare if (one.start, one.end) not in places]
     return counts[0] if counts and not place_in_list(asked.slots) else 0
@@ -270,7 +285,7 @@ _FILL: Mapping[str, Callable[[Asked], object]] = {
     "until": lambda a: _window(a, 1),
     "fields": _fields,
     "field": lambda a: next(iter(_fields(a)), ""),
-    "value": lambda a: next((n.value for n in a.slots.numbers if not n.weak), None),
+    "value": lambda a: next((n.value for n in a.slots.numbers if not n.weak and a.slots.named), None),
     "model": _model,
     "bits": _bits,
     "card": _card,

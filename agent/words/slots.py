@@ -242,31 +242,22 @@ def _spans(text: str, slots: Sequence[Slot]) -> Iterator[tuple[Span, tuple[int, 
             yield Span(str(slot.value)), (slot.start, slot.end)
 
 
+_RAM = re.compile(r"\s*(?:of )?(?:system |main )?(?:ram|memory|arbeitsspeicher|memoria)\b", re.IGNORECASE)
+
+
 def _sizes(numbers: Sequence[Number], text: str, words: Sequence[Word]) -> list[Slot]:
     """Sizes of models (`7b`), bits, and memory (`24 GB`), told by their units."""
     slots = []
     for number in numbers:
-        if number.unit == "params" or (number.unit == "million" and _model_behind(words, number.end)):
+        behind = [word for word in words if word.start >= number.end][:3]
+        counted = [*lexicon()["fields"].find(behind), *lexicon()["figures"].find(behind)]  # `two million epochs`
+        if number.unit == "params" or (number.unit == "million" and not counted):
             # as names of models have it
             value = f"{number.value:g}b" if number.unit == "params" else f"{number.value / 1e6:g}m"
             slots.append(Slot("model", value, number.start, number.end))
         elif number.unit == "bit" and number.value in (4, 8, 16):  # a model's weights have no others
             slots.append(Slot("bits", int(number.value), number.start, number.end))
         elif number.unit == "gib":
-            ram = re.match(
-                r"\s*(?:of )?(?:system |main )?(?:ram|memory|arbeitsspeicher|memoria)\b", text[number.end :], re.I
-            )
+            ram = _RAM.match(text, number.end)
             slots.append(Slot("ram_gib" if ram else "card_gib", f"{number.value:g}", number.start, number.end))
     return slots
-
-
-def _model_behind(words: Sequence[Word], end: int) -> bool:
-    """Whether no word behind a number of millions says what else is counted: `two million epochs`."""
-    behind = [word for word in words if word.start >= end][:2]
-    return not (lexicon()["fields"].find(behind[:1]) or lexicon()["figures"].find(behind[:1])) and not (
-        len(behind) > 1 and behind[0].text in _OF and lexicon()["fields"].find(behind[1:])
-    )
-
-
-_OF = ("of", "de", "di", "d", "von", "training")
-"""What may stand between a million and what is counted."""

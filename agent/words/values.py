@@ -10,7 +10,7 @@ from functools import cache
 
 from pydantic.fields import FieldInfo
 
-from tunesmith.agent.words.lexicon import Word, lexicon, words_in, words_of
+from tunesmith.agent.words.lexicon import Word, as_typed, lexicon, words_in, words_of
 
 _DIGITS = re.compile(
     r"(?<![\w.])(?P<sign>(?:(?<=[\s=:(])|^)[-−])?(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)(?P<power>e[-−+]?\d+)?"
@@ -150,25 +150,7 @@ def fitting(number: Number, info: FieldInfo) -> int | float:
     return int(value) if info.annotation is int and value == int(value) else value
 
 
-_WEEKDAYS = (
-    ("monday", "montag", "lunes", "lundi"), ("tuesday", "dienstag", "martes", "mardi"),
-    ("wednesday", "mittwoch", "miércoles", "mercredi"), ("thursday", "donnerstag", "jueves", "jeudi"),
-    ("friday", "freitag", "viernes", "vendredi"), ("saturday", "samstag", "sábado", "samedi"),
-    ("sunday", "sonntag", "domingo", "dimanche"),
-)  # fmt: skip
-_FIXED = {
-    "day before yesterday": ("day before yesterday", "vorgestern", "anteayer", "avant-hier"),
-    "yesterday": ("yesterday", "gestern", "ayer", "hier"),
-    "today": ("today", "heute", "hoy", "aujourd'hui"),
-    "this morning": ("this morning", "heute morgen", "heute früh", "esta mañana", "ce matin"),
-    "last night": ("last night", "overnight", "gestern nacht", "anoche", "cette nuit"),
-    "this week": ("this week", "diese woche", "esta semana", "cette semaine"),
-    "last week": ("last week", "letzte woche", "letzter woche", "semana pasada", "la semaine dernière"),
-    "this month": ("this month", "diesen monat", "este mes", "ce mois"),
-    "last month": ("last month", "letzten monat", "el mes pasado", "le mois dernier"),
-}  # fmt: skip
-_NAMED = {word: name for name, words in _FIXED.items() for word in words}
-_DAY_NAMES = {word: number for number, words in enumerate(_WEEKDAYS) for word in words}
+_NAMED, _DAY_NAMES = as_typed("spans"), as_typed("weekdays")
 _FEW = {"": 1, "few": 3, "couple of": 2, "paar": 3}
 _LAST_N = (
     r"(?:last|past|previous|letzten|vergangenen|últimas?|últimos?|dernières?|derniers?) "
@@ -214,7 +196,9 @@ class Span:
             hours = match["unit"][0].lower() in "hs"
             return now - count * (timedelta(hours=1) if hours else day), now
         if (weekday := _DAY_NAMES.get(name.split()[-1])) is not None:
-            begin = midnight - timedelta(days=(now.weekday() - weekday) % 7 or 7)  # a Monday's “Monday” is the last one
+            begin = midnight - timedelta(
+                days=(now.weekday() - int(weekday)) % 7 or 7
+            )  # a Monday's “Monday” is the last one
             return begin, (now if re.match("since|seit", name) else begin + day)
         try:
             begin = datetime.strptime(name, "%Y-%m-%d")

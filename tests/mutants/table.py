@@ -262,7 +262,7 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_ACTS}test_a_list_of_steps_is_left_out_whole_and_no_other_one"),
     )),
     *rows(APPROVALS, "agent/driver/fallback.py", (
-        ("(_CERTAIN if loose else GUESSED)", "GUESSED",
+        ("(_CERTAIN if loose else _STOPS)", "_STOPS",
          f"{_FALLBACK}test_what_may_be_a_stop_is_asked_about_only_where_every_word_says_so"),
         ("if held := holds_back(slots) or listed(", "if held := listed(",
          f"{_FALLBACK}test_an_order_with_a_condition_a_time_or_a_denial_is_offered_and_not_priced"),

@@ -142,7 +142,8 @@ def files_of(source: str) -> SourceFiles:
     path = expanded(source)
     if not is_there(path):
         raise BadInput(
-            f"there is no {source}; name a file or a folder, or a data set of the hub as {PREFIX}owner/name@COMMIT"
+            f"there is no {source}; name a file or a folder, or a data set of the hub as {PREFIX}owner/name@COMMIT "
+            f"(the rows of a run are written to a file by `tunesmith rows export {source}`)"
         )
     return find_files(path)
 

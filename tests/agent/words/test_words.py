@@ -58,7 +58,7 @@ def named(said: str, label: str) -> dict[str, Any]:
     def known(word: str) -> bool:
         return word in ways().get(label, "").split()
 
-    if asked := kind_asked(label):
+    if asked := kind_asked(label, runs=3):
         request = request_of(label, Asked(asked, slots, content_of(slots, known)))
         return request.model_dump(mode="json") if request else {}
     if choice in catalog.BY_NAME:
