@@ -64,7 +64,7 @@ def test_a_question_becomes_an_answer(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))
     store, _ = finished_run(tmp_path / "home")
     way, shown = talk(store, "which cases did the adapter fail?", Query, Result, TurnAnswer)
-    assert "cases 15 · out of 105" in shown[0]
+    assert "cases 15 · passed 90 of 105" in shown[0]
     assert 0 < way.hops <= 8, way.modules
 
 

@@ -25,7 +25,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.core.plain_file import writable
 from tunesmith.tools.pipeline import launcher
-from tunesmith.tools.pipeline.run_step import follow_step
+from tunesmith.tools.pipeline.start_step import follow_step
 from tunesmith.tools.pipeline.workspace import Workspace
 
 Command = Callable[[argparse.Namespace, Settings, Store, Output], int]

@@ -22,7 +22,8 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.pipeline import launcher
-from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, run_step, start
+from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, run_step
+from tunesmith.tools.pipeline.start_step import start
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("cold_workers")]

@@ -312,7 +312,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("            except OSError as error:  # of code", "            except AssertionError as error:  # of code",
          "tests/agent/driver/test_fallback.py::test_what_a_disk_does_to_an_answer_of_code_is_not_told_of_the_driver"),
     )),
-    *rows(PEOPLE, "tools/pipeline/run_step.py", (
+    *rows(PEOPLE, "tools/pipeline/start_step.py", (
         ("            if isinstance(error, OSError):", "            if False:",
          "tests/tools/pipeline/test_run_step.py::test_a_free_step_that_its_disk_ended_failed_as_any_step_and_is_no_defect"),
     )),

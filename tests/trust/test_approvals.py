@@ -18,8 +18,9 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Estimate, Input, Plan
 from tunesmith.tools.evaluation.judge import Models, find_judge
 from tunesmith.tools.models.folder import fingerprint
-from tunesmith.tools.pipeline.run_step import decide, price, propose, start
-from tunesmith.tools.pipeline.run_step import follow_step as follow
+from tunesmith.tools.pipeline.run_step import decide, price, propose
+from tunesmith.tools.pipeline.start_step import follow_step as follow
+from tunesmith.tools.pipeline.start_step import start
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
 

@@ -17,7 +17,8 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.behaviour import behaviour_folder, load_behaviour, load_rehearsal
 from tunesmith.tools.pipeline.plan_file import load_pipeline
-from tunesmith.tools.pipeline.run_step import Outcome, decide, follow_step, price, propose, run_step, start
+from tunesmith.tools.pipeline.run_step import Outcome, decide, price, propose, run_step
+from tunesmith.tools.pipeline.start_step import follow_step, start
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 

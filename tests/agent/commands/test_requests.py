@@ -20,7 +20,8 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline.plan_file import load_pipeline, parse_fields
-from tunesmith.tools.pipeline.run_step import Outcome, decide, follow_step, price, propose, start
+from tunesmith.tools.pipeline.run_step import Outcome, decide, price, propose
+from tunesmith.tools.pipeline.start_step import follow_step, start
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 

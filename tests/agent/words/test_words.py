@@ -245,7 +245,7 @@ def test_a_label_is_read_where_it_is_named_and_no_other_word_is_taken_for_one(sa
 
 def test_answers_before_and_after_are_those_of_the_cases_that_changed() -> None:
     request = request_of(
-        "trial.before_and_after", Asked(kind_asked("trial.before_and_after"), slots_of("vorher/nachher"))
+        "trial.before_and_after", Asked(kind_asked("trial.before_and_after", 1), slots_of("vorher/nachher"))
     )
     assert request is not None and (request.kind, getattr(request, "outcome", "")) == ("cases", "flipped")
 

@@ -29,7 +29,8 @@ from tunesmith.tools.evaluation.compare import compare_with_hops
 from tunesmith.tools.evaluation.local_model import refuse_unanswerable
 from tunesmith.tools.evaluation.prompts import prompt_of
 from tunesmith.tools.evaluation.protocol import Sampling
-from tunesmith.tools.pipeline.run_step import Outcome, decide, follow_step, price, propose, resume_step, run_step, start
+from tunesmith.tools.pipeline.run_step import Outcome, decide, price, propose, resume_step, run_step
+from tunesmith.tools.pipeline.start_step import follow_step, start
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatResponse

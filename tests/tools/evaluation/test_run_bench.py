@@ -19,7 +19,8 @@ from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.evaluation.compare import compare_with_hops
-from tunesmith.tools.pipeline.run_step import Outcome, decide, follow_step, price, propose, quote, run_step, start
+from tunesmith.tools.pipeline.run_step import Outcome, decide, price, propose, quote, run_step
+from tunesmith.tools.pipeline.start_step import follow_step, start
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.context_settings import context_settings_of_run

@@ -31,7 +31,8 @@ from tunesmith.tools.export import deploy
 from tunesmith.tools.export import deploy_job as deploy_work
 from tunesmith.tools.export.deploy import previous_deployment
 from tunesmith.tools.pipeline import launcher, worker
-from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, run_step, start
+from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, run_step
+from tunesmith.tools.pipeline.start_step import start
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import eviction, servers
 from tunesmith.tools.serving.context_settings import ContextSettings

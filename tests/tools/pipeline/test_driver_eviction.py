@@ -21,17 +21,8 @@ from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.pipeline import driver_eviction, executor, launcher, planning_facts
 from tunesmith.tools.pipeline.driver_eviction import blocked_by
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
-from tunesmith.tools.pipeline.run_step import (
-    Outcome,
-    decide,
-    follow_step,
-    price,
-    propose,
-    quote,
-    resume_step,
-    run_step,
-    start,
-)
+from tunesmith.tools.pipeline.run_step import Outcome, decide, price, propose, quote, resume_step, run_step
+from tunesmith.tools.pipeline.start_step import follow_step, start
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import eviction, servers
 from tunesmith.tools.serving.eviction import without

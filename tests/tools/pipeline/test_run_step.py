@@ -16,7 +16,7 @@ from tunesmith.memory.errors import ApprovalPending, BadInput, Declined, GateRef
 from tunesmith.memory.records import DECLINED, DONE, FAILED, PLANNED, WAITING
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan, PlanQuestion
-from tunesmith.tools.pipeline import executor, forecast, worker
+from tunesmith.tools.pipeline import executor, forecast, start_step, worker
 from tunesmith.tools.pipeline import run_step as way
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.run_step import price, propose, run_pending, run_step
@@ -121,7 +121,7 @@ def test_a_step_whose_memory_others_hold_is_priced_with_a_note_and_says_so_befor
     held = replace(here, ram_total_bytes=need + (64 << 30), ram_free_bytes=need - 1, swap_free_bytes=0)
     for module in (way, way.driver_eviction):
         monkeypatch.setattr(module, "machine_for_a_step", lambda home: held)
-    launched = counted(monkeypatch, way.launcher, "launch")
+    launched = counted(monkeypatch, start_step.launcher, "launch")
     [note] = (note for note in price(ws, base).notes if "other programs" in note)
     assert "of RAM and swap" in note and "free; try stopping another program before it starts" in note
     with pytest.raises(StepFailed, match="free; try stopping another program, then `tunesmith run --resume`"):
@@ -164,7 +164,7 @@ def test_a_step_that_begins_goes_past_what_should_have_come_before(ws: Workspace
     passed = [ws.store.propose("r1", stage, plan_hash=stage) for stage in ("generate", "critique", "base")]
     open_ = [ws.store.propose("r1", stage, plan_hash=stage) for stage in ("baseline", "evaluate", "deploy", "train")]
     begun = ws.store.step(ws.store.propose("r1", "train", arm="adapter", plan_hash="t"))
-    way._go_past(ws, begun)
+    start_step._go_past(ws, begun)
     assert [step.id for step in ws.store.steps(status=PLANNED)] == [*open_, begun.id]
     assert {ws.store.step(step).status for step in passed} == {"abandoned"}
 

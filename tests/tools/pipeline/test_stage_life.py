@@ -27,7 +27,10 @@ from tunesmith.tools.serving import servers
 
 ROOT = Path(str(plan_file.__file__)).parents[2]
 KNOW_NO_STAGE = [
-    *(f"tools/pipeline/{name}.py" for name in ("executor", "forecast", "plan_file", "progress", "run_step", "runs")),
+    *(
+        f"tools/pipeline/{name}.py"
+        for name in ("executor", "forecast", "plan_file", "progress", "run_step", "runs", "start_step")
+    ),
     "agent/driver/stages.py",
     "agent/driver/state_summary.py",
     "agent/repl/step_ended.py",
