@@ -1675,6 +1675,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(LEVEL, "agent/probe.py", (
         ("raise NoVerdict(f\"“{self.task.name}” ended early: {error}\") from error", "return False",
          "tests/agent/test_probe.py::test_a_task_that_died_is_no_verdict"),
+        (" and (self.calls or self.said):", ":", "tests/agent/test_probe.py::test_a_task_that_died_is_no_verdict"),
         ("            if why := stopped():\n", "            if why := \"\":\n",
          "tests/agent/test_probe.py::test_a_step_that_begins_ends_the_examination"),
     )),
