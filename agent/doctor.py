@@ -104,7 +104,7 @@ def examine_driver(settings: Settings, *, start: bool) -> dict[str, object]:
 
 def _abilities(driver: Driver, endpoint: Endpoint, *, examine: bool) -> dict[str, object]:
     """What a served driver can do: tried out and kept where that was asked for, else as far as it is known."""
-    from tunesmith.agent.driver import probe
+    from tunesmith.agent import probe
     from tunesmith.agent.driver.abilities import keep, record_of
 
     key, context_tokens = driver.seen()

@@ -24,7 +24,6 @@ from tunesmith.agent.commands.startup import unexpected
 from tunesmith.agent.driver.told import Described
 from tunesmith.agent.mcp_forms import Agreed, Allowed, NotNeeded, Shown, Unasked, leave_to_look, price_to_agree_to
 from tunesmith.agent.queries.answer import Context as Records
-from tunesmith.agent.queries.facts import Result
 from tunesmith.agent.queries.registry import REQUESTS, ask
 from tunesmith.agent.version import VERSION
 from tunesmith.memory.errors import BadInput, TunesmithError
@@ -73,8 +72,6 @@ _ASKED = tuple(
 )
 # Made of the registry, which mypy does not run; of a tuple, which `|` does not take.
 Question = Annotated[Union[_ASKED], Field(discriminator="kind")]  # type: ignore[valid-type]  # noqa: UP007
-
-Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
 def serve(settings: Settings, store: Store) -> int:
@@ -155,10 +152,7 @@ class _Tools:
         """Any question about the runs, by its kind and arguments: what a run came to, a step's time, memory or
         failure, what passes, counts of cases and rows, settings and who chose them, losses, files, approvals, what
         to try next. Leave `run` out for the newest that has it. Texts of rows, cases and answers are never told."""
-        reply = ask(question, Records(self.ws, self.store.newest_run()))
-        if isinstance(reply, Result):
-            return reply.as_json()
-        return {"says": reply.for_model.splitlines(), "facts": reply.as_json()}
+        return ask(question, Records(self.ws, self.store.newest_run())).as_json()
 
     def compare(
         self, run: str | None = None, arms: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None

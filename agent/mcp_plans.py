@@ -17,10 +17,9 @@ from tunesmith.agent.driver.drafts import Interview
 from tunesmith.agent.driver.told import TEXTS, Described, borne_out, parts_of, proposed_anew
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.field_names import ours
-from tunesmith.tools.core.format import listed
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR
 from tunesmith.tools.core.wrong_values import sentence
-from tunesmith.tools.data.behaviour import write_behaviour
+from tunesmith.tools.data.behaviour import described_folder, write_behaviour
 from tunesmith.tools.data.description import DescriptionDraft, Example, distinct, missing, slug
 from tunesmith.tools.data.proposal import Proposal
 from tunesmith.tools.evaluation.judge import judge_comes
@@ -125,8 +124,4 @@ def _only_in_words(changes: Changes) -> list[str]:
 def _plan(ws: Workspace, behaviour: str, pace: Pace) -> PipelinePlan:
     if behaviour in ("demo", BUNDLED_BEHAVIOUR):
         return demo_plan(fast=pace == "fast")
-    folders = {path.parent.name: path.parent for path in (ws.store.home / "behaviours").glob("*/behaviour.yaml")}
-    if behaviour not in folders:
-        there = listed(sorted(folders), 8) or "none but demo"
-        raise BadInput(f"no behaviour {behaviour[:60]!r} was described; there is {there}")
-    return plan_here(ws, folders[behaviour], pace)
+    return plan_here(ws, described_folder(ws.store.home, behaviour), pace)

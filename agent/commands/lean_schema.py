@@ -13,6 +13,12 @@ _LEFT_OUT = re.compile(r"(?:^|; )(?:empty|0): [^;]*")
 _HIDDEN = ("kind",)
 """What the tool's name says, and how `show` is called in requests that phrase lines."""
 
+_DROPPED = frozenset(
+    ["title", "default", "anyOf", "enum", "$ref", "maxItems", "minItems", "maxLength", "pattern", "required", "minimum",
+     "maximum", "minLength", "format"]
+)  # fmt: skip
+"""What code checks and tells, should a driver not hold to it."""
+
 
 def lean_schema(args: type[BaseModel], known: Collection[str] = ()) -> dict[str, Any]:
     """Arguments as a model reads them: no titles, defaults or nulls. What is `known` by its name has a type alone."""
@@ -31,23 +37,7 @@ def _lean(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any]:
     options = [one for one in schema.get("anyOf", ()) if one.get("type") != "null" and one != {"const": ""}]
     flat = {**schema, **(_lean(options[0], defs) if len(options) == 1 else {})}
     enum = [value for one in (*options, flat) for value in one.get("enum", ()) if value != ""]
-    dropped = (
-        "title",
-        "default",
-        "anyOf",
-        "enum",
-        "$ref",
-        "maxItems",
-        "minItems",
-        "maxLength",
-        "pattern",
-        "required",
-        "minimum",
-        "maximum",
-        "minLength",
-        "format",
-    )
-    lean = {key: value for key, value in flat.items() if key not in dropped}
+    lean = {key: value for key, value in flat.items() if key not in _DROPPED}
     if len(options) > 1 and not enum:
         lean["anyOf"] = [_lean(one, defs) for one in options]
     if isinstance(lean.pop("additionalProperties", None), Mapping):

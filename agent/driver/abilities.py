@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, TypeAdapter
 
 from tunesmith.agent.driver.endpoint import Driver
-from tunesmith.agent.driver.exam import EXAM, Level
+from tunesmith.agent.exam import EXAM, Level
 from tunesmith.memory.files import atomic_write
 
 _FILE = "driver-probe.json"

@@ -142,8 +142,12 @@ class Chat:
 
     def _take_back(self) -> None:
         """Let the proposed plan and the open description be those of this conversation."""
-        self._take_draft()
-        drafts.put_back(self.deps.store.home, self.conversations.load(self.id).description)
+        kept = self.conversations.load(self.id)
+        try:
+            self.deps.draft = PipelinePlan.model_validate(kept.draft) if kept.draft else None
+        except ValidationError:  # of another version
+            self.deps.draft = None
+        drafts.put_back(self.deps.store.home, kept.description)
 
     def _keep_description(self, turn: int = 0) -> None:
         """Write down what was said of a new behaviour after a turn, in the conversation that it belongs to.
@@ -166,13 +170,6 @@ class Chat:
             for part in message.parts if not is_summary(message) else ():  # a summary holds words of the driver's
                 if isinstance(part, ToolReturnPart | UserPromptPart):
                     self.deps.note(part.content)
-
-    def _take_draft(self) -> None:
-        draft = self.conversations.load(self.id).draft
-        try:
-            self.deps.draft = PipelinePlan.model_validate(draft) if draft else None
-        except ValidationError:  # of another version
-            self.deps.draft = None
 
     def _finish(self, reply: str, messages: Sequence[ModelMessage] = ()) -> None:
         """Keep a turn's answer, and before it the plan and the description that the answer may speak of."""

@@ -27,13 +27,12 @@ from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.judge import judge_comes
 
 
-def write_down(deps: TurnDeps, interview: Interview, read: Read | None = None) -> Path:
+def write_down(deps: TurnDeps, interview: Interview) -> Path:
     """Write the folder of a whole description, show it, and close the description.
 
-    `read` is what another model read in its words; None: what the driver proposed. Raises BadInput where a part is
-    missing or nothing about the answers can be checked; the description stays open then.
+    Raises BadInput where a part is missing or nothing about the answers can be checked; it stays open then.
     """
-    home = deps.store.home
+    home, read = deps.store.home, None if interview.driven else _read_words(deps, interview)
     made = read or borne_out(interview)
     spec = made.spec.model_copy(update={"unstated": interview.unstated})
     folder = write_behaviour(spec, home / "behaviours", judged=judge_comes(home))
@@ -44,10 +43,8 @@ def write_down(deps: TurnDeps, interview: Interview, read: Read | None = None) -
     return folder
 
 
-def read_words(deps: TurnDeps, interview: Interview) -> Read | None:
-    """What another model reads in a whole description that code asked for; None where the driver described it."""
-    if interview.driven:
-        return None
+def _read_words(deps: TurnDeps, interview: Interview) -> Read:
+    """What another model reads in a whole description that code asked for."""
     spec = spec_of(interview)
     try:
         if deps.endpoint is None:

@@ -13,6 +13,7 @@ from tunesmith.agent.driver.plan import PlanFineTune, of_behaviour
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.wrong_values import sentence, sentences
+from tunesmith.tools.data.behaviour import described_in
 from tunesmith.tools.data.description import EXAMPLES_MIN, OWN_BLIND, DescriptionDraft, Example, distinct
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
@@ -97,9 +98,9 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
 
 def described_before(home: Path, words: str) -> Path | None:
     """The folder of a behaviour that was described earlier and that `words` name."""
-    folders = [path.parent for path in sorted((home / "behaviours").glob("*/behaviour.yaml"))]
-    named = [f for f in folders if re.search(rf"(?<![\w-]){re.escape(f.name)}(?![\w-])", words, re.IGNORECASE)]
-    return max(named, key=lambda folder: len(folder.name), default=None)  # the longest: one name may begin another
+    known = described_in(home)
+    named = [one for one in known if re.search(rf"(?<![\w-]){re.escape(one)}(?![\w-])", words, re.IGNORECASE)]
+    return known[max(named, key=len)] if named else None  # the longest: one name may begin another
 
 
 _HEAD = """\

@@ -28,9 +28,6 @@ from tunesmith.tools.pipeline import driver_server
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.endpoint import Endpoint, context_of
 
-_RENEW_S = 30.0
-"""A tenth of a lease: a machine that is fully used may skip some."""
-
 
 class NotYetStarted(Model):
     """Stands for the driver in a turn until a request really needs it; it never answers anything."""
@@ -53,8 +50,7 @@ class Driver:
         self._settings = settings
         self._server: servers.Server | None = None
         self._started: servers.Server | None = None
-        self._closed = threading.Event()
-        self._keeper: threading.Thread | None = None
+        self._lease = contextlib.ExitStack()
         self._starting = threading.Lock()  # a turn, and the examination behind one
         self._context: int | None = None
 
@@ -120,7 +116,10 @@ class Driver:
             server = self._started = servers.start(
                 self.home, spec, vllm=vllm, log_path=log, owner="driver", role=servers.DRIVER, on_wait=on_wait
             )
-        self._keep(server)
+        if server != self._server:
+            self._lease.close()
+            self._lease.enter_context(servers.lease(server))
+        self._server = server
         return server
 
     def _served_with(self, folder: Path) -> tuple[KnownDriver | None, int, str]:
@@ -174,22 +173,9 @@ class Driver:
         """Whether a server of ours answers as the driver now."""
         return any(servers.healthy(server) for server in servers.list_servers(self.home, role=servers.DRIVER))
 
-    def _keep(self, server: servers.Server) -> None:
-        self._server = server
-        servers.renew(server)
-        if self._keeper is None:
-            # a process that dies renews no more, and the server ends by itself
-            self._keeper = threading.Thread(target=self._renew, daemon=True)
-            self._keeper.start()
-
-    def _renew(self) -> None:
-        while not self._closed.wait(_RENEW_S):  # a lease outlives ten of these
-            if self._server and self._server.process.alive():
-                servers.renew(self._server)
-
     def close(self) -> None:
         """Stop renewing the lease; the server ends by itself if nobody else talks to it."""
-        self._closed.set()
+        self._lease.close()
 
     def end(self) -> None:
         """As `close`, and the server that was started here ends now; one that was there before stays."""

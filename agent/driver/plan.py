@@ -7,7 +7,6 @@ and nothing is started before it was shown with its price.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -15,14 +14,15 @@ from pydantic import Field
 from tunesmith.agent.commands import run_steps
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
-from tunesmith.agent.driver.describe import read_words, write_down
+from tunesmith.agent.driver.describe import write_down
 from tunesmith.agent.driver.drafts import Interview, open_interview
 from tunesmith.agent.driver.told import Args
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.core.format import duration, listed, size
+from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR
 from tunesmith.tools.core.stage import GIB
+from tunesmith.tools.data.behaviour import described_folder
 from tunesmith.tools.machine.cards import card_of
 from tunesmith.tools.machine.memory_left import memory_left_bytes
 from tunesmith.tools.pipeline import plan_file
@@ -88,7 +88,7 @@ def of_behaviour(deps: TurnDeps, args: PlanFineTune, opened: Interview | None) -
         model = base_named(args.base, deps.check_grounded) if args.base else ""
     except BadInput as error:
         not_taken["base"] = str(error)
-    folder = write_down(deps, opened, read_words(deps, opened)) if opened else _folder(deps, args.behaviour)
+    folder = write_down(deps, opened) if opened else described_folder(deps.store.home, args.behaviour)
     quantize = args.quantize or (opened.quantize if opened else "auto")
     try:
         plan = plan_here(deps.ws, folder, args.pace, model=model, quantize=quantize)
@@ -98,17 +98,6 @@ def of_behaviour(deps: TurnDeps, args: PlanFineTune, opened: Interview | None) -
         not_taken["base"] = str(error)
         plan = plan_here(deps.ws, folder, args.pace, quantize=quantize)
     return Edited(plan, taken | ({"base": model} if model and not not_taken else {}), not_taken)
-
-
-def _folder(deps: TurnDeps, name: str) -> Path:
-    """The folder of a behaviour that was described before. Raises BadInput with those that there are."""
-    home = deps.store.home / "behaviours"
-    known = {path.parent.name: path.parent for path in sorted(home.glob("*/behaviour.yaml"))}
-    if name in known:
-        return known[name]
-    none = f"no behaviour {name[:60]!r} was described" if name else "no behaviour is being described"
-    there = f"; described before are {listed([*known], 8)}" if known else ""
-    raise BadInput(f"{none}{there}; describe it with describe_behaviour, or name one that is there, or demo")
 
 
 def show_draft(deps: TurnDeps) -> dict[str, object]:

@@ -16,11 +16,11 @@ from rich.console import RenderableType
 
 from tunesmith.agent.commands.places import is_known, places
 from tunesmith.agent.driver.abilities import Known
-from tunesmith.agent.driver.exam import Level
 from tunesmith.agent.driver.figures import Ledger
 from tunesmith.agent.driver.history import Window
 from tunesmith.agent.driver.reads import Reads
 from tunesmith.agent.driver.user_words import names, names_model
+from tunesmith.agent.exam import Level
 from tunesmith.agent.queries.answer import Context
 from tunesmith.agent.queries.registry import TOOLS
 from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, StepFailed, TunesmithError

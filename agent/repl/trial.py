@@ -12,8 +12,8 @@ from rich.text import Text
 
 from tunesmith.agent.driver.abilities import Record, keep, record_of
 from tunesmith.agent.driver.endpoint import Driver
-from tunesmith.agent.driver.exam import TASKS
-from tunesmith.agent.driver.probe import NoVerdict, examine
+from tunesmith.agent.exam import TASKS
+from tunesmith.agent.probe import NoVerdict, examine
 from tunesmith.memory.records import RUNNING
 from tunesmith.tools.core.format import visible
 from tunesmith.tools.core.stage import PlanQuestion

@@ -15,7 +15,7 @@ from rich.console import Console
 from tests.fixtures.network import PROXY_VARIABLES, hears
 from tunesmith.agent.commands.settings import DriverSettings, Settings, load
 from tunesmith.agent.driver.endpoint import Driver, model_of
-from tunesmith.agent.driver.probe import examine
+from tunesmith.agent.probe import NoVerdict, examine
 from tunesmith.agent.what_leaves import Channel, leaving, leaving_view
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
@@ -143,7 +143,8 @@ def test_every_request_of_an_examination_is_recorded(store: Store, monkeypatch: 
     driver = Driver(Settings(home=store.home, driver=DriverSettings(endpoint=FAR, name="m")))
     with hears() as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url())
-        assert examine(driver.ensure(), driver.seen()[1]).level == "fallback", "what answers is no model"
+        with pytest.raises(NoVerdict, match="could not be read"):  # what answers is no model
+            examine(driver.ensure(), driver.seen()[1])
     [one] = contacts(store)
     assert (one.host, one.purpose) == ("models.example:8000", "driver")
     sent = len(proxy.requests)

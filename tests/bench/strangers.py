@@ -39,7 +39,7 @@ from tunesmith.agent.commands import approvals, settings
 from tunesmith.agent.commands.run_steps import demo_plan
 from tunesmith.agent.commands.terminal import SafeConsole
 from tunesmith.agent.driver.endpoint import Driver
-from tunesmith.agent.driver.exam import Level
+from tunesmith.agent.exam import Level
 from tunesmith.agent.repl import shell as repl
 from tunesmith.agent.repl.talk import Talk
 from tunesmith.memory.errors import StepFailed

@@ -1664,27 +1664,28 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(LEAVES, "agent/repl/trial.py", (
         ("if endpoint.listener or record.agreed:", "if True:",
-         "tests/agent/driver/test_probe.py::test_no_token_goes_to_an_endpoint_for_it_before_a_yes"),
+         "tests/agent/test_probe.py::test_no_token_goes_to_an_endpoint_for_it_before_a_yes"),
         ("record.level is not None or record.agreed is False", "record.level is not None",
-         "tests/agent/driver/test_probe.py::test_no_token_goes_to_an_endpoint_for_it_before_a_yes"),
+         "tests/agent/test_probe.py::test_no_token_goes_to_an_endpoint_for_it_before_a_yes"),
     )),
     *rows(LEAVES, "agent/driver/endpoint.py", (
         ("        if self._context is None:\n", "        if True:\n",
          "tests/agent/driver/test_endpoint.py::test_the_context_of_an_endpoint_is_what_it_says_of_it_and_it_is_asked_once"),
     )),
-    *rows(LEVEL, "agent/driver/probe.py", (
+    *rows(LEVEL, "agent/probe.py", (
         ("raise NoVerdict(f\"“{self.task.name}” ended early: {error}\") from error", "return False",
-         "tests/agent/driver/test_probe.py::test_a_task_that_died_is_no_verdict"),
+         "tests/agent/test_probe.py::test_a_task_that_died_is_no_verdict"),
+        (" and (self.calls or self.said):", ":", "tests/agent/test_probe.py::test_a_task_that_died_is_no_verdict"),
         ("            if why := stopped():\n", "            if why := \"\":\n",
-         "tests/agent/driver/test_probe.py::test_a_step_that_begins_ends_the_examination"),
+         "tests/agent/test_probe.py::test_a_step_that_begins_ends_the_examination"),
     )),
     *rows(LEVEL, "agent/repl/trial.py", (
         ("if self._over or self._stopped() or not self._may_start():", "if self._over or not self._may_start():",
-         "tests/agent/driver/test_probe.py::test_nothing_is_examined_beside_a_step_that_is_at_work"),
+         "tests/agent/test_probe.py::test_nothing_is_examined_beside_a_step_that_is_at_work"),
         (" and not servers.list_servers(self._driver.home)", "",
-         "tests/agent/driver/test_probe.py::test_no_server_ends_for_an_examination"),
+         "tests/agent/test_probe.py::test_no_server_ends_for_an_examination"),
         ('self._over = driver.chosen.routing != "auto"', "self._over = False",
-         "tests/agent/driver/test_probe.py::test_nothing_is_tried_out_where_the_level_is_set"),
+         "tests/agent/test_probe.py::test_nothing_is_tried_out_where_the_level_is_set"),
     )),
     *rows(LEVEL, "agent/repl/talk.py", (
         ("waits = planned or chat.deps.draft or", "waits = chat.deps.draft or",
@@ -1692,21 +1693,21 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(LEVEL, "agent/driver/abilities.py", (
         ('    if routing != "auto":', "    if False:",
-         "tests/agent/driver/test_probe.py::test_a_level_that_is_set_counts_before_what_was_found"),
+         "tests/agent/test_probe.py::test_a_level_that_is_set_counts_before_what_was_found"),
         ("return record if record.exam == EXAM else", "return record if record else",
-         "tests/agent/driver/test_probe.py::test_what_another_version_kept_is_nothing"),
+         "tests/agent/test_probe.py::test_what_another_version_kept_is_nothing"),
     )),
     *rows(LEVEL, "agent/driver/endpoint.py", (
         ("_digest([weights, parser, tokens])", "_digest([parser, tokens])",
-         "tests/agent/driver/test_probe.py::test_a_record_is_of_weights_and_of_how_they_are_served"),
+         "tests/agent/test_probe.py::test_a_record_is_of_weights_and_of_how_they_are_served"),
         ("{chosen.endpoint} {chosen.name} {_digest(rest)}", "{chosen.endpoint} {chosen.name}",
-         "tests/agent/driver/test_probe.py::test_the_examination_sets_the_level_of_this_driver_with_these_settings"),
+         "tests/agent/test_probe.py::test_the_examination_sets_the_level_of_this_driver_with_these_settings"),
         ('set_here = "context_tokens" in chosen.model_fields_set', "set_here = False",
          "tests/agent/driver/test_endpoint.py::test_a_context_that_is_set_counts_before_what_an_endpoint_says_of_it"),
     )),
     *rows(LEVEL, "agent/driver/chat.py", (
         ("        self.deps.read_window()\n", "        self.deps._read_level()\n",
-         "tests/agent/driver/test_probe.py::test_a_level_changes_between_two_turns_and_never_within_one"),
+         "tests/agent/test_probe.py::test_a_level_changes_between_two_turns_and_never_within_one"),
     )),
     *rows(PEOPLE, "agent/driver/history.py", (
         ("in sorted(tools, key=lambda tool: tool.name in TOOLS):", "in tools:",

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write, new_folder
 from tunesmith.memory.records import TrainingRow
+from tunesmith.tools.core.format import listed
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, bundled_behaviour, expanded, is_folder
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.wrong_values import first_wrong, unknown
@@ -43,6 +44,21 @@ def behaviour_folder(name: str) -> Path:
         return bundled_behaviour()
     path = expanded(name)
     return path if is_folder(path) else path.parent
+
+
+def described_in(home: Path) -> dict[str, Path]:
+    """The behaviours that were described in a home: name → folder."""
+    return {path.parent.name: path.parent for path in sorted((home / "behaviours").glob(f"*/{SPEC_FILE}"))}
+
+
+def described_folder(home: Path, name: str) -> Path:
+    """The folder of a behaviour that was described in a home. Raises BadInput with those that there are."""
+    known = described_in(home)
+    if name in known:
+        return known[name]
+    none = f"no behaviour {name[:60]!r} was described" if name else "no behaviour is being described"
+    there = f"; described before are {listed([*known], 8)}" if known else ""
+    raise BadInput(f"{none}{there}; describe it with describe_behaviour, or name one that is there, or demo")
 
 
 def own_suites(name: str) -> tuple[str, ...]:

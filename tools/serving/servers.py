@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import subprocess
 import threading
@@ -252,7 +253,7 @@ def _call(
 def renew(server: Server) -> None:
     """Extend a server's lease from now."""
     with contextlib.suppress(OSError):  # it was stopped just now
-        server.record.with_suffix(".lease").touch()
+        os.utime(server.record.with_suffix(".lease"))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.agent.driver.test_probe import ALL, served, task_of
+from tests.agent.test_probe import ALL, served, task_of
 from tests.fixtures.stub_driver import StubDriver
 from tests.fixtures.tables import table
 from tests.fixtures.terminal import Terminal, Tunesmith

@@ -23,9 +23,9 @@ from tunesmith.agent.commands.settings import DriverSettings, Settings
 from tunesmith.agent.driver.abilities import Known, Record, keep, known, record_of
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.endpoint import Driver
-from tunesmith.agent.driver.exam import EXAM, TASKS, level_of
-from tunesmith.agent.driver.probe import NoVerdict, examine
 from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.exam import EXAM, TASKS, level_of
+from tunesmith.agent.probe import NoVerdict, examine
 from tunesmith.agent.repl.trial import Trial
 from tunesmith.memory.files import seal
 from tunesmith.memory.store import Store

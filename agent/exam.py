@@ -94,10 +94,8 @@ def exam_store(home: Path) -> Store:
     for run in TRAINED_S:
         run_id = store.new_run(f"exam-{run}", goal="answer questions about a shop")
         rate = LEARNING_RATE[run]
-        _done(
-            store, run_id, "train", "adapter", TRAINED_S[run], {"learning_rate": rate, "lora_rank": 16, "epochs": 2.0}
-        )
-        step = _done(store, run_id, "evaluate", "adapter", 45.0, {"arm": "adapter"})
+        _done(store, run_id, "train", TRAINED_S[run], {"learning_rate": rate, "lora_rank": 16, "epochs": 2.0})
+        step = _done(store, run_id, "evaluate", 45.0, {"arm": "adapter"})
         for number in range(CASES):
             passed = number < PASSED[run]
             case = f"target-{number:03}"
@@ -105,9 +103,9 @@ def exam_store(home: Path) -> Store:
     return store
 
 
-def _done(store: Store, run: str, stage: str, arm: str, seconds: float, request: dict[str, object]) -> str:
+def _done(store: Store, run: str, stage: str, seconds: float, request: dict[str, object]) -> str:
     step = store.propose(
-        run, stage, arm=arm, request={**request, "run": run}, plan={}, plan_hash=sha256(run.encode()).hexdigest()
+        run, stage, arm="adapter", request={**request, "run": run}, plan={}, plan_hash=sha256(run.encode()).hexdigest()
     )
     with store.write() as conn:
         conn.execute(

@@ -19,10 +19,10 @@ from pydantic_ai.exceptions import ModelHTTPError, UnexpectedModelBehavior, Usag
 from tunesmith.agent.driver.abilities import Record
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.endpoint import model_of
-from tunesmith.agent.driver.exam import EXAM, TASKS, Attempt, Task, exam_store, level_of
 from tunesmith.agent.driver.history import Window
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.driver.voice import Reply
+from tunesmith.agent.exam import EXAM, TASKS, Attempt, Task, exam_store, level_of
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.json_values import as_object
 from tunesmith.tools.core.stage import Plan
