@@ -185,6 +185,15 @@ def test_objects_and_lists_within_one_another_are_taken_apart_by_the_examples() 
     assert all(gives_back(spec, one) for one in spec.examples) and spec_faults(spec) == ()
 
 
+@table("missing", ["null", ""])
+def test_null_that_stands_for_what_a_message_does_not_say_is_that_of_json(missing: str) -> None:
+    flats = words("JSON", {"tap drips in 12B": '{"flat": "12B"}', "no light in 3A": '{"flat": "3A"}',
+                           "the door squeaks": '{"flat": null}'})  # fmt: skip
+    made = verified(flats, Proposal(parts=(Part(name="flat", kind="copied", missing=missing),)))
+    assert made.left_out == () and made.spec.attribute("flat").absent_as is None
+    assert all(gives_back(made.spec, one) for one in made.spec.examples)
+
+
 @table(
     ("answers", "why"),
     [
