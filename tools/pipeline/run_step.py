@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from pydantic import ValidationError
+
 from tunesmith.memory.errors import ApprovalPending, BadInput, Declined, StepFailed, TunesmithError
 from tunesmith.memory.locks import adding_to
 from tunesmith.memory.records import ABANDONED, APPROVED, DECLINED, DONE, FAILED, RUNNING, WAITING, Step
@@ -202,6 +204,10 @@ def continue_step(
 
 def can_go_on(ws: Workspace, begun: Step) -> bool:
     """Whether a step may be offered again as it was: nothing that it builds on was changed since."""
+    try:
+        current_plan(begun)
+    except ValidationError:  # of another version
+        return False
     offered_anew = begun.status not in (DECLINED, ABANDONED)
     return offered_anew and same_inputs(ws.store, begun) and _still_pinned(ws, begun)
 

@@ -139,6 +139,11 @@ def test_what_the_examples_contradict_is_left_out(
         (("Где моя посылка?", "Лампа сломана", "Можно вернуть?"), "Russian", "Russian"),
         (("def f(x):\n    return x", "x = 1", "print(x)"), "English", "English"),
         (("Kassel, 120 km", "40 km", "Parkhaus"), "", "English"),
+        (
+            ("Facture F-2210 de 340,50 €.", "Merci de régler la F-1187.", "Relance : F-0931, solde 75 €."),
+            "French",
+            "French",
+        ),
     ],
 )
 def test_a_language_that_the_messages_contradict_is_not_taken(messages: Any, language: str, taken: str) -> None:
