@@ -115,7 +115,7 @@ class _Tools:
         """Every tool, and what a client should know of it."""
         fits, plan, start = self._asking()
         return (
-            *((tool, _READS) for tool in (self.status, self.ask, self.compare, self.query)),
+            *((tool, _READS) for tool in (self.status, self.ask, self.compare, self.query, self.manual)),
             (fits, _ASKS_THE_HUB),
             (self.describe_behaviour, _PRICES),
             (self._planning(), _PRICES),
@@ -123,6 +123,7 @@ class _Tools:
             (start, _STARTS),
             (self.get_step, _READS),
             (self.stop, _STOPS),
+            (self.by_hand, _READS),
         )
 
     def status(self) -> Json:
@@ -181,6 +182,22 @@ class _Tools:
         table = ask_in_process(self.store.path, select, only=tuple(VIEWS), home=self.store.home)
         return {"columns": list(table.columns), "rows": [list(row) for row in table.rows], "more": table.truncated}
 
+    def manual(self, about: str) -> Json:
+        """What tunesmith itself is, does, needs and sends, how a thing is done, and what a term means."""
+        from tunesmith.agent.driver.manual import manual
+
+        sections, further = manual(about, self.store.home, lambda: "Another agent asks over MCP.")
+        return {"manual": sections, "further_sections": further}
+
+    def by_hand(
+        self, what: Literal["ask_model", "stop_serving", "review_rows"], run: str | None = None, message: str = ""
+    ) -> Json:
+        """The command by which the person does what only they can: ask a run's model, whose answers are theirs to read,
+        end what is served, look through rows."""
+        words = {"ask_model": ["ask"], "stop_serving": ["serve", "stop"], "review_rows": ["rows", "review"]}[what]
+        named = [f"--run={self.store.run(run).id}"] * (what == "ask_model") if run else []
+        return {"type_this": shlex.join(["tunesmith", *words, *named, *(["--", message] if message else [])])}
+
     def get_step(self, step: str, wait_s: Annotated[float, Field(ge=0, le=MOST_WAIT_S)] = 0) -> Json:
         """How a step is doing; with `wait_s` the answer waits so long for its end. The step goes on either way."""
         deadline = time.monotonic() + wait_s
@@ -238,7 +255,8 @@ class _Tools:
             run: str | None = None,
             fields: Json | None = None,
         ) -> Json:
-            """The price of one step, and its plan_hash; nothing is started. What `fields` leave out is chosen."""
+            """The price of one step, and its plan_hash; nothing is started. What `fields` leave out is chosen; a step
+            that broke off, with no other fields, goes on."""
             if not isinstance(leave, AcceptedElicitation) or not leave.data.allow:
                 typed = _typed(stage, run, fields or {})
                 raise BadInput(f"nobody allowed to look at the places in the fields; a person types `{typed}`")
@@ -276,7 +294,8 @@ class _Tools:
             changes: Changes | None = None,
         ) -> Json:
             """The whole plan that teaches a behaviour (described here, or demo) with its prices, and which changes were
-            not taken. Nothing is started: give each step's stage and fields to `plan`, in order, then `start`."""
+            not taken; called again with others it is planned anew. Nothing is started: give each step's stage and
+            fields to `plan`, in order, then `start`, or name the command by which the person carries out all of it."""
             from tunesmith.agent.mcp_plans import places_of, planned
 
             changes = changes or Changes()

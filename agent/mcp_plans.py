@@ -6,7 +6,10 @@ What a plan would look at beside our own records is looked at only after the per
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,9 +19,11 @@ from tunesmith.agent.commands.run_steps import demo_plan
 from tunesmith.agent.driver.drafts import Interview
 from tunesmith.agent.driver.told import TEXTS, Described, borne_out, parts_of, proposed_anew
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.field_names import ours
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR
 from tunesmith.tools.core.wrong_values import sentence
+from tunesmith.tools.core.yaml_file import dump_yaml
 from tunesmith.tools.data.behaviour import described_folder, write_behaviour
 from tunesmith.tools.data.description import DescriptionDraft, Example, distinct, missing, slug
 from tunesmith.tools.data.proposal import Proposal
@@ -84,7 +89,8 @@ def _may_be_a_place(name: str) -> bool:
 
 
 def planned(ws: Workspace, behaviour: str, pace: Pace, changes: Changes, allowed: Sequence[str] | None) -> Json:
-    """The whole plan that teaches a behaviour of this home, or the bundled one, with its prices; nothing is kept.
+    """The whole plan that teaches a behaviour of this home, or the bundled one, with its prices, and as a file
+    for the person to carry out.
 
     `allowed` are the places that may be looked at; None: the person said no. Raises BadInput then, and for a behaviour
     that is not there.
@@ -101,7 +107,7 @@ def planned(ws: Workspace, behaviour: str, pace: Pace, changes: Changes, allowed
 
     around = Around(ws, check, lambda run: kept_rows_file(ws.store, run), lambda sentence: None)
     edited = edited_plan(around, Edited(_plan(ws, behaviour, pace)), changes)
-    prices = forecast(ws, edited.plan)
+    prices, file = forecast(ws, edited.plan), _written(ws, edited.plan)
     costs = [price.estimate for price in prices if price.estimate]
     return {
         "behaviour": edited.plan.name,
@@ -111,10 +117,19 @@ def planned(ws: Workspace, behaviour: str, pace: Pace, changes: Changes, allowed
         ],
         "estimated_seconds": sum(cost.seconds for cost in costs),
         "disk_bytes": sum(cost.disk_bytes for cost in costs),
+        "a_person_types_for_all_of_it": shlex.join(["tunesmith", "run", str(file)]),
         "lacks": [f"{price.stage}: {lack}" for price in prices for lack in price.lacks],
         "taken": edited.taken,
         "not_taken": {**edited.not_taken, **dict.fromkeys(_only_in_words(changes), "only prices are told here")},
     }
+
+
+def _written(ws: Workspace, plan: PipelinePlan) -> Path:
+    """The plan as a file of its own content: no later plan takes the place of one that a person was told of."""
+    text = dump_yaml({"name": plan.name, "steps": [{"stage": one.stage, **one.fields} for one in plan.steps]})
+    file = ws.store.home / "plans" / f"{plan.name}-{sha256(text.encode()).hexdigest()[:12]}.yaml"
+    atomic_write(file, text)
+    return file
 
 
 def _only_in_words(changes: Changes) -> list[str]:

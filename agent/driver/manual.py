@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.answer import matching
@@ -53,12 +54,16 @@ _TERM_OF_STAGE = {"evaluate": "evaluation", "quantize": "quantization", "train":
 
 def talk_text(deps: TurnDeps, topic: str) -> str:
     """What is said of a topic; empty for one that is not on the page."""
-    now = time.strftime("%A, %Y-%m-%d %H:%M")
-    text = _pages()[0].get(topic, "").replace("{home}", str(deps.store.home)).replace("{now}", now)
-    return text.replace("{version}", VERSION).replace("{driver}", deps.driver_state())
+    return _filled(topic, deps.store.home, deps.driver_state)
 
 
-def manual(deps: TurnDeps, about: str) -> tuple[dict[str, str], list[str]]:
+def _filled(topic: str, home: Path, driver: Callable[[], str]) -> str:
+    now, text = time.strftime("%A, %Y-%m-%d %H:%M"), _pages()[0].get(topic, "")
+    text = text.replace("{home}", str(home)).replace("{now}", now).replace("{version}", VERSION)
+    return text.replace("{driver}", driver()) if "{driver}" in text else text
+
+
+def manual(about: str, home: Path, driver: Callable[[], str]) -> tuple[dict[str, str], list[str]]:
     """The sections that some words are nearest to, and the titles of further ones. Raises BadInput where none is, with
     the topics."""
     talk, terms = _pages()[0], {term: meaning(term) for term in names_of_terms()}
@@ -70,6 +75,6 @@ def manual(deps: TurnDeps, about: str) -> tuple[dict[str, str], list[str]]:
     by_title, by_text = (matching(sought, texts_, most=_FURTHER) for texts_ in (titles, texts))
     near = [*dict.fromkeys((*by_title[:1], *by_text[:1], *by_title, *by_text))]
     if near:
-        sections = {key[2:]: talk_text(deps, key[2:]) or terms[key[2:]] for key in near[:_SECTIONS]}
+        sections = {key[2:]: _filled(key[2:], home, driver) or terms[key[2:]] for key in near[:_SECTIONS]}
         return sections, [titles[key] for key in near[_SECTIONS:]]
     raise BadInput(f"no section is near {about[:60]!r}; there are: {', '.join(titles.values())}")

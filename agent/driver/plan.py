@@ -72,10 +72,16 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> dict[str, object]:
     name = edited.plan.name
     edited.taken |= {"behaviour": name, "pace": args.pace, **({"goal": args.goal} if args.goal else {})}
     edited_plan(_around(deps), edited, rest)
+    if "base" in edited.not_taken:
+        edited.not_taken["base"] += f"; the plan and its prices are of {_base_of(edited.plan)} in its place"
     deps.draft, deps.draft_before = edited.plan.model_copy(update={"goal": args.goal or edited.plan.goal}), None
     if not deps.agreed_before:
         deps.say(f"This plan teaches {name}; every step's price is on your screen. Start it, or change something?")
     return {"behaviour": name, **_shown(deps, args, edited)}
+
+
+def _base_of(plan: PipelinePlan) -> object:
+    return next((one.fields.get("model", "bundled") for one in plan.steps if one.stage == "base"), "no base")
 
 
 def of_behaviour(deps: TurnDeps, args: PlanFineTune, opened: Interview | None) -> Edited:

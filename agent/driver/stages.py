@@ -18,7 +18,7 @@ from tunesmith.tools.core.format import duration
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.known_cases import refuse_cases
 from tunesmith.tools.pipeline.plan_file import parse_fields
-from tunesmith.tools.pipeline.run_step import Outcome, continue_step, run_step
+from tunesmith.tools.pipeline.run_step import Outcome, begun_before, continue_step, run_step
 from tunesmith.tools.pipeline.runs import place
 from tunesmith.tools.pipeline.workspace import StepRequest
 
@@ -39,14 +39,6 @@ def checked(deps: TurnDeps, entry: catalog.Entry, fields: dict[str, object]) -> 
     return request
 
 
-def begun(deps: TurnDeps, request: StepRequest) -> Step | None:
-    """The step that broke off in a run, where nothing else is asked for than it was asked for: it goes on."""
-    broken = deps.store.broken_off(run) if (run := place(deps.store, request).run) else None
-    if broken is None or broken.stage != request.stage:
-        return None
-    return broken if all(broken.request.get(name) == value for name, value in request.fields.items()) else None
-
-
 def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) -> object:
     """Carry out one stage: what is expensive shows its price and asks first, and starts nothing without a yes.
 
@@ -56,7 +48,7 @@ def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) ->
         refuse_cases(deps.store, str(source), given.get("mapping"))
     if entry.asks(given):
         request = checked(deps, entry, given)
-        outcome = continue_step(deps.ws, begun(deps, request), request, deps.approver, follow=deps.follow)
+        outcome = continue_step(deps.ws, begun_before(deps.store, request), request, deps.approver, follow=deps.follow)
         if outcome.decision and outcome.declined:
             reason = outcome.decision.reason and f": {outcome.decision.reason}"
             raise Declined(

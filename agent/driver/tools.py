@@ -18,7 +18,7 @@ from tunesmith.agent.commands.lean_schema import lean_schema
 from tunesmith.agent.driver import describe, plan
 from tunesmith.agent.driver.agreement import STEP
 from tunesmith.agent.driver.manual import manual
-from tunesmith.agent.driver.stages import begun, checked, completed, run_stage, started
+from tunesmith.agent.driver.stages import checked, completed, run_stage, started
 from tunesmith.agent.driver.told import Args
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.arguments import Query
@@ -147,8 +147,7 @@ def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
         asked = completed(deps, entry.name, asked)
         if not entry.asks(asked):
             return _capped(deps, run_stage(deps, entry, asked))
-        wanted = checked(deps, entry, asked)
-        raise ApprovalRequired(metadata={STEP: propose_step(deps.ws, wanted, begun(deps, wanted)).id})
+        raise ApprovalRequired(metadata={STEP: propose_step(deps.ws, checked(deps, entry, asked)).id})
 
     summary = f"{entry.summary[0].upper()}{entry.summary[1:]}."
     return Tool.from_schema(run, entry.name, summary, schema, takes_ctx=True, sequential=True)
@@ -163,7 +162,7 @@ def _usual(request: type[BaseModel], name: str) -> str:
 
 
 def _read_manual(deps: TurnDeps, about: str) -> object:
-    sections, further = manual(deps, about)
+    sections, further = manual(about, deps.store.home, deps.driver_state)
     deps.reads.manual(about, sections, deps.show)
     return {"manual": sections, "further_sections": further}
 

@@ -10,7 +10,7 @@ from tunesmith.agent.queries.answer import Context, find, ordinary, spanned, wit
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, Until
 from tunesmith.agent.queries.facts import Fact, Proposed, Result
 from tunesmith.agent.queries.following import ahead_of
-from tunesmith.agent.queries.steps import BEGUN, BROKEN, broken_off, known_stage, progress, retried
+from tunesmith.agent.queries.steps import BEGUN, BROKEN, broken_off, known_stage, progress, retried, run_time_share
 from tunesmith.memory.json_values import picked
 from tunesmith.memory.records import ASIDE_RUNS, DONE, RUNNING, Run, Step
 from tunesmith.memory.store import Store
@@ -127,6 +127,7 @@ def answer(query: StepsQuery, context: Context) -> Result:
         "failed_or_stopped": sum(step.status in BROKEN for step in meant),
         "of_steps": len(meant),
         "seconds": sum(step.seconds or 0.0 for step in chosen),
+        "run_time_share": run_time_share(store, chosen) if stage and len(runs) == 1 else None,
         "estimated_seconds": sum(step.estimated_seconds for step in chosen),
     }
     facts = tuple({**_listed(step), **(_after(context, step, begun) if query.outcome else {})} for step in chosen)

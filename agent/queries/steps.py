@@ -62,7 +62,7 @@ def answer(query: StepQuery, context: Context) -> Result:
     later = newest.run != step.run and (newest.finished_at or 0.0) > (step.finished_at or 0.0)
     fact = {
         **timed(step),
-        "run_time_share": _run_time_share(store, step),
+        "run_time_share": run_time_share(store, [step]),
         "free_ram_when_priced_bytes": step.plan.get("free_ram_bytes"),
         **(progress(store, step) if step.status == RUNNING else {}),
         **(broken_off(context.ws, step) if step.status in BROKEN else {}),
@@ -219,11 +219,10 @@ def _failed_before(store: Store, step: Step) -> Fact:
     return {one.id: one.error or "not recorded" for one in same}
 
 
-def _run_time_share(store: Store, step: Step) -> float | None:
-    """What all steps of a stage took of their run's work."""
-    done = store.steps(step.run, status=DONE)
-    whole, same = (sum(s.seconds or 0.0 for s in done if stage in ("", s.stage)) for stage in ("", step.stage))
-    return same / whole if whole and same else None
+def run_time_share(store: Store, steps: Sequence[Step]) -> float | None:
+    """What some steps of a run took of the time of all its steps, those that broke off included."""
+    whole = sum(one.seconds or 0.0 for one in store.steps(steps[0].run)) if steps else 0.0
+    return sum(one.seconds or 0.0 for one in steps) / whole if whole else None
 
 
 def _asked_for(step: Step) -> Fact:

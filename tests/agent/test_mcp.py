@@ -163,7 +163,7 @@ def test_no_tool_has_an_argument_for_a_yes_and_each_says_what_it_does_to_the_mac
     tools = {tool.name: tool for tool in talk(home, calls)}
     assert set(tools) == {
         "status", "ask", "compare", "query", "fits", "describe_behaviour", "plan_fine_tune", "plan", "start",
-        "get_step", "stop",
+        "get_step", "stop", "manual", "by_hand",
     }  # fmt: skip
     assert set(tools["start"].input_schema["properties"]) == {"plan_hash"}
     assert set(tools["fits"].input_schema["properties"]) == {"model", "card"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.mcp_plans import planned
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline.plan_edits import Changes
+from tunesmith.tools.pipeline.plan_file import load_pipeline
 from tunesmith.tools.suites.loading import load_suites
 
 pytestmark = pytest.mark.heavy
@@ -41,6 +43,8 @@ def test_a_behaviour_that_an_agent_tells_is_written_whole_and_no_case_of_it_is_a
     assert written["behaviour"] == "roof-mail" and {"when", "what", "never"} <= {*written["proposed"]}
     cases = load_suites([tmp_path / "home/behaviours/roof-mail/suites/target.yaml"], models=("judge", "embedder")).cases
     assert cases and not any(case.of_people for case in cases)
+    typed = shlex.split(plan["a_person_types_for_all_of_it"])
+    assert typed[:2] == ["tunesmith", "run"] and load_pipeline(Path(typed[2])).name == "roof-mail"
     assert plan["estimated_seconds"] > 0 and [one["stage"] for one in plan["plan"]][:2] == ["inspect", "base"]
     assert Store(tmp_path / "home").steps() == [], "nothing is priced to be agreed to, and nothing begun"
 
@@ -81,3 +85,19 @@ def test_what_our_records_and_tables_hold_is_taken_without_a_question(tmp_path: 
 
     told = talk(tmp_path / "home", calls, person=person)
     assert person.shown == [] and {*changes} == {*told["taken"]}
+
+
+def test_the_manual_is_read_and_what_only_a_person_does_is_a_command_that_no_shell_can_take_otherwise(
+    tmp_path: Path,
+) -> None:
+    finished_run(tmp_path / "home")
+    hostile = "--yes; rm -rf ~ $(id)"
+
+    async def calls(client: Any) -> Any:
+        told = await called(client, "manual", about="roll back a deployment")
+        asked = await called(client, "by_hand", what="ask_model", run="r1", message=hostile)
+        return told, asked, await called(client, "by_hand", what="stop_serving")
+
+    told, asked, stopped = talk(tmp_path / "home", calls)
+    assert "roll_back_how" in told["manual"] and stopped == {"type_this": "tunesmith serve stop"}
+    assert shlex.split(asked["type_this"]) == ["tunesmith", "ask", "--run=r1", "--", hostile]

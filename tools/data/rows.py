@@ -130,8 +130,8 @@ _STOPWORDS = {
     "or i me your can do what so",
     "German": "der die das und ist nicht ein eine ich zu mit für auf von dem den sie wir es im auch aber wie bei oder "
     "hat sind war nach mein",
-    "French": "le la les et est une un des du que qui dans pour pas je vous nous sur avec ce il elle au mais mon sont "
-    "être plus très",
+    "French": "le la les de et est une un des du que qui dans pour pas je vous nous sur avec ce il elle au mais mon "
+    "sont être plus très",
     "Spanish": "el la los las y es una un de que en por para no con se lo mi pero su al está muy hay como más del fue",
     "Italian": "il lo la gli le e è un una di che non per con del della sono mi ma come più anche nel al ho questo",
     "Portuguese": "o a os as e é um uma de que não para com do da em no na por mas meu minha está foi como mais",
@@ -306,11 +306,13 @@ def common_words(text: str) -> dict[str, int]:
 
 def may_be_in(text: str, language: str) -> bool:
     """Whether a text may be in a language, by its English name; also where that cannot be told."""
+    if language in _WORDS:  # some of whose words are another one's too
+        return not other_language(text, frozenset({language}))
     seen = other_language(text, frozenset())
     of_script = any(language in name for name, _, _ in _SCRIPTS)
     if not seen:
         return not of_script
-    return language == seen or (language not in _WORDS and (seen not in _WORDS or not of_script))
+    return language == seen or seen not in _WORDS or not of_script
 
 
 def cut_off(answer: str, examples: Sequence[str], allowed: frozenset[str]) -> bool:

@@ -228,7 +228,10 @@ def _of_json(objects: Samples, proposal: Proposal, notes: Notes) -> list[Attribu
     def leaf(path: str, samples: Samples) -> Attribute:
         number = bool(samples) and all(isinstance(v, int | float) and not isinstance(v, bool) for _, v in samples)
         pairs = [(message, as_text(value)) for message, value in samples]
-        return attribute_of(proposal.part(path), pairs, proposal.labels, notes, number=number)
+        part = proposal.part(path)
+        if part.missing == "null" and ("null" not in dict(pairs).values()):  # JSON's own, and no text
+            part = part.model_copy(update={"missing": ""})
+        return attribute_of(part, pairs, proposal.labels, notes, number=number)
 
     try:
         attributes = _as_many_as_stated(tree(objects, leaf), proposal)

@@ -11,9 +11,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from pydantic import ValidationError
+
 from tunesmith.memory.errors import ApprovalPending, BadInput, Declined, StepFailed, TunesmithError
 from tunesmith.memory.locks import adding_to
 from tunesmith.memory.records import ABANDONED, APPROVED, DECLINED, DONE, RUNNING, WAITING, Step
+from tunesmith.memory.store import Store
 from tunesmith.tools.core.auto import readable_value
 from tunesmith.tools.core.field_names import our_names
 from tunesmith.tools.core.stage import Plan
@@ -61,16 +64,25 @@ def run_step(ws: Workspace, request: StepRequest, approver: Approver, *, follow:
         return _from_decision(ws, _proposed(ws, request), approver, follow=follow)
 
 
-def propose_step(ws: Workspace, request: StepRequest, begun: Step | None = None) -> Step:
+def propose_step(ws: Workspace, request: StepRequest) -> Step:
     """Price one step, show it, and let it wait for its yes: `ask_about` has it asked for, `start_agreed` starts it.
 
-    An attempt that was `begun` before is offered again, where it can go on.
+    What broke off is offered again, where nothing else is asked for and it can go on.
 
     Raises BadInput for one that asks nobody, and as `run_step` does before anything is recorded.
     """
     if not catalog.ENTRIES[request.stage].asks(request.fields):
         raise BadInput(f"{request.stage} costs nothing with these fields; type `tunesmith {request.stage}`")
+    begun = begun_before(ws.store, request)
     return offer_again(ws, begun.id)[0] if begun and can_go_on(ws, begun) else ws.store.step(_proposed(ws, request))
+
+
+def begun_before(store: Store, request: StepRequest) -> Step | None:
+    """The step that broke off in a run, where nothing else is asked for than it was asked for."""
+    broken = store.broken_off(run) if (run := place(store, request).run) else None
+    if broken is None or broken.stage != request.stage:
+        return None
+    return broken if all(broken.request.get(name) == value for name, value in request.fields.items()) else None
 
 
 def _proposed(ws: Workspace, request: StepRequest) -> str:
@@ -193,6 +205,10 @@ def continue_step(
 
 def can_go_on(ws: Workspace, begun: Step) -> bool:
     """Whether a step may be offered again as it was: nothing that it builds on was changed since."""
+    try:
+        current_plan(begun)
+    except ValidationError:  # of another version
+        return False
     offered_anew = begun.status not in (DECLINED, ABANDONED)
     return offered_anew and same_inputs(ws.store, begun) and _still_pinned(ws, begun)
 

@@ -125,6 +125,7 @@ def test_of_several_values_those_that_are_right_are_taken_and_the_others_told_ea
 def test_a_base_is_the_users_word_and_no_drivers(talk: Talk) -> None:
     told = planned(talk, "tickets as JSON", base="evil/Qwen3-4B")
     assert "the user did not name it" in told["not_taken"]["base"] and fields(talk, "base") == {"model": "bundled"}
+    assert told["not_taken"]["base"].endswith("the plan and its prices are of bundled in its place")
     told = json.loads(edited(talk, "take SmolLM2 for it after all", base="bundled-0.5b"))
     assert told["taken"]["base"] == "bundled-0.5b"
 

@@ -158,7 +158,7 @@ def test_what_broke_off_goes_on_as_itself_and_with_another_value_is_a_step_of_it
     home: Path, tmp_path: Path
 ) -> None:
     folder, other = make_tiny_model(tmp_path / "tiny"), make_tiny_model(tmp_path / "other")
-    one = Talk(home, [YES, NO, NO])
+    one = Talk(home, [YES, NO, NO, NO])
     one.deps.follow = True
     call: tuple[Any, ...] = ("base", {"settings": f"model={folder}"})
     one.turn(f"take {folder} as the base", call, "It runs.")
@@ -170,4 +170,9 @@ def test_what_broke_off_goes_on_as_itself_and_with_another_value_is_a_step_of_it
     one.turn(f"then take {other}", ("base", {"settings": f"model={other}", "run": "r1"}), "You said no.")
     assert [step.status for step in one.store.priced_steps()] == ["failed", DECLINED]
     assert [plan.request["model"] for plan in one.asked] == [str(folder), str(folder), str(other)]
+    with one.store.write() as conn:
+        conn.execute("DELETE FROM steps WHERE step <> (SELECT min(step) FROM steps)")
+        conn.execute('UPDATE steps SET plan = \'{"of": "another version"}\'')
+    one.turn("go on with it", call, "You said no.")
+    assert [plan.request["model"] for plan in one.asked][3:] == [str(folder)], "planned anew, as it cannot be read"
     one.chat.close()

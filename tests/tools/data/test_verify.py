@@ -139,6 +139,11 @@ def test_what_the_examples_contradict_is_left_out(
         (("Где моя посылка?", "Лампа сломана", "Можно вернуть?"), "Russian", "Russian"),
         (("def f(x):\n    return x", "x = 1", "print(x)"), "English", "English"),
         (("Kassel, 120 km", "40 km", "Parkhaus"), "", "English"),
+        (
+            ("Facture F-2210 de 340,50 €.", "Merci de régler la F-1187.", "Relance : F-0931, solde 75 €."),
+            "French",
+            "French",
+        ),
     ],
 )
 def test_a_language_that_the_messages_contradict_is_not_taken(messages: Any, language: str, taken: str) -> None:
@@ -183,6 +188,15 @@ def test_objects_and_lists_within_one_another_are_taken_apart_by_the_examples() 
     }  # fmt: skip
     assert spec.attribute("items").many == (1, 2) and spec.attribute("at").left_out
     assert all(gives_back(spec, one) for one in spec.examples) and spec_faults(spec) == ()
+
+
+@table("missing", ["null", ""])
+def test_null_that_stands_for_what_a_message_does_not_say_is_that_of_json(missing: str) -> None:
+    flats = words("JSON", {"tap drips in 12B": '{"flat": "12B"}', "no light in 3A": '{"flat": "3A"}',
+                           "the door squeaks": '{"flat": null}'})  # fmt: skip
+    made = verified(flats, Proposal(parts=(Part(name="flat", kind="copied", missing=missing),)))
+    assert made.left_out == () and made.spec.attribute("flat").absent_as is None
+    assert all(gives_back(made.spec, one) for one in made.spec.examples)
 
 
 @table(
