@@ -181,7 +181,7 @@ def told(deps: TurnDeps, spoken: Spoken, reading: Reading) -> TurnAnswer | None:
 
 
 def _looked_up(deps: TurnDeps, spoken: Spoken, request: Query) -> TurnAnswer:
-    result = ask(request, deps.records())
+    result = ask(request, deps.records(), strict=False)  # a word in passing is no argument that somebody gave
     spoken.before, spoken.page, spoken.proposals = request, whole_page(result), result.proposals
     deps.focused_run_id = str(getattr(request, "run", "") or result.of.get("run", "") or deps.focused_run_id)
     deps.reads.results.append((looking(request), result))

@@ -80,9 +80,9 @@ class Facts:
     def _of_machine(self, what: str, text: str) -> bool:
         machine = measure_machine(self.home)
         if what == "gpus":
-            return bool(machine.gpus) != bool(re.search(r"no gpu", text, re.IGNORECASE))
+            return bool(machine.gpus) != bool(re.search(r"GPUs none", text))
         if what == "cores":
-            return f"{machine.cores} core" in text
+            return f"cores {machine.cores} " in text
         total = {"ram": machine.ram_total_bytes, "disk": machine.disk_free_bytes}[what]
         return _near(total, _sizes(text), 0.2 if what == "disk" else 0.01)
 
