@@ -26,6 +26,7 @@ from tunesmith.agent.queries.inheriting import inherited
 from tunesmith.agent.queries.machine import JobsQuery, MachineQuery
 from tunesmith.agent.queries.registry import ask, tool_of
 from tunesmith.agent.queries.runs import RunQuery
+from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.agent.queries.steps import StepQuery, at_work
 from tunesmith.agent.queries.table import text_of, whole_page
 from tunesmith.agent.queries.texts import labels_of
@@ -201,7 +202,12 @@ _TERM_OF_STAGE = {"evaluate": "evaluation", "quantize": "quantization", "train":
 
 
 def _why(deps: TurnDeps, spoken: Spoken) -> TurnAnswer:
-    """`why?` after an answer: why a step broke off, where it told of steps; else what the results show."""
+    """`why?` after an answer: why a step broke off, where it told of steps; what the rule says of a setting; else what
+    the results show."""
+    if isinstance(before := spoken.before, SettingQuery):
+        value = ask(before, deps.records(), strict=False).facts[0].get("value")
+        given = {"value": value} if isinstance(value, int | float) else {}
+        return _looked_up(deps, spoken, before.model_copy(update=given))
     of_steps = spoken.before is None or spoken.before.kind in ("run", "runs", "step", "steps", "jobs")
     runs = [run for run in (deps.focused_run(), *ordinary(deps.store)) if run]
     ended = next(filter(None, (deps.store.broken_off(run.id) for run in runs)), None) if of_steps else None

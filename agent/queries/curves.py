@@ -47,7 +47,7 @@ def curve(query: CurveQuery, context: Context) -> Result:
     step = ([step for step in steps if step.status == DONE] or steps)[-1]
     stored = {name: store.metrics(step.id, _STORED_AS.get(name, name)) for name in get_args(Metric) if name}
     kept = {name: points for name, points in stored.items() if points}
-    if query.metric and query.metric not in kept:
+    if query.metric and query.metric not in kept and query.metric not in step.report:
         raise NotFound(f"train ({cite(step)}) kept no {query.metric}; it kept {listed([*kept])}.")
     wanted = (query.metric,) if query.metric else _LOSSES
     shown = {name: points for name, points in kept.items() if name in wanted}
