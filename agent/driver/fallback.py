@@ -29,6 +29,7 @@ from tunesmith.agent.queries.machine import JobsQuery, MachineQuery
 from tunesmith.agent.queries.registry import REQUESTS, ask, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.runs import RunQuery
+from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.agent.queries.steps import StepQuery, at_work
 from tunesmith.agent.queries.table import shown_rows, text_of, whole_page
 from tunesmith.agent.queries.texts import labels_of
@@ -206,7 +207,7 @@ def told(deps: TurnDeps, spoken: Spoken, reading: Reading) -> TurnAnswer | None:
 
 
 def _looked_up(deps: TurnDeps, spoken: Spoken, request: Query) -> TurnAnswer:
-    result = ask(request, deps.records())
+    result = ask(request, deps.records(), strict=False)  # a word in passing is no argument that somebody gave
     spoken.before, spoken.page, spoken.proposals = request, whole_page(result), result.proposals
     spoken.listed = shown_rows(result)
     deps.focused_run_id = str(getattr(request, "run", "") or result.of.get("run", "") or deps.focused_run_id)
@@ -230,7 +231,12 @@ def _picked(deps: TurnDeps, spoken: Spoken) -> TurnAnswer | None:
 
 
 def _why(deps: TurnDeps, spoken: Spoken) -> TurnAnswer:
-    """`why?` after an answer: why a step broke off, where it told of steps; else what the results show."""
+    """`why?` after an answer: why a step broke off, where it told of steps; what the rule says of a setting; else what
+    the results show."""
+    if isinstance(before := spoken.before, SettingQuery):
+        value = ask(before, deps.records(), strict=False).facts[0].get("value")
+        given = {"value": value} if isinstance(value, int | float) else {}
+        return _looked_up(deps, spoken, before.model_copy(update=given))
     of_steps = spoken.before is None or spoken.before.kind in ("run", "runs", "step", "steps", "jobs")
     runs = [run for run in (deps.focused_run(), *ordinary(deps.store)) if run]
     ended = next(filter(None, (deps.store.broken_off(run.id) for run in runs)), None) if of_steps else None

@@ -61,7 +61,8 @@ def _outcome(
     if not given and label in ("describe.drop", "plan.drop"):
         saved = drafts.drop(home)
         return None, f"The new behaviour is dropped and nothing was started; what you said of it is kept in {saved}."
-    if not given and label in ("describe.so_far", "plan.show", *_HELP):
+    of_this = label == "run.overview" and not reading.slots.all("run")  # `where were we?`
+    if not given and (of_this or label in ("describe.so_far", "plan.show", *_HELP)):
         deps.show(_table(opened))
         return opened, opened.question
     asks = reading.probability >= _ASIDE and (few or reading.slots.asks) and reading.label not in _OUTSIDE

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from tunesmith.agent.queries.answer import Context, cite, clip
+from tunesmith.agent.queries.answer import Context, cite
 from tunesmith.agent.queries.arguments import Query, RunName
 from tunesmith.agent.queries.facts import Fact, Result
 from tunesmith.memory.errors import NotFound
@@ -45,9 +45,8 @@ def curve(query: CurveQuery, context: Context) -> Result:
     step = ([step for step in steps if step.status == DONE] or steps)[-1]
     stored = {name: store.metrics(step.id, _STORED_AS.get(name, name)) for name in get_args(Metric) if name}
     kept = {name: points for name, points in stored.items() if points}
-    if query.metric and query.metric not in kept:
-        mean = f"; its mean was {clip(told)}" if (told := step.report.get(query.metric)) is not None else ""
-        raise NotFound(f"train ({cite(step)}) kept no {query.metric}; it kept {listed([*kept])}{mean}.")
+    if query.metric and query.metric not in kept and query.metric not in step.report:
+        raise NotFound(f"train ({cite(step)}) kept no {query.metric}; it kept {listed([*kept])}.")
     wanted = (query.metric,) if query.metric else _LOSSES
     shown = {name: points for name, points in kept.items() if name in wanted}
     of: dict[str, object] = {"run": run.id, "step": step.id, "status": step.status, "at": step.note}

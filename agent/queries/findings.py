@@ -10,6 +10,7 @@ from tunesmith.agent.queries import scores
 from tunesmith.agent.queries.answer import Context
 from tunesmith.agent.queries.arguments import Query, RunName
 from tunesmith.agent.queries.facts import Fact, Proposed, Result
+from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Run
 from tunesmith.memory.store import Store
@@ -47,6 +48,8 @@ def answer(query: FindingsQuery, context: Context) -> Result:
     of = {
         "run": run.id, "name": run.name, **scores.verdict_fact(store, run.id),
         "rows_to_train_on": _rows(store, run), "rather_deploy": open_arms[-1] if open_arms else "none" if arms else "",
+        "try_next": next((one.next.stage for one in found if one.next), ""),
+        "not_measured": [arm for arm in ARMS if arm not in scores.arms_measured(store, run.id)],
     }  # fmt: skip
     proposals = {(one.next.stage, repr(one.next.fields)): Proposed(run.id, one.next.stage, one.next.fields)
                  for one in found if one.next}  # fmt: skip

@@ -57,7 +57,7 @@ def answer(query: FitsQuery, context: Context) -> Result:
     forecast = plans.fits(model, facts)
     tasks = _tasks(query, model, facts, forecast)
     least = {} if facts.machine.gpus or query.ram_gib else _least_cards(model, facts)
-    told = [{**_fact(task, facts), "least_card_gib": least.get((task.task, task.precision))} for task in tasks]
+    told = [{**_fact(task, facts), "least_card_vram_bytes": least.get((task.task, task.precision))} for task in tasks]
     says = [] if query.work else [str(forecast.decided)]
     notes = [tasks[0].plan.estimate.basis] if query.work else []
     notes += [card.note] if card and card.note else []
@@ -107,13 +107,13 @@ def _price(plan: Plan, of: str = "") -> Fact:
 
 
 def _least_cards(model: NamedModel, facts: Facts) -> dict[tuple[str, str], int]:
-    """Task and precision → the smallest usual card on which it fits."""
+    """Task and precision → the memory of the smallest usual card on which it fits."""
     least: dict[tuple[str, str], int] = {}
     for card_gib in CARDS_GIB:
         on_card = plans.with_card(facts.machine, card_of_size(card_gib), home=facts.home)
         for task in plans.fits(model, on_card).tasks:
             if task.fits:
-                least.setdefault((task.task, task.precision), card_gib)
+                least.setdefault((task.task, task.precision), card_gib << 30)
     return least
 
 

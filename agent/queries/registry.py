@@ -59,14 +59,14 @@ def tool_of(request: Query) -> str:
     return f"read_{request.kind}"
 
 
-def ask(request: Query, context: Context) -> Result:
-    """The facts that answer a question. Raises BadInput for an argument that the answer does not depend on, and
-    NotFound, with what there is instead."""
+def ask(request: Query, context: Context, *, strict: bool = True) -> Result:
+    """The facts that answer a question. Raises NotFound, with what there is instead, and where `strict` BadInput for an
+    argument that the answer does not depend on."""
     used: set[str] = set()
     with each_pair_once():
         result = dict(_KINDS)[type(request)](_Watched(request, used), context)
     ignored = [name for name in request.model_fields_set - used - {"kind"} if getattr(request, name) not in (None, "")]
-    if ignored:
+    if ignored and strict:
         raise BadInput(f"{tool_of(request)} takes no {' and no '.join(ignored)} with these arguments; leave it out")
     return result
 

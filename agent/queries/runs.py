@@ -70,7 +70,7 @@ def one_run(query: RunQuery, context: Context) -> Result:
     every = [*map(_listed, steps), *ahead]
     running, broken = [s for s in steps if s.status == RUNNING], store.broken_off(run.id)
     of = {
-        **{"run": run.id, "name": run.name, "goal": run.goal, **_whole(store, run), **came_to},
+        **{"run": run.id, "name": run.name, "goal": run.goal, **_whole(store, run), "running": len(running), **came_to},
         "at_work": {step.id: {"stage": step.stage, **progress(store, step)} for step in running},
         "broke_off": {broken.id: {"stage": broken.stage, **broken_off(context.ws, broken)}} if broken else {},
         **whole,

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from tunesmith.agent.queries.answer import Context, clip, find, ordinary
 from tunesmith.agent.queries.arguments import Query, Recorded, RunName, StageName
 from tunesmith.agent.queries.facts import Fact, Result
-from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.errors import BadInput, NotFound, TunesmithError
 from tunesmith.memory.json_values import as_object
 from tunesmith.memory.records import DONE, Run, Step
 from tunesmith.memory.store import Store
@@ -154,11 +154,14 @@ def _usual(context: Context, stage: str, field: str) -> Fact:
 
 
 def _judged(context: Context, run: str, fact: Fact, asked: float) -> Fact:
-    """A value beside the one that the product's rule would choose now. Raises what refuses that price."""
+    """A value beside the one that the product's rule would choose now, or what refuses that price."""
     stage, field = str(fact["stage"]), str(fact["setting"])
     rule, reason = _default(stage, field), BY_DEFAULT
     if rule == AUTO:
-        plan = price(context.ws, StepRequest(stage, {}, run))
+        try:
+            plan = price(context.ws, StepRequest(stage, {}, run))
+        except TunesmithError as error:
+            return {"asked_about": asked, "rule": str(error)}
         rule, reason = plan.request.get(field), plan.reasons.get(field, "")
     known = {"asked_about": asked, "rule_chooses": rule, "rule": reason}
     number = isinstance(rule, int | float) and not isinstance(rule, bool) and rule

@@ -244,7 +244,11 @@ def read(sentence: str, context: Context | None = None) -> Reading:
 def parted(sentence: str, context: Context) -> tuple[Reading, ...]:
     """The two things that a sentence asks for, each read with certainty by itself, a question before an act, else in
     their order; empty: it asks for one."""
+    named = slots_of(sentence[:LONGEST], context.runs).named
     for match in islice(_joint().finditer(sentence[:LONGEST]), _JOINTS):
+        before = {slot.kind for slot in named if slot.end == match.start()}
+        if before & {slot.kind for slot in named if slot.start == match.end()}:  # `r1 and r2` are asked together
+            continue
         parts = sentence[: match.start()], sentence[match.end() :]
         if min(len(part.split()) for part in parts) < _LEAST_WORDS:
             continue

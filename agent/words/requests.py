@@ -69,6 +69,7 @@ def request_of(label: str, asked: Asked, before: Query | None = None) -> Query |
         kind = "cases"
     if kind == "case" and before is not None and before.kind == "cases" and not asked.content:  # the first shown
         return _valid(type(before), {**before.model_dump(exclude_defaults=True), "number": 1})
+    kind = _of_several(kind, slots)
     asked = replace(asked, kind=kind)
     fields, given = REQUESTS[kind].model_fields, dict[str, object]()
     for name, info in fields.items():
@@ -84,6 +85,15 @@ def request_of(label: str, asked: Asked, before: Query | None = None) -> Query |
     if any(info.is_required() and name not in given for name, info in fields.items()):
         return None
     return _valid(REQUESTS[kind], given)
+
+
+def _of_several(kind: str, slots: Slots) -> str:
+    """The kind that answers of several what another one answers of a single: two runs, two steps, a span of time."""
+    if kind == "compare" and len(slots.values("run")) > 1 and len(slots.values("arm")) < 2:
+        return "compare_runs"
+    if (kind == "step" and len(stages_of(slots)) > 1) or (kind == "runs" and slots.all("span")):
+        return "steps"
+    return kind
 
 
 def followed(before: Query, asked: Asked) -> Query | None:
@@ -134,6 +144,8 @@ def _stage(asked: Asked) -> str:
     """The stage that is named; of a run the one that makes the arm which is named: `has it been merged`."""
     if asked.kind == "price":
         return _priced(asked)
+    if asked.kind == "steps" and len(stages_of(asked.slots)) > 1:
+        return ""
     arms = asked.slots.values("arm") if asked.kind == "run" else []
     made = [entry.name for entry in catalog.STAGES if entry.makes in arms]
     return next(iter([*stages_of(asked.slots), *made]), "")
@@ -155,7 +167,9 @@ def _arms(asked: Asked) -> list[str]:
 
 
 def _arm(asked: Asked) -> str:
-    arms = _arms(asked)
+    arms, names = _arms(asked), REQUESTS[asked.kind].model_fields
+    if len(arms) > 1 and "other_arm" not in names:  # one beside the other: all of them
+        return ""
     return "" if arms == ["base"] and asked.kind in ("compare", "cases") else next(iter(arms), "")
 
 
@@ -201,6 +215,13 @@ def _model(asked: Asked) -> str:
 
 def _card(asked: Asked) -> str:
     return asked.slots.first("card") or asked.slots.first("card_gib")
+
+
+def _cards(asked: Asked) -> int:
+    """How many cards: `2x 3090`, or a number right before the card."""
+    card, sentence = next(iter(asked.slots.all("card")), None), asked.slots.sentence
+    counts = [n.value for n in asked.slots.numbers if card and not n.unit and not sentence[n.end : card.start].strip()]
+    return int(asked.slots.first("cards") or next((n for n in counts if n > 1 and n.is_integer()), 0))
 
 
 def _bits(asked: Asked) -> int:
@@ -289,7 +310,7 @@ _FILL: Mapping[str, Callable[[Asked], object]] = {
     "model": _model,
     "bits": _bits,
     "card": _card,
-    "cards": lambda a: int(a.slots.first("cards") or 0),
+    "cards": _cards,
     "ram_gib": lambda a: float(a.slots.first("ram_gib") or 0) if not _card(a) else 0,
     "values": _values,
     "times": lambda a: factors(a.slots),

@@ -80,11 +80,11 @@ class Facts:
     def _of_machine(self, what: str, text: str) -> bool:
         machine = measure_machine(self.home)
         if what == "gpus":
-            return bool(machine.gpus) != bool(re.search(r"no gpu", text, re.IGNORECASE))
+            return bool(machine.gpus) != bool(re.search(r"GPUs none", text))
         if what == "cores":
-            return f"{machine.cores} core" in text
+            return f"cores {machine.cores} " in text
         total = {"ram": machine.ram_total_bytes, "disk": machine.disk_free_bytes}[what]
-        return _near(total, _sizes(text), 0.2 if what == "disk" else 0.01)
+        return _near(total, [size for size, _ in _sizes(text)], 0.2 if what == "disk" else 0.01)
 
 
 _STEP = "FROM steps WHERE run = '{of}' AND stage = '{it}' AND status = 'done' ORDER BY rowid DESC LIMIT 1"
@@ -119,7 +119,7 @@ def _held(value: Any, form: str, text: str) -> bool:
     if form == "duration":
         return _near(float(value), _durations(text), 0.01, least=1.01)
     if form == "bytes":
-        return _near(float(value), _sizes(text), 0.02)
+        return any(abs(size - float(value)) <= max(0.02 * float(value), grain) for size, grain in _sizes(text))
     if form == "count":
         return any(re.search(rf"(?<![\d.,]){re.escape(one)}(?![\d,]*\d)", text) for one in (f"{value}", f"{value:,}"))
     if form == "number":
@@ -146,8 +146,10 @@ def _durations(text: str) -> list[float]:
     return found
 
 
-def _sizes(text: str) -> list[float]:
-    return [float(number) * _UNITS[unit] for number, unit in _SIZES.findall(text)]
+def _sizes(text: str) -> list[tuple[float, float]]:
+    """Each size, and half of what its last digit stands for."""
+    found = [(number, number.partition(".")[2], _UNITS[unit]) for number, unit in _SIZES.findall(text)]
+    return [(float(number) * unit, 0.5 * unit / 10 ** len(decimals)) for number, decimals, unit in found]
 
 
 def _words(text: str) -> list[str]:

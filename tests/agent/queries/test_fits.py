@@ -70,7 +70,7 @@ def test_without_a_card_the_smallest_that_would_do_is_told(store: Store) -> None
     found = asked(store, "fits", model="7b", work="train")
     if found.of["gpu"] != "none":
         pytest.skip("this machine has a card")
-    assert {one["bits"]: one["least_card_gib"] for one in found.facts} == {16: 24, 4: 12}
+    assert {one["bits"]: one["least_card_vram_bytes"] for one in found.facts} == {16: 24 << 30, 4: 12 << 30}
 
 
 @pytest.mark.heavy
