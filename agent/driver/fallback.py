@@ -26,7 +26,7 @@ from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.following import lacking_before, next_stages
 from tunesmith.agent.queries.inheriting import inherited
 from tunesmith.agent.queries.machine import JobsQuery, MachineQuery
-from tunesmith.agent.queries.registry import REQUESTS, ask, tool_of
+from tunesmith.agent.queries.registry import ask, query_of, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.runs import RunQuery
 from tunesmith.agent.queries.steps import StepQuery, at_work
@@ -219,9 +219,7 @@ def _picked(deps: TurnDeps, spoken: Spoken) -> TurnAnswer | None:
     if len(places) != 1 or len(spoken.listed) < max(2, *places) or slots.unread((), pointing.__contains__):
         return None
     one = spoken.listed[places[0] - (places[0] > 0)]
-    kind = next((kind for kind in ("case", "step", "artifact", "run") if one.get(kind)), "jobs")
-    given = {name: one[name] for name in (kind, "run") if one.get(name)}
-    return _looked_up(deps, spoken, REQUESTS[kind].model_validate(given))
+    return _looked_up(deps, spoken, query_of(one))
 
 
 def _why(deps: TurnDeps, spoken: Spoken) -> TurnAnswer:
@@ -262,7 +260,7 @@ def _ordered(deps: TurnDeps, spoken: Spoken, order: Order, slots: Slots) -> Turn
 def _agreed(deps: TurnDeps, spoken: Spoken) -> TurnAnswer | Call:
     """The step that the last answer proposed, at its price."""
     one, spoken.proposals = spoken.proposals[0], ()
-    return _ordered(deps, spoken, Order(one.stage, dict(one.fields), one.run), _nothing_said())
+    return _ordered(deps, spoken, Order(one.stage, dict(one.fields), one.run), _NOTHING_SAID)
 
 
 def _next(deps: TurnDeps, spoken: Spoken, run_id: str) -> TurnAnswer | Call:
@@ -272,14 +270,13 @@ def _next(deps: TurnDeps, spoken: Spoken, run_id: str) -> TurnAnswer | Call:
     if ended is not None:
         deps.show(prose(f"{cite(ended)} ({ended.stage}) ended: {clip(ended.error or 'no reason is recorded', 200)}"))
         arm = {"arm": ended.request["arm"]} if ended.request.get("arm") else {}
-        return _ordered(deps, spoken, Order(ended.stage, arm, run_id, again=True), _nothing_said())
+        return _ordered(deps, spoken, Order(ended.stage, arm, run_id, again=True), _NOTHING_SAID)
     if following := sorted(next_stages(deps.store, run), key=lambda stage: stage == "import"):  # needs a file's name
-        return _ordered(deps, spoken, Order(following[0], run=run_id), _nothing_said())
+        return _ordered(deps, spoken, Order(following[0], run=run_id), _NOTHING_SAID)
     return TurnAnswer(f"Every step of {run.id if run else 'no run'} is done. Ask “what should I try next?”.")
 
 
-def _nothing_said() -> Slots:
-    return Slots("", (), (), ())
+_NOTHING_SAID = Slots("", (), (), ())
 
 
 def _report(deps: TurnDeps, run_id: str) -> TurnAnswer:
@@ -303,9 +300,7 @@ def _stop(deps: TurnDeps, reading: Reading) -> TurnAnswer:
         served = servers.list_servers(deps.store.home, role=servers.DEPLOYED)
         if deps.end and certain and served:
             deps.end("")
-        return TurnAnswer(
-            "`/serve stop` ends what is served." if served else "Nothing is running and nothing is served."
-        )
+        return TurnAnswer("`/serve stop` ends what is served." if served else "Nothing runs and nothing is served.")
     if deps.end and certain:
         deps.end(step.id)
     later = f" “Go on” takes it up {GOES_ON[step.stage]}." if step.stage in GOES_ON else ""
@@ -333,17 +328,13 @@ def context_of(deps: TurnDeps, spoken: Spoken, planned: tuple[str, ...] = ()) ->
 def _moment(deps: TurnDeps) -> Moment:
     """Where the user stands: what is said most differs by it."""
     run = deps.focused_run()
-    if deps.draft is not None:
-        return "planned"
-    if deps.store.steps(status=RUNNING):
-        return "running"
-    if run is None:
-        return "empty"
-    if deps.store.broken_off(run.id) is not None:
-        return "broken_off"
-    if servers.list_servers(deps.store.home, role=servers.DEPLOYED):
-        return "served"
-    return "midway" if next_stages(deps.store, run) else "finished"
+    moments: tuple[tuple[Moment, object], ...] = (
+        ("planned", deps.draft), ("running", deps.store.steps(status=RUNNING)), ("empty", run is None),
+        ("broken_off", run and deps.store.broken_off(run.id)),
+        ("served", servers.list_servers(deps.store.home, role=servers.DEPLOYED)),
+        ("midway", next_stages(deps.store, run)),
+    )  # fmt: skip
+    return next((moment for moment, there in moments if there), "finished")
 
 
 def _is_possible(deps: TurnDeps, label: str) -> bool:
