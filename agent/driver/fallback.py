@@ -17,24 +17,24 @@ from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, kept_apart, plan_words
 from tunesmith.agent.driver.manual import meanings, talk_text
 from tunesmith.agent.driver.reads import looking
+from tunesmith.agent.driver.state_summary import moment_of, where_things_stand
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import GOES_ON, cite, clip, find, ordinary
 from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.artifacts import ArtifactQuery
 from tunesmith.agent.queries.cases import CasesQuery
 from tunesmith.agent.queries.facts import Fact, Proposed
 from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.following import lacking_before, next_stages
 from tunesmith.agent.queries.inheriting import inherited
-from tunesmith.agent.queries.machine import JobsQuery, MachineQuery
+from tunesmith.agent.queries.machine import MachineQuery, ServedQuery
 from tunesmith.agent.queries.registry import ask, query_of, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
-from tunesmith.agent.queries.runs import RunQuery
-from tunesmith.agent.queries.steps import StepQuery, at_work
+from tunesmith.agent.queries.steps import StepQuery, at_work, goes_on_from
 from tunesmith.agent.queries.table import shown_rows, text_of, whole_page
 from tunesmith.agent.queries.texts import labels_of
 from tunesmith.agent.words.acts import Order, holds_back
 from tunesmith.agent.words.encoder import NoEncoder
-from tunesmith.agent.words.head import Moment
 from tunesmith.agent.words.lexicon import as_written, words_in
 from tunesmith.agent.words.reading import LONGEST, Context, Reading, parted, read, reader
 from tunesmith.agent.words.slots import Slots, slots_of
@@ -108,7 +108,7 @@ def _turn(deps: TurnDeps, spoken: Spoken) -> TurnAnswer | Call:
     spoken.offered = words, tuple(one for one in reading.nearest if _is_possible(deps, one))[:_OFFERED]
     offers = ", ".join(f"{n} “{reader().head.offer(label)}”" for n, label in enumerate(spoken.offered[1], 1))
     likely = _guess(deps, spoken, reading, context) if reading.asks and reading.probability >= GUESSED else None
-    stand = [] if likely and reading.probability >= _LIKELY else _where_things_stand(deps)
+    stand = [] if likely and reading.probability >= _LIKELY else where_things_stand(deps)
     if likely is None:
         return TurnAnswer("\n".join([*stand, f"{_UNREAD} Did you mean {offers}? A number is enough."]))
     note = f"(I read that with little certainty. Did you mean something else: {offers}? A number is enough.)"
@@ -123,15 +123,6 @@ def _guess(deps: TurnDeps, spoken: Spoken, reading: Reading, context: Context) -
             if one.asks and (answer := told(deps, spoken, one)):
                 return answer
     return None
-
-
-def _where_things_stand(deps: TurnDeps) -> list[str]:
-    """What is at work, else what came of the newest run: often the fact behind words that nobody understood."""
-    if deps.draft is not None or not ordinary(deps.store):
-        return []
-    running = deps.store.steps(status=RUNNING)
-    result = ask(JobsQuery() if running else RunQuery(), deps.records())
-    return [*text_of(result if running else replace(result, facts=()))]
 
 
 def _both(deps: TurnDeps, spoken: Spoken, both: Sequence[Reading]) -> TurnAnswer | Call:
@@ -196,8 +187,16 @@ def told(deps: TurnDeps, spoken: Spoken, reading: Reading) -> TurnAnswer | None:
     if reading.request is not None:
         return _looked_up(deps, spoken, reading.request)
     kind, _, name = reading.label.partition(".")
+    with suppress(TunesmithError):
+        if beside := _BESIDE.get(name):
+            found = _looked_up(deps, spoken, beside)
+            return replace(found, text=f"{talk_text(deps, name)}\n{found.text}")
     text = talk_text(deps, name) if kind == "talk" else meanings(reading.slots, 2 if name else 1)
     return TurnAnswer(text) if text else None
+
+
+_BESIDE: dict[str, Query] = {"ollama_how": ArtifactQuery(made="release"), "call_model": ServedQuery()}
+"""What the records hold of a thing is told beside how it is done."""
 
 
 def _looked_up(deps: TurnDeps, spoken: Spoken, request: Query) -> TurnAnswer:
@@ -268,7 +267,8 @@ def _next(deps: TurnDeps, spoken: Spoken, run_id: str) -> TurnAnswer | Call:
     run = find(deps.store, run_id) if run_id else deps.current_run()
     ended = deps.store.broken_off(run.id) if run else None
     if ended is not None:
-        deps.show(prose(f"{cite(ended)} ({ended.stage}) ended: {clip(ended.error or 'no reason is recorded', 200)}"))
+        deps.show(prose(f"{cite(ended)} ({ended.stage}) ended: {clip(ended.error or 'no reason is recorded', 200)}; it "
+                        f"goes on from {goes_on_from(deps.store, ended)}."))  # fmt: skip
         arm = {"arm": ended.request["arm"]} if ended.request.get("arm") else {}
         return _ordered(deps, spoken, Order(ended.stage, arm, run_id, again=True), _NOTHING_SAID)
     if following := sorted(next_stages(deps.store, run), key=lambda stage: stage == "import"):  # needs a file's name
@@ -321,20 +321,8 @@ def context_of(deps: TurnDeps, spoken: Spoken, planned: tuple[str, ...] = ()) ->
         describing=describing.open_interview(deps.store.home) is not None,
         before=spoken.before,
         labels=labels_of(deps.store, run.id) if run else (),
-        moment="price" if planned else _moment(deps),
+        moment="price" if planned else moment_of(deps),
     )
-
-
-def _moment(deps: TurnDeps) -> Moment:
-    """Where the user stands: what is said most differs by it."""
-    run = deps.focused_run()
-    moments: tuple[tuple[Moment, object], ...] = (
-        ("planned", deps.draft), ("running", deps.store.steps(status=RUNNING)), ("empty", run is None),
-        ("broken_off", run and deps.store.broken_off(run.id)),
-        ("served", servers.list_servers(deps.store.home, role=servers.DEPLOYED)),
-        ("midway", next_stages(deps.store, run)),
-    )  # fmt: skip
-    return next((moment for moment, there in moments if there), "finished")
 
 
 def _is_possible(deps: TurnDeps, label: str) -> bool:

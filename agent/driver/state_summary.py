@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.turn_deps import NOT_THE_USER, TurnDeps
-from tunesmith.agent.queries.answer import cite, clip
+from tunesmith.agent.queries.answer import cite, clip, ordinary
 from tunesmith.agent.queries.following import next_stages
+from tunesmith.agent.queries.machine import JobsQuery
+from tunesmith.agent.queries.registry import ask
+from tunesmith.agent.queries.runs import RunQuery
+from tunesmith.agent.queries.table import text_of
+from tunesmith.agent.words.head import Moment
 from tunesmith.memory.records import DONE, PLANNED, RUNNING, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration
@@ -16,6 +22,7 @@ from tunesmith.tools.data.description import missing
 from tunesmith.tools.evaluation.findings import findings
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
+from tunesmith.tools.serving import servers
 
 STATE_HEADING = "Where things stand"
 """How the model is told; a reply that says it again repeats what only the model was to read."""
@@ -102,3 +109,24 @@ def prompt(store: Store, step: Step) -> str:
         f"{NOT_THE_USER} a job has ended. {step.stage} {step.id} of {step.run}: {step.status} after {took}. "
         f"Next stage: {following[0] if following else 'none'}. Say what it means, from the records, and what is next.)"
     )
+
+
+def moment_of(deps: TurnDeps) -> Moment:
+    """Where the user stands: what is said most differs by it."""
+    run = deps.focused_run()
+    moments: tuple[tuple[Moment, object], ...] = (
+        ("planned", deps.draft), ("running", deps.store.steps(status=RUNNING)), ("empty", run is None),
+        ("broken_off", run and deps.store.broken_off(run.id)),
+        ("served", servers.list_servers(deps.store.home, role=servers.DEPLOYED)),
+        ("midway", next_stages(deps.store, run)),
+    )  # fmt: skip
+    return next((moment for moment, there in moments if there), "finished")
+
+
+def where_things_stand(deps: TurnDeps) -> list[str]:
+    """What is at work, else what came of the newest run: often the fact behind words that nobody understood."""
+    if deps.draft is not None or not ordinary(deps.store):
+        return []
+    running = deps.store.steps(status=RUNNING)
+    result = ask(JobsQuery() if running else RunQuery(), deps.records())
+    return [*text_of(result if running else replace(result, facts=()))]
