@@ -17,25 +17,25 @@ from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import drafts, kept_apart, plan_words
 from tunesmith.agent.driver.manual import meanings, talk_text
 from tunesmith.agent.driver.reads import looking
+from tunesmith.agent.driver.state_summary import moment_of, where_things_stand
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import GOES_ON, cite, clip, find, ordinary
 from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.artifacts import ArtifactQuery
 from tunesmith.agent.queries.cases import CasesQuery
 from tunesmith.agent.queries.facts import Fact, Proposed
 from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.following import lacking_before, next_stages
 from tunesmith.agent.queries.inheriting import inherited
-from tunesmith.agent.queries.machine import JobsQuery, MachineQuery
-from tunesmith.agent.queries.registry import REQUESTS, ask, tool_of
+from tunesmith.agent.queries.machine import MachineQuery, ServedQuery
+from tunesmith.agent.queries.registry import ask, query_of, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
-from tunesmith.agent.queries.runs import RunQuery
 from tunesmith.agent.queries.settings import SettingQuery
-from tunesmith.agent.queries.steps import StepQuery, at_work
+from tunesmith.agent.queries.steps import StepQuery, at_work, goes_on_from
 from tunesmith.agent.queries.table import shown_rows, text_of, whole_page
 from tunesmith.agent.queries.texts import labels_of
 from tunesmith.agent.words.acts import Order, holds_back
 from tunesmith.agent.words.encoder import NoEncoder
-from tunesmith.agent.words.head import Moment
 from tunesmith.agent.words.lexicon import as_written, words_in
 from tunesmith.agent.words.reading import LONGEST, Context, Reading, parted, read, reader
 from tunesmith.agent.words.slots import Slots, slots_of
@@ -109,7 +109,8 @@ def _turn(deps: TurnDeps, spoken: Spoken) -> TurnAnswer | Call:
     spoken.offered = words, tuple(one for one in reading.nearest if _is_possible(deps, one))[:_OFFERED]
     offers = ", ".join(f"{n} “{reader().head.offer(label)}”" for n, label in enumerate(spoken.offered[1], 1))
     likely = _guess(deps, spoken, reading, context) if reading.asks and reading.probability >= GUESSED else None
-    stand = [] if likely and reading.probability >= _LIKELY else _where_things_stand(deps, reading.slots)
+    named = {"step": reading.slots.first("step"), "run": reading.slots.first("run")}
+    stand = [] if likely and reading.probability >= _LIKELY else where_things_stand(deps, **named)
     if likely is None:
         near = f"{_UNREAD} Did you mean {offers}? A number is enough." if offers else _UNREAD
         return TurnAnswer("\n".join([*stand, near]))
@@ -125,19 +126,6 @@ def _guess(deps: TurnDeps, spoken: Spoken, reading: Reading, context: Context) -
             if one.asks and (answer := told(deps, spoken, one)):
                 return answer
     return None
-
-
-def _where_things_stand(deps: TurnDeps, slots: Slots) -> list[str]:
-    """The step or run that is named, else what is at work or came of the newest run: often the fact behind words that
-    nobody understood. Raises NotFound for a name that is none."""
-    step, run = slots.first("step"), slots.first("run")
-    if not (step or run) and (deps.draft is not None or not ordinary(deps.store)):
-        return []
-    if step:
-        return [*text_of(ask(StepQuery(step=step), deps.records()))]
-    running = not run and deps.store.steps(status=RUNNING)
-    result = ask(JobsQuery() if running else RunQuery(run=run), deps.records())
-    return [*text_of(result if running else replace(result, facts=()))]
 
 
 def _both(deps: TurnDeps, spoken: Spoken, both: Sequence[Reading]) -> TurnAnswer | Call:
@@ -202,8 +190,16 @@ def told(deps: TurnDeps, spoken: Spoken, reading: Reading) -> TurnAnswer | None:
     if reading.request is not None:
         return _looked_up(deps, spoken, reading.request)
     kind, _, name = reading.label.partition(".")
+    with suppress(TunesmithError):
+        if beside := _BESIDE.get(name):
+            found = _looked_up(deps, spoken, beside)
+            return replace(found, text=f"{talk_text(deps, name)}\n{found.text}")
     text = talk_text(deps, name) if kind == "talk" else meanings(reading.slots, 2 if name else 1)
     return TurnAnswer(text) if text else None
+
+
+_BESIDE: dict[str, Query] = {"ollama_how": ArtifactQuery(made="release"), "call_model": ServedQuery()}
+"""What the records hold of a thing is told beside how it is done."""
 
 
 def _looked_up(deps: TurnDeps, spoken: Spoken, request: Query) -> TurnAnswer:
@@ -225,9 +221,7 @@ def _picked(deps: TurnDeps, spoken: Spoken) -> TurnAnswer | None:
     if len(places) != 1 or len(spoken.listed) < max(2, *places) or slots.unread((), pointing.__contains__):
         return None
     one = spoken.listed[places[0] - (places[0] > 0)]
-    kind = next((kind for kind in ("case", "step", "artifact", "run") if one.get(kind)), "jobs")
-    given = {name: one[name] for name in (kind, "run") if one.get(name)}
-    return _looked_up(deps, spoken, REQUESTS[kind].model_validate(given))
+    return _looked_up(deps, spoken, query_of(one))
 
 
 def _why(deps: TurnDeps, spoken: Spoken) -> TurnAnswer:
@@ -273,7 +267,7 @@ def _ordered(deps: TurnDeps, spoken: Spoken, order: Order, slots: Slots) -> Turn
 def _agreed(deps: TurnDeps, spoken: Spoken) -> TurnAnswer | Call:
     """The step that the last answer proposed, at its price."""
     one, spoken.proposals = spoken.proposals[0], ()
-    return _ordered(deps, spoken, Order(one.stage, dict(one.fields), one.run), _nothing_said())
+    return _ordered(deps, spoken, Order(one.stage, dict(one.fields), one.run), _NOTHING_SAID)
 
 
 def _next(deps: TurnDeps, spoken: Spoken, run_id: str) -> TurnAnswer | Call:
@@ -281,16 +275,16 @@ def _next(deps: TurnDeps, spoken: Spoken, run_id: str) -> TurnAnswer | Call:
     run = find(deps.store, run_id) if run_id else deps.current_run()
     ended = deps.store.broken_off(run.id) if run else None
     if ended is not None:
-        deps.show(prose(f"{cite(ended)} ({ended.stage}) ended: {clip(ended.error or 'no reason is recorded', 200)}"))
+        deps.show(prose(f"{cite(ended)} ({ended.stage}) ended: {clip(ended.error or 'no reason is recorded', 200)}; it "
+                        f"goes on from {goes_on_from(deps.store, ended)}."))  # fmt: skip
         arm = {"arm": ended.request["arm"]} if ended.request.get("arm") else {}
-        return _ordered(deps, spoken, Order(ended.stage, arm, run_id, again=True), _nothing_said())
+        return _ordered(deps, spoken, Order(ended.stage, arm, run_id, again=True), _NOTHING_SAID)
     if following := sorted(next_stages(deps.store, run), key=lambda stage: stage == "import"):  # needs a file's name
-        return _ordered(deps, spoken, Order(following[0], run=run_id), _nothing_said())
+        return _ordered(deps, spoken, Order(following[0], run=run_id), _NOTHING_SAID)
     return TurnAnswer(f"Every step of {run.id if run else 'no run'} is done. Ask “what should I try next?”.")
 
 
-def _nothing_said() -> Slots:
-    return Slots("", (), (), ())
+_NOTHING_SAID = Slots("", (), (), ())
 
 
 def _report(deps: TurnDeps, run_id: str) -> TurnAnswer:
@@ -314,9 +308,7 @@ def _stop(deps: TurnDeps, reading: Reading) -> TurnAnswer:
         served = servers.list_servers(deps.store.home, role=servers.DEPLOYED)
         if deps.end and certain and served:
             deps.end("")
-        return TurnAnswer(
-            "`/serve stop` ends what is served." if served else "Nothing is running and nothing is served."
-        )
+        return TurnAnswer("`/serve stop` ends what is served." if served else "Nothing runs and nothing is served.")
     if deps.end and certain:
         deps.end(step.id)
     later = f" “Go on” takes it up {GOES_ON[step.stage]}." if step.stage in GOES_ON else ""
@@ -337,24 +329,8 @@ def context_of(deps: TurnDeps, spoken: Spoken, planned: tuple[str, ...] = ()) ->
         describing=drafts.open_interview(deps.store.home) is not None,
         before=spoken.before,
         labels=labels_of(deps.store, run.id) if run else (),
-        moment="price" if planned else _moment(deps),
+        moment="price" if planned else moment_of(deps),
     )
-
-
-def _moment(deps: TurnDeps) -> Moment:
-    """Where the user stands: what is said most differs by it."""
-    run = deps.focused_run()
-    if deps.draft is not None:
-        return "planned"
-    if deps.store.steps(status=RUNNING):
-        return "running"
-    if run is None:
-        return "empty"
-    if deps.store.broken_off(run.id) is not None:
-        return "broken_off"
-    if servers.list_servers(deps.store.home, role=servers.DEPLOYED):
-        return "served"
-    return "midway" if next_stages(deps.store, run) else "finished"
 
 
 def _is_possible(deps: TurnDeps, label: str) -> bool:

@@ -31,12 +31,9 @@ def turn(deps: TurnDeps, spoken: Spoken, opened: Interview) -> TurnAnswer:
     reading = read_or_not(deps.prompt, fallback.context_of(deps, spoken))
     try:
         after, text = _outcome(deps, spoken, opened, reading)
-    except BadInput as error:
-        return TurnAnswer(str(error), tool="describe_behaviour")
-    if after is None or missing(after.draft) or text:
-        act = {"act": "answer" if after else "drop"}
-        return TurnAnswer(text, "(the description goes on)", "describe_behaviour", act)
-    try:
+        if after is None or missing(after.draft) or text:
+            act = {"act": "answer" if after else "drop"}
+            return TurnAnswer(text, "(the description goes on)", "describe_behaviour", act)
         deps.draft, text = describing.plan_of(deps, after)
     except BadInput as error:
         return TurnAnswer(str(error), tool="describe_behaviour")

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.drafts import open_interview
 from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.queries.answer import ordinary
 from tunesmith.agent.queries.following import next_stages
+from tunesmith.agent.queries.machine import JobsQuery
+from tunesmith.agent.queries.registry import ask
+from tunesmith.agent.queries.runs import RunQuery
+from tunesmith.agent.queries.steps import StepQuery
+from tunesmith.agent.queries.table import text_of
 from tunesmith.memory.records import DONE, PLANNED, RUNNING, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.description import missing
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
+from tunesmith.tools.serving import servers
+
+if TYPE_CHECKING:
+    from tunesmith.agent.words.head import Moment
 
 STATE_HEADING = "Where things stand"
 """How the model is told; a reply that says it again repeats what only the model was to read."""
@@ -54,3 +66,27 @@ def in_silence(deps: TurnDeps) -> str:
 
 def _brief(error: str | None) -> str:
     return render.plain(" ".join((error or "no reason recorded").split())[:160]).plain  # it goes with every request
+
+
+def moment_of(deps: TurnDeps) -> Moment:
+    """Where the user stands: what is said most differs by it."""
+    run = deps.focused_run()
+    moments: tuple[tuple[Moment, object], ...] = (
+        ("planned", deps.draft), ("running", deps.store.steps(status=RUNNING)), ("empty", run is None),
+        ("broken_off", run and deps.store.broken_off(run.id)),
+        ("served", servers.list_servers(deps.store.home, role=servers.DEPLOYED)),
+        ("midway", next_stages(deps.store, run)),
+    )  # fmt: skip
+    return next((moment for moment, there in moments if there), "finished")
+
+
+def where_things_stand(deps: TurnDeps, *, step: str = "", run: str = "") -> list[str]:
+    """The step or run that is named, else what is at work or came of the newest run: often the fact behind words that
+    nobody understood. Raises NotFound for a name that is none."""
+    if not (step or run) and (deps.draft is not None or not ordinary(deps.store)):
+        return []
+    if step:
+        return [*text_of(ask(StepQuery(step=step), deps.records()))]
+    running = not run and deps.store.steps(status=RUNNING)
+    result = ask(JobsQuery() if running else RunQuery(run=run), deps.records())
+    return [*text_of(result if running else replace(result, facts=()))]

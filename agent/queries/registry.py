@@ -27,7 +27,7 @@ from tunesmith.agent.queries import (
 )
 from tunesmith.agent.queries.answer import Context
 from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.facts import Result
+from tunesmith.agent.queries.facts import Fact, Result
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.evaluation.pairing import each_pair_once
 
@@ -86,3 +86,9 @@ class _Watched:
         if name.startswith("model_"):
             self._used.update(self._request.model_fields_set)
         return getattr(self._request, name)
+
+
+def query_of(fact: Fact) -> Query:
+    """The question about the one thing that a fact of a list is of."""
+    kind = next((kind for kind in ("case", "artifact", "step", "run") if fact.get(kind)), "jobs")
+    return REQUESTS[kind].model_validate({name: fact[name] for name in (kind, "run") if fact.get(name)})

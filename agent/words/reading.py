@@ -40,8 +40,6 @@ _STOP, _MAY_STOP = "do.stop", 0.2
 _DESTROYS = ("do.delete", "plan.drop", "describe.drop")
 """What takes something away and asks nothing more needs the certainty of an answer."""
 _ACTS = ("do.", "plan.", "want", "go_on", "accept")
-_OF_NO_NAME = ("price", "plan.why")
-"""What may be asked without a name: of all that lies ahead, of the whole plan."""
 _FOLLOWS = 2.0
 """How many times likelier than its share of all sentences says is what follows on an answer."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
@@ -146,10 +144,6 @@ class Reader:
         nearest = (one.label for one in by_kind if kind_of(one.label) not in _NOT_OFFERED)
         return replace(reading, nearest=tuple(nearest)[:_NEAREST])
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Texts in numbers, a row each."""
-        return self._encoder.embed(texts)
-
     def _least(self, reading: Reading) -> float:
         """The probability from which a reading may be acted on."""
         destroys = reading.label in _DESTROYS and not (reading.edits and reading.edits.changes)
@@ -172,7 +166,7 @@ class Reader:
         edits = None
         if context.planned and (order or label.startswith("plan.")):
             edits = edits_of(slots, context.planned, leaves_out=label == "plan.without")
-        unnamed = request is None and not by_number and (kind or label == "follow") and label not in _OF_NO_NAME
+        unnamed = request is None and (kind or label == "follow") and label not in ("price", "plan.why", "term")
         return Reading(label, guess.probability, not unnamed, slots, request, order, edits)
 
     def known(self, label: str) -> Callable[[str], bool]:

@@ -48,12 +48,25 @@ def test_a_value_that_is_denied_asked_about_or_conditional_is_none(alone: Alone,
     assert "=" not in heard(alone.deps, alone.chat.spoken, said, PRICED)[1]
 
 
-@table(("said", "edit"), [("nah, 150", "rows=150"), ("50", "rows=50"), ("150 rows", "rows=150")])
+@table(
+    ("said", "edit"),
+    [
+        ("nah, 150", "rows=150"),
+        ("50", "rows=50"),
+        ("150 rows", "rows=150"),
+        ("can you make it 150 instead", "rows=150"),
+    ],
+)
 def test_a_bare_number_is_meant_for_the_one_number_that_people_give_to_a_step(
     alone: Alone, said: str, edit: str
 ) -> None:
     assert heard(alone.deps, alone.chat.spoken, said, WRITING) == ("", edit)
     assert heard(alone.deps, alone.chat.spoken, "12", PRICED)[1] == "12", "which of several nobody can say"
+
+
+@table("said", ["not 150", "150 if it fits", "in 150 minutes", "150 of them were wrong", "is 150 enough?"])
+def test_a_number_among_other_words_is_no_value(alone: Alone, said: str) -> None:
+    assert "=" not in heard(alone.deps, alone.chat.spoken, said, WRITING)[1]
 
 
 @table("said", [*NOS, *BEGIN_WITH_YES])

@@ -67,6 +67,8 @@ ANSWERS = {
     "train it on /etc/passwd": "/etc/passwd",
     "train again, but not longer than 2 hours": "nothing was begun",
     "import /tmp/none.jsonl": "/tmp/none.jsonl",
+    "write the kept rows of r1 to /tmp/kept.jsonl": "`tunesmith rows export /tmp/kept.jsonl`",
+    "which file did you write for ollama?": "did not understand",
     "delete r1": "I delete nothing",
     "approve everything": "I approve nothing",
     "don't import /tmp/rows.jsonl": "nothing was begun",
@@ -133,6 +135,36 @@ def test_of_two_orders_the_first_is_priced_and_the_other_is_named(alone: Alone) 
 def test_a_question_beside_an_order_is_answered_before_its_price(alone: Alone) -> None:
     call = heard(alone, "how long did the merge take, and quantize r1 again")
     assert isinstance(call, Call) and call.tool == "quantize" and "stage merge" in alone.shown()
+
+
+def test_an_order_to_stop_beside_a_question_is_asked_about_after_its_answer(tmp_path: Path) -> None:
+    start_training(new_builder(tmp_path / "home"))
+    alone, asked = Alone(tmp_path / "home"), list[str]()
+    alone.deps.end = asked.append
+    said = alone.hears("how far is it, and please stop it now")
+    assert "running 1" in alone.shown() and "ends it, after one more question" in said and len(asked) == 1
+    alone.chat.close()
+
+
+def test_a_few_words_pick_from_the_list_that_was_shown_and_go_on_with_it(alone: Alone) -> None:
+    listed = alone.hears("list all artifacts")
+    newest = next(word for word in listed.split() if re.fullmatch(r"a\d+", word))
+    assert f"artifact {newest} " in alone.hears("the first") and "lineage" not in alone.hears("hello")
+    alone.hears("show me the cases r1 still gets wrong")
+    first = alone.chat.spoken.listed[0]["case"]
+    assert f"case {first}" in alone.hears("what should it have said?")
+    alone.hears("show me the cases r1 still gets wrong")
+    alone.hears("more")
+    assert first not in {one["case"] for one in alone.chat.spoken.listed}
+
+
+def test_what_follows_on_nothing_is_read_by_itself_and_is_a_guess(tmp_path: Path) -> None:
+    start_training(new_builder(tmp_path / "home"))
+    alone = Alone(tmp_path / "home")
+    alone.hears("how much longer does the training need?")
+    said = alone.hears("and after that?")
+    assert "steps ahead" in said and "with little certainty" in said
+    alone.chat.close()
 
 
 def test_two_questions_are_answered_one_after_the_other(alone: Alone) -> None:
@@ -288,6 +320,47 @@ def test_the_newest_change_of_the_plan_is_taken_back(planned: Alone) -> None:
     planned.hears("rank 32")
     planned.hears("undo that")
     assert value(planned, "train", "lora_rank") == before
+
+
+@table(
+    ("said", "holds"),
+    [
+        ("what is different from r1 in this plan?", "in the proposed plan"),
+        ("what does the 32 mean?", "setting lora_rank"),
+        ("why 32?", "setting lora_rank"),
+        ("what was the rank before my last tweak", "(32 now)"),
+        ("how long with 5 epochs?", "the plan is unchanged"),
+        ("why quantize at all?", "Quantization keeps"),
+    ],
+)
+def test_a_question_about_the_plan_is_answered_and_leaves_it_as_it_is(planned: Alone, said: str, holds: str) -> None:
+    planned.hears("rank 32")
+    draft, before = planned.deps.draft, planned.deps.draft_before
+    assert holds in planned.hears(said) and (planned.deps.draft, planned.deps.draft_before) == (draft, before)
+
+
+@table(
+    ("said", "holds"),
+    [("set epochs to minus two", "it takes a number above 0"), ("keep the rank we had, and three epochs", "“rank”")],
+)
+def test_a_value_that_cannot_be_and_a_setting_without_one_change_nothing(planned: Alone, said: str, holds: str) -> None:
+    draft = planned.deps.draft
+    assert holds in planned.hears(said) and planned.deps.draft == draft
+
+
+def test_the_last_step_is_left_out_and_rows_are_cut_to_a_number(planned: Alone) -> None:
+    planned.hears("leave out the last step")
+    assert planned.deps.draft is not None and planned.deps.draft.steps[-1].stage != "deploy"
+    planned.hears("cut the rows to 250")
+    assert value(planned, "generate", "rows") == 250
+
+
+def test_whose_words_leave_out_new_rows_and_name_a_run_takes_its_rows(planned: Alone) -> None:
+    said = "Actually use the rows from r1, don't write new ones."
+    reading = read(said, fallback.context_of(planned.deps, planned.chat.spoken))
+    edits, draft = reading.edits, planned.deps.draft
+    assert edits is not None and draft is not None and reading.label.startswith("plan.")
+    assert plan_words._arguments(reading, edits, draft) == {"rows_from": "r1"}
 
 
 def test_the_plan_takes_the_rows_of_a_run_that_is_named(planned: Alone) -> None:
