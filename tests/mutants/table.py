@@ -1559,106 +1559,6 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/queries/test_prices.py::"
          "test_a_step_that_ran_without_a_yes_is_counted_whatever_else_was_agreed_to"),
     )),
-    *rows(APPROVALS, "agent/driver/plan_questions.py", (
-        ("if _task(stage, fields) in have:", "if False:",
-         "tests/agent/driver/test_plan_questions.py::test_a_step_that_the_plan_has_is_not_put_in_twice"),
-        ("        plan_file.check_pipeline(plan, have=())\n", "        pass\n",
-         "tests/agent/driver/test_plan_questions.py::"
-         "test_a_step_without_what_it_needs_is_refused_and_the_plan_stays"),
-    )),
-    *rows(PEOPLE, "agent/driver/parts.py", (
-        ("islice(_cut(text), _MOST_CUTS)", "_cut(text)",
-         "tests/agent/driver/test_said.py::test_a_paste_of_many_sentences_is_read_in_few_parts"),
-        ("kinds == {\"edit\"} or", "",
-         "tests/agent/driver/test_said.py::test_two_changes_of_the_plan_are_one"),
-        (" or _rests_on(one, first)]", "]",
-         "tests/agent/driver/test_said.py::test_what_is_asked_of_a_test_that_is_only_ordered_comes_after_it"),
-        ("    deps.later = tuple(_in_run(one, run, _made_before(one, parts)) for one in waits)\n", "",
-         "tests/agent/driver/test_said.py::test_what_is_not_begun_of_two_orders_is_named_where_the_first_is_refused"),
-        ("for one in orders[:1])]", "for one in orders)]",
-         "tests/agent/driver/test_said.py::"
-         "test_of_two_orders_the_first_is_priced_and_the_other_is_said_to_come_after_it"),
-        ('one.asks == "edit" or one.reading.label not in _AFTER]', 'True]',
-         "tests/agent/driver/test_said.py::test_a_change_of_the_plan_and_a_question_are_both_heard"),
-    )),
-    *rows(PEOPLE, "agent/driver/opening.py", (
-        ("if several and not unmarked", "if several",
-         "tests/agent/driver/test_describing.py::"
-         "test_words_of_one_sentence_are_asked_about_part_by_part_also_where_marks_were_left_out"),
-        ("if describes(words) else _clauses(words)", "if describes(words) else []",
-         "tests/agent/driver/test_describing.py::"
-         "test_a_run_on_is_sorted_by_its_clauses_and_what_is_not_taken_is_shown"),
-        ('return None if ": " in example.prompt or example.answer.endswith(".") else example', "return example",
-         "tests/agent/driver/test_describing.py::"
-         "test_an_example_on_a_line_of_its_own_is_taken_and_one_in_prose_is_not"),
-        ('lines += [f"Not part of it: ', 'lines += [f"" and f"Not part of it: ',
-         "tests/agent/driver/test_describing.py::"
-         "test_what_the_first_words_say_already_is_kept_letter_for_letter_and_only_the_rest_is_asked_for"),
-    )),
-    *rows(PEOPLE, "agent/words/openings.py", (
-        ("len(piece.split()) / _CLAUSE)", "len(piece.split()) / 1)",
-         "tests/agent/words/test_openings.py::test_a_clause_of_few_words_may_be_one_of_a_list_and_stays_with_it"),
-        ("if not within[end.start()])", "if end)",
-         "tests/agent/words/test_openings.py::test_no_clause_ends_within_a_quotation_or_a_bracket"),
-    )),
-    *rows(PEOPLE, "agent/driver/kept_apart.py", (
-        ("if not told and not any(one.kind in _CASES for one in named):", "if not told:",
-         "tests/agent/driver/test_kept_apart.py::test_an_order_to_learn_from_cases_is_refused"),
-        ("deps.last_query.kind in _CASES and _points", "_points",
-         "tests/agent/driver/test_kept_apart.py::test_what_is_pointed_at_is_what_was_told_last"),
-    )),
-    *rows(PEOPLE, "agent/driver/follow_ups.py", (
-        ("place = deps.until if listed else place", "place = place",
-         "tests/agent/driver/test_follow_ups.py::test_the_last_one_of_a_list_that_goes_on_is_the_last_on_the_screen"),
-    )),
-    *rows(PEOPLE, "agent/driver/by_code.py", (
-        ("or (not of_its_own and opening.may_describe(deps.prompt))", "or opening.may_describe(deps.prompt)",
-         "tests/agent/driver/test_named_files.py::"
-         "test_a_file_that_is_named_is_looked_at_and_the_rest_of_the_sentence_is_named"),
-    )),
-    *rows(PEOPLE, "agent/driver/parts.py", (
-        ("if one.paused or _holds_back(other) or", "if one.paused or",
-         "tests/agent/driver/test_parts.py::test_a_question_in_two_halves_and_a_condition_are_not_parted"),
-        ("        if one.paused and not (one.whole or two.whole):\n", "        if False:\n",
-         "tests/agent/driver/test_parts.py::test_a_question_in_two_halves_and_a_condition_are_not_parted"),
-        ("return f\"{part.text.rstrip('.!')} ({', '.join(named)})\" if named else part.text", "return part.text",
-         "tests/agent/driver/test_parts.py::test_an_order_beside_a_question_about_a_run_is_of_that_run"),
-    )),
-    *rows(APPROVALS, "agent/words/reading.py", (
-        ("    if order.fields or order.factors or slots.all(\"stage\"):\n", "    if True:\n",
-         "tests/agent/words/test_unread.py::test_an_order_none_of_whose_words_was_read_is_none"),
-    )),
-    *rows(APPROVALS, "agent/driver/choosing.py", (
-        ("    if not winner:\n", "    if False:\n",
-         "tests/agent/driver/test_parts.py::test_a_choice_that_is_left_to_the_results_is_made_by_a_paired_test"),
-        ("    if len(deps.by_result) > 1 and ", "    if False and ",
-         "tests/agent/driver/test_parts.py::test_which_of_two_arms_is_meant_is_asked_back"),
-    )),
-    *rows(APPROVALS, "agent/repl/talk.py", (
-        ("        elif kept and step.status == DONE:\n", "        elif kept:\n",
-         "tests/agent/driver/test_parts.py::test_what_was_wanted_after_a_step_is_asked_about_once_that_has_ended"),
-    )),
-    *rows(APPROVALS, "agent/driver/by_code.py", (
-        ("return (answer is not None and answer.yes and not answer.reason) or", "return answer is not None or",
-         "tests/agent/driver/test_at_price.py::test_no_other_words_ask_about_a_price_that_was_only_told"),
-    )),
-    *rows(PEOPLE, "agent/words/reading.py", (
-        ("if kind_of(one.label) not in _NOT_OFFERED]", "if one.label not in _NOT_OFFERED]",
-         "tests/agent/driver/test_offers.py::test_no_question_is_offered_that_code_has_no_answer_to"),
-    )),
-    *rows(APPROVALS, "agent/words/spelling.py", (
-        ("        one[0] == word[0] and abs(", "        True or abs(",
-         "tests/agent/driver/test_said.py::test_a_word_that_no_argument_took_stops_an_order_whatever_it_may_say"),
-    )),
-    *rows(PEOPLE, "agent/driver/choosing.py", (
-        ("(not lenders or found_as_written(", "(True or found_as_written(",
-         "tests/agent/driver/test_plan_questions.py::"
-         "test_only_the_setting_that_is_named_is_taken_from_a_run_and_a_factor_is_of_its_value"),
-    )),
-    *rows(PRICES, "agent/driver/follow_ups.py", (
-        ('"field") and _open(reading, "price", "run", "steps")', '"field")',
-         "tests/agent/driver/test_follow_ups.py::test_words_of_their_own_are_not_taken_for_short_ones"),
-    )),
     *rows(PEOPLE, "agent/queries/cases.py", (
         ("seen[query.skip :]", "seen[:]",
          "tests/agent/queries/test_cases.py::test_a_list_goes_on_behind_what_was_shown"),
@@ -1670,14 +1570,6 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/queries/test_files.py::"
          "test_a_file_of_other_columns_is_told_by_its_columns_on_the_screen_alone"),
     )),
-    *rows(PRICES, "agent/words/requests.py", (
-        ('return asked.choice if asked.kind == "cases" else ""', 'return ""',
-         "tests/agent/words/test_words.py::test_what_no_word_names_is_what_the_question_itself_says"),
-        ("        return BEFORE[arms[0]]\n", '        return ""\n',
-         "tests/agent/words/test_words.py::test_what_no_word_names_is_what_the_question_itself_says"),
-        ("if not given and other and \"run\" in own", "if not given and \"run\" in own",
-         "tests/agent/words/test_words.py::test_of_two_runs_the_other_one_is_meant_only_where_words_say_so"),
-    )),
     *rows(LEAVES, "agent/repl/trial.py", (
         ("if endpoint.listener or record.agreed:", "if True:",
          "tests/agent/test_probe.py::test_no_token_goes_to_an_endpoint_for_it_before_a_yes"),
@@ -1687,6 +1579,14 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(LEAVES, "agent/driver/endpoint.py", (
         ("        if self._context is None:\n", "        if True:\n",
          "tests/agent/driver/test_endpoint.py::test_the_context_of_an_endpoint_is_what_it_says_of_it_and_it_is_asked_once"),
+    )),
+    *rows(PEOPLE, "agent/words/requests.py", (
+        ('kind = _MEANS.get(label, label).partition(".")[0]', 'kind = label.partition(".")[0]',
+         "tests/agent/words/test_words.py::test_answers_before_and_after_are_those_of_the_cases_that_changed"),
+    )),
+    *rows(LEVEL, "agent/driver/agent.py", (
+        ("        if deps.say_next:\n            text", "        if False:\n            text",
+         "tests/agent/driver/test_endpoint.py::test_what_begins_where_the_driver_gave_way_to_it_is_said_by_code"),
     )),
     *rows(LEVEL, "agent/probe.py", (
         ("raise NoVerdict(f\"“{self.task.name}” ended early: {error}\") from error", "return False",
@@ -1729,20 +1629,6 @@ MUTANTS: tuple[Mutant, ...] = (
         ("in sorted(tools, key=lambda tool: tool.name in TOOLS):", "in tools:",
          "tests/agent/driver/test_conversation.py::"
          "test_the_tools_take_a_part_of_the_context_and_what_acts_is_always_among_them"),
-    )),
-    *rows(PEOPLE, "agent/driver/routed.py", (
-        ("    return act if act is not None else TurnAnswer(did_you_mean(deps))\n\n\ndef _two",
-         "    return act or TurnAnswer('The model is now running.')\n\n\ndef _two",
-         "tests/agent/driver/test_routed_turns.py::test_words_that_fit_no_label_get_none_of_the_drivers_own"),
-        ("kind_of(label) == kind_of(likeliest)", "True",
-         "tests/agent/driver/test_routed_turns.py::test_a_choice_that_the_reader_does_not_share_is_asked_about"),
-        ("        if guess := guessed(deps):\n", "        if guess := None:\n",
-         "tests/agent/driver/test_routed_turns.py::test_a_choice_among_unsure_words_is_told_as_a_guess"),
-        ("    deps.for_model = choice.for_model\n", "",
-         "tests/agent/driver/test_routed_turns.py::test_cases_that_a_guess_shows_stay_on_the_screen"),
-        ("doubted=bool(its_own)", "doubted=False",
-         "tests/agent/driver/test_routed_turns.py::"
-         "test_what_the_driver_doubts_is_answered_beside_where_things_stand_and_its_choice_is_offered"),
     )),
     *rows(PRICES, "tools/pipeline/workspace.py", (
         ("        if answer is None and question.needs_person:", "        if answer is None and False:",
@@ -1796,10 +1682,6 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/pipeline/test_fits.py::test_what_a_plan_would_do_is_told_with_what_it_lacks"),
         ("deployed, served = scheme.bits, Step(", "deployed, served = measured, Step(",
          "tests/tools/pipeline/test_fits.py::test_what_a_plan_would_do_is_told_with_what_it_lacks"),
-    )),
-    *rows(PRICES, "agent/queries/machine.py", (
-        ("bytes_, kind, task.fits, lacks)", "bytes_, kind, True, lacks)",
-         f"{_FITS}test_the_largest_that_fits_can_be_trained_and_measured_and_served"),
     )),
     *rows(PRICES, "tools/models/memory_math.py", (
         ("min(TOKENS_AN_INPUT * shape.widest_input,", "min(shape.widest_input,",
@@ -1916,7 +1798,8 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(FIGURES, "agent/driver/voice.py", (
         ("hold(sentence, self._deps.ledger)", "(sentence, [])",
-         "tests/agent/driver/test_routed_turns.py::test_a_figure_in_the_words_is_still_held_to_the_records"),
+         "tests/agent/driver/test_native.py::"
+         "test_a_figure_of_the_turn_before_and_a_quotient_are_said_and_an_invented_one_is_marked"),
     )),
     *rows(FIGURES, "agent/driver/turn_deps.py", (
         ("        self.ledger.begin_turn()\n", "        self.ledger.clear()\n",
