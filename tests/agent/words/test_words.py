@@ -245,9 +245,15 @@ def test_a_label_is_read_where_it_is_named_and_no_other_word_is_taken_for_one(sa
 
 def test_answers_before_and_after_are_those_of_the_cases_that_changed() -> None:
     request = request_of(
-        "trial.before_and_after", Asked(kind_asked("trial.before_and_after"), slots_of("vorher/nachher"))
+        "trial.before_and_after", Asked(kind_asked("trial.before_and_after", 1), slots_of("vorher/nachher"))
     )
     assert request is not None and (request.kind, getattr(request, "outcome", "")) == ("cases", "flipped")
+
+
+@table("choice", ["longest", "shortest", "examples"])
+def test_which_rows_are_to_be_shown_is_the_second_half_of_their_label(choice: str) -> None:
+    request = request_of(f"rows.{choice}", Asked("rows", slots_of("which of them")))
+    assert getattr(request, "examples", "") == {"examples": "sample"}.get(choice, choice)
 
 
 def test_what_may_be_an_order_to_stop_is_taken_as_one_before_a_likelier_question(
