@@ -202,15 +202,13 @@ _SQL = (
 
 def _read_tool(name: str, kind: str) -> Tool[TurnDeps]:
     request = REQUESTS[kind]
-    own = "show" in request.model_fields
 
-    def read(ctx: RunContext[TurnDeps], **given: object) -> str:
-        show = given.get("show") if own else given.pop("show", False)
-        return answered(ctx.deps, _read(request, given), show=bool(show))
+    def read(ctx: RunContext[TurnDeps], show: object = False, **given: object) -> str:
+        return answered(ctx.deps, _read(request, given), show=bool(show or given.get("examples")))
 
     schema = lean_schema(request, _SHARED)
     needed = [field for field, info in request.model_fields.items() if info.is_required()]
-    schema |= {"properties": {**_SHOW, **schema["properties"]}, "required": needed or ["run" if own else "show"]}
+    schema |= {"properties": {**_SHOW, **schema["properties"]}, "required": needed or ["show"]}
     return Tool.from_schema(read, name, _text(request), schema, takes_ctx=True)
 
 

@@ -31,7 +31,7 @@ class RowsQuery(Query):
     """Training rows by origin: how many were kept, dropped and for what, train, validate, and how long they are."""
 
     kind: Literal["rows"] = "rows"
-    show: Annotated[Literal["", "examples", "longest", "shortest"], Field(description="Texts for the screen")] = ""
+    examples: Annotated[Literal["", "sample", "longest", "shortest"], Field(description="Texts for the screen")] = ""
     run: RunName = ""
     verdict: Verdict = ""
     origin: Origin = ""
@@ -72,12 +72,12 @@ def answer(query: RowsQuery, context: Context) -> Result:
         (s.report for s in reversed(context.store.steps(run.id, status=DONE)) if s.stage == "critique"), {}
     )
     marked = {"rows_marked_by_a_person": len(marks_in(context.store, step.id))}
-    most = query.most or (_SAMPLE if query.show or query.skip else 0)
+    most = query.most or (_SAMPLE if query.examples or query.skip else 0)
     return Result(
         tuple(facts),
         {"run": run.id, "step": step.id, **marked, "kept_by_value": critique.get("balance"), **subset},
         says=tuple(said for name in ("alarms", "notes") for said in critique.get(name, ())),
-        texts=_texts(_in_order(query.show, chosen)[query.skip :]) if most else (),
+        texts=_texts(_in_order(query.examples, chosen)[query.skip :]) if most else (),
         most=most,
         left_out=_hidden(chosen) if most else {},
     )
@@ -123,10 +123,9 @@ def _chosen(query: RowsQuery | RowQuery, rows: Sequence[TrainingRow]) -> list[Tr
     return sorted(chosen, key=lambda row: row.origin in ORDINARY)
 
 
-def _in_order(show: str, rows: list[TrainingRow]) -> list[TrainingRow]:
-    if show not in ("longest", "shortest"):
-        return rows
-    return sorted(rows, key=_characters, reverse=show == "longest")
+def _in_order(examples: str, rows: list[TrainingRow]) -> list[TrainingRow]:
+    by_length = examples in ("longest", "shortest")
+    return sorted(rows, key=_characters, reverse=examples == "longest") if by_length else rows
 
 
 def _counted(origin: str, rows: Sequence[TrainingRow]) -> Fact:

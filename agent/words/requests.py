@@ -24,10 +24,11 @@ from tunesmith.tools.pipeline import catalog
 CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
 """The arms in the order in which they are made."""
 _BEFORE = {"quantized": "merged", "merged": "adapter", "adapter": "base"}
-_CHOICES = ("about", "part", "figure", "metric", "decision", "outcome", "order", "show")
+_CHOICES = ("about", "part", "figure", "metric", "decision", "outcome", "order", "examples")
 """Arguments that a label's second half may be."""
-_MEANS = {"failures": "failed", "out_of_memory": "failed", "longest": "time", "before_and_after": "flipped"}
-"""A label's second half → the choice that it is."""
+_MEANS = {"failures": "failed", "out_of_memory": "failed", "longest": "time", "before_and_after": "flipped",
+          "examples": "sample"}  # fmt: skip
+"""A label's second half → the choice that it is, of a kind that has none of its name."""
 _NOW = {"figure": "step", "plan.compare": "settings", "plan.why": "setting", "trial.before_and_after": "cases"}
 """A label or its kind → the kind of question that answers it, where it has none of its own."""
 _NO_CARRY = ("kind", "number", "most", "skip", "only")
@@ -63,7 +64,6 @@ def request_of(label: str, asked: Asked, before: Query | None = None) -> Query |
     One case by its place in a list is asked of that list.
     """
     slots, choice = asked.slots, label.partition(".")[2]
-    choice = _MEANS.get(choice, choice)
     kind = asked.kind
     if kind in ("case", "cases") and place_in_list(slots) and not (slots.all("case") or slots.all("quote")):
         kind = "cases"
@@ -74,8 +74,8 @@ def request_of(label: str, asked: Asked, before: Query | None = None) -> Query |
     fields, given = REQUESTS[kind].model_fields, dict[str, object]()
     for name, info in fields.items():
         value = _value(name, info, asked)
-        if name in _CHOICES and not value and choice in _options(info):
-            value = choice
+        if name in _CHOICES and not value:
+            value = next((one for one in (choice, _MEANS.get(choice)) if one in _options(info)), value)
         if value:
             given[name] = value
     points = slots.all("pronoun") and not any(slots.all(one) for one in ("arm", "stage", "step", "model", "run"))

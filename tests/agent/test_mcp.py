@@ -38,7 +38,7 @@ QUESTIONS: list[dict[str, Any]] = [
     {"kind": "runs"}, {"kind": "run", "run": "r1"}, {"kind": "step", "stage": "train"},
     {"kind": "steps", "outcome": "failed"}, {"kind": "result"}, {"kind": "cases", "outcome": "any"},
     {"kind": "suite"}, {"kind": "findings"}, {"kind": "setting", "fields": ["lora_rank"]},
-    {"kind": "settings"}, {"kind": "rows", "show": "examples"}, {"kind": "curve"}, {"kind": "artifact"},
+    {"kind": "settings"}, {"kind": "rows", "examples": "sample"}, {"kind": "curve"}, {"kind": "artifact"},
     {"kind": "approvals"}, {"kind": "jobs"}, {"kind": "confusion"}, {"kind": "across"}, {"kind": "machine"},
 ]  # fmt: skip
 BASE = {"stage": "base", "fields": {"model": "bundled"}}

@@ -224,7 +224,7 @@ def test_rows_go_to_the_screen_and_never_to_the_model(talk: Callable[..., Talk])
     one.store.add_rows(run, step, [row])
     with one.store.write() as conn:
         conn.execute("UPDATE steps SET status = 'done' WHERE step = ?", (step,))
-    one.turn("show me the rows", ("read_rows", {"show": "examples"}))
+    one.turn("show me the rows", ("read_rows", {"examples": "sample"}))
     sent = "".join(str(message) for messages, _ in one.requests for message in messages)
     assert APPROVE_NOW not in sent and "on_the_screen_alone" in one.tool_results()[-1]
 

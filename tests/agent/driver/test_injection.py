@@ -93,7 +93,7 @@ def in_a_row(build: Builder, tmp_path: Path) -> Act:
     step = build.step("generate")
     build.store.add_rows(build.run, step, stored_runs.training_rows(SAYS))
     build.end(step, 1.0, 1)
-    return "read_rows", {"show": "examples"}
+    return "read_rows", {"examples": "sample"}
 
 
 def in_a_suite(build: Builder, tmp_path: Path) -> Act:

@@ -68,7 +68,7 @@ def test_a_reason_or_an_origin_that_no_row_has_is_said_with_those_that_there_are
 
 def test_as_many_texts_as_were_asked_for_are_for_the_screen_and_none_for_a_model(two_runs: Store) -> None:
     assert not asked(two_runs, "rows").texts
-    for given, number in (({"show": "examples"}, 4), ({"show": "longest", "most": 5}, 5), ({"most": 2}, 2)):
+    for given, number in (({"examples": "sample"}, 4), ({"examples": "longest", "most": 5}, 5), ({"most": 2}, 2)):
         found = asked(two_runs, "rows", **given)
         assert found.most == number < len(found.texts)
         assert "parcel" in str(found.texts) and "parcel" not in found.for_model() + json.dumps(found.as_json())
@@ -95,7 +95,7 @@ def test_rows_of_the_behaviour_come_before_ordinary_ones(build: Builder) -> None
 @table("split", ["train", "valid"])
 def test_the_longest_row_is_of_the_part_that_was_asked_for(build: Builder, split: str) -> None:
     written(build, ALL)
-    [longest] = shown(build.store, show="longest", split=split, most=1)
+    [longest] = shown(build.store, examples="longest", split=split, most=1)
     assert next(row for row in ALL if row.row_id == longest).split == split
 
 

@@ -250,6 +250,12 @@ def test_answers_before_and_after_are_those_of_the_cases_that_changed() -> None:
     assert request is not None and (request.kind, getattr(request, "outcome", "")) == ("cases", "flipped")
 
 
+@table("choice", ["longest", "shortest", "examples"])
+def test_which_rows_are_to_be_shown_is_the_second_half_of_their_label(choice: str) -> None:
+    request = request_of(f"rows.{choice}", Asked("rows", slots_of("which of them")))
+    assert getattr(request, "examples", "") == {"examples": "sample"}.get(choice, choice)
+
+
 def test_what_may_be_an_order_to_stop_is_taken_as_one_before_a_likelier_question(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
