@@ -22,7 +22,10 @@ LOOK = ("read_runs", {"about": "all"})
 
 
 @pytest.fixture
-def driver() -> Iterator[Callable[..., StubDriver]]:
+def driver(tunesmith: Tunesmith) -> Iterator[Callable[..., StubDriver]]:
+    """Opens a driver that chooses tools, which nobody examined."""
+    tunesmith.home.mkdir(parents=True, exist_ok=True)
+    (tunesmith.home / "settings.toml").write_text("[driver]\nrouting = false\n")
     opened: list[StubDriver] = []
 
     def open_(script: Script = lambda body: "Hello.", mode: str = "fine") -> StubDriver:
