@@ -47,6 +47,7 @@ def call_then(call: tuple[str, dict[str, Any]], words: str) -> Script:
 
 
 def test_words_are_answered_and_kept(tunesmith: Tunesmith, driver: Callable[..., StubDriver]) -> None:
+    is_asked(tunesmith.home)
     one = driver(lambda body: "Hello. What shall the model learn?")
     done = tunesmith("-p", "let us think about this together", "--json", TUNESMITH_DRIVER=one.url)
     assert done.returncode == 0, done.stderr
@@ -100,6 +101,7 @@ def test_a_proposed_plan_that_nobody_agreed_to_waits_at_its_first_price(
 
 
 def test_the_driver_that_is_not_here_is_a_priced_step_too(tunesmith: Tunesmith) -> None:
+    is_asked(tunesmith.home)
     done = tunesmith("-p", "let us think about this together", "--json")
     assert done.returncode == 3, done.stderr
     required = next(event for event in events(done.stdout) if event["event"] == "approval.required")
@@ -118,6 +120,7 @@ def test_the_driver_that_is_not_here_is_a_priced_step_too(tunesmith: Tunesmith) 
 def test_a_driver_that_misbehaves_is_one_clear_line(
     tunesmith: Tunesmith, driver: Callable[..., StubDriver], mode: str, told: str
 ) -> None:
+    is_asked(tunesmith.home)
     done = tunesmith("-p", "let us think about this together", "--json", TUNESMITH_DRIVER=driver(mode=mode).url)
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("tunesmith: ")]
@@ -136,17 +139,18 @@ def down_url() -> str:
 
 
 def test_a_driver_that_is_down_is_one_clear_line(tunesmith: Tunesmith) -> None:
+    is_asked(tunesmith.home)
     done = tunesmith("-p", "let us think about this together", TUNESMITH_DRIVER=down_url())
     assert done.returncode == 1 and "cannot be reached" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_a_driver_that_is_too_slow_is_one_clear_line(tunesmith: Tunesmith, driver: Callable[..., StubDriver]) -> None:
-    patience(tunesmith.home, 0.5)
+    is_asked(tunesmith.home, 0.5)
     one = driver(mode="slow")
     done = tunesmith("-p", "let us think about this together", TUNESMITH_DRIVER=one.url)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
     assert "did not answer in time" in done.stderr and "timeout_s" in done.stderr and one.requests
-    patience(tunesmith.home, 30)
+    is_asked(tunesmith.home, 30)
     assert tunesmith("-p", "let us think about this together", TUNESMITH_DRIVER=one.url).stdout == "Hello.\n", (
         "slow, but in time"
     )
@@ -158,9 +162,10 @@ def unexamined(home: Path) -> None:
     (home / "settings.toml").write_text("[driver]\nrouting = true\n")
 
 
-def patience(home: Path, timeout_s: float) -> None:
+def is_asked(home: Path, timeout_s: float = 30) -> None:
+    """Let the driver, which nobody examined, choose tools: below that level no words reach it."""
     home.mkdir(exist_ok=True)
-    (home / "settings.toml").write_text(f"[driver]\ntimeout_s = {timeout_s}\n")
+    (home / "settings.toml").write_text(f"[driver]\nrouting = false\ntimeout_s = {timeout_s}\n")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +186,7 @@ def test_the_repl_lives_on_when_the_driver_misbehaves(
     mode: str,
     told: str,
 ) -> None:
-    patience(tunesmith.home, 0.5 if mode == "slow" else 30)
+    is_asked(tunesmith.home, 0.5 if mode == "slow" else 30)
     monkeypatch.setenv("TUNESMITH_DRIVER", down_url() if mode == "down" else driver(mode=mode).url)
     repl = terminal()
     repl.expect("tunesmith ❯")
@@ -202,7 +207,7 @@ def test_a_conversation_is_left_gone_back_to_compacted_and_exported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = driver(lambda body: "I see.")
-    unexamined(tunesmith.home)
+    is_asked(tunesmith.home)
     monkeypatch.setenv("TUNESMITH_DRIVER", one.url)
 
     def sent() -> str:

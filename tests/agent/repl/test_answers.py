@@ -78,4 +78,4 @@ def test_whether_a_step_is_to_end_is_asked_once_the_turn_that_ordered_it_is_told
         monkeypatch.setattr(on.answers, "prompt", ask)
         on.type("stop the training")
         screen = on.screen.getvalue()
-    assert 0 < screen.index("is running") < screen.index("?? End train")
+    assert 0 < screen.index("status running") < screen.index("?? End train")
