@@ -11,7 +11,7 @@ from tunesmith.agent.driver import fallback
 from tunesmith.agent.driver.fallback import GUESSED, Spoken
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.acts import bare_number, holds_back, order_of
-from tunesmith.agent.words.encoder import NoEncoder
+from tunesmith.agent.words.head import NoEncoder
 from tunesmith.agent.words.reading import LONGEST, Context, read, read_or_not, reader
 from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.memory.errors import TunesmithError
@@ -54,11 +54,10 @@ def _edit(words: str, stage: str) -> str:
 
 def _is_a_value(stage: str, slots: Slots) -> bool:
     """Whether the one number of some words is all that they give: `200`, `make it 150 instead`."""
-    if not slots.words[1:]:
-        return True
     reading = read_or_not(slots.sentence, Context(planned=(stage,), moment="price"))
     own = slots.unread([(one.start, one.end) for one in slots.numbers], reader().known("plan.set"))
-    return reading.sure and reading.label == "plan.set" and not (own or slots.all("field"))
+    so = reading.label == "plan.set" and not (own or slots.all("field"))
+    return (reading.sure and so) or not slots.words[1:]
 
 
 def _answer(deps: TurnDeps, spoken: Spoken, words: str, priced: Plan | None) -> str:

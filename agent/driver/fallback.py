@@ -21,21 +21,16 @@ from tunesmith.agent.driver.state_summary import moment_of, where_things_stand
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import GOES_ON, cite, clip, find, ordinary
 from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.artifacts import ArtifactQuery
-from tunesmith.agent.queries.cases import CasesQuery
 from tunesmith.agent.queries.facts import Fact, Proposed
-from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.following import lacking_before, next_stages
 from tunesmith.agent.queries.inheriting import inherited
-from tunesmith.agent.queries.machine import MachineQuery, ServedQuery
-from tunesmith.agent.queries.registry import ask, query_of, tool_of
-from tunesmith.agent.queries.rows import RowsQuery
+from tunesmith.agent.queries.registry import REQUESTS, ask, query_of, tool_of
 from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.agent.queries.steps import StepQuery, at_work, goes_on_from
 from tunesmith.agent.queries.table import shown_rows, text_of, whole_page
 from tunesmith.agent.queries.texts import labels_of
 from tunesmith.agent.words.acts import Order, holds_back
-from tunesmith.agent.words.encoder import NoEncoder
+from tunesmith.agent.words.head import NoEncoder
 from tunesmith.agent.words.lexicon import as_written, words_in
 from tunesmith.agent.words.reading import LONGEST, Context, Reading, parted, read, reader
 from tunesmith.agent.words.slots import Slots, slots_of
@@ -108,7 +103,7 @@ def _turn(deps: TurnDeps, spoken: Spoken) -> TurnAnswer | Call:
         return outcome
     spoken.offered = words, tuple(one for one in reading.nearest if _is_possible(deps, one))[:_OFFERED]
     offers = ", ".join(f"{n} “{reader().head.offer(label)}”" for n, label in enumerate(spoken.offered[1], 1))
-    likely = _guess(deps, spoken, reading, context) if reading.asks and reading.probability >= GUESSED else None
+    likely = _guess(deps, spoken, reading) if reading.asks and reading.probability >= GUESSED else None
     named = {"step": reading.slots.first("step"), "run": reading.slots.first("run")}
     stand = [] if likely and reading.probability >= _LIKELY else where_things_stand(deps, **named)
     if likely is None:
@@ -118,13 +113,10 @@ def _turn(deps: TurnDeps, spoken: Spoken) -> TurnAnswer | Call:
     return replace(likely, text="\n".join([likely.text, *(one for one in stand if one not in likely.text), note]))
 
 
-def _guess(deps: TurnDeps, spoken: Spoken, reading: Reading, context: Context) -> TurnAnswer | None:
-    """The answer to the likeliest question, or to the next one where the records have none."""
-    for label in (reading.label, *reading.nearest[1:2]):
-        one = reading if label == reading.label else reader().read(reading.slots.sentence, context, label)
-        with suppress(TunesmithError):
-            if one.asks and (answer := told(deps, spoken, one)):
-                return answer
+def _guess(deps: TurnDeps, spoken: Spoken, reading: Reading) -> TurnAnswer | None:
+    """The answer to a question that may have been meant; None where the records have none."""
+    with suppress(TunesmithError):
+        return told(deps, spoken, reading)
     return None
 
 
@@ -137,7 +129,7 @@ def _both(deps: TurnDeps, spoken: Spoken, both: Sequence[Reading]) -> TurnAnswer
     if not both[1].asks:
         deps.show(prose(first.text))
         return _outcome(deps, spoken, both[1]) or TurnAnswer(_UNREAD)
-    second = _guess(deps, spoken, both[1], context_of(deps, spoken)) or TurnAnswer(_UNREAD)
+    second = _guess(deps, spoken, both[1]) or TurnAnswer(_UNREAD)
     note = "" if both[0].sure and both[1].sure else "\n(I read that as two questions, with little certainty.)"
     for_model = f"{first.for_model or first.text}\n{second.for_model or second.text}"
     return replace(second, text=f"{first.text}\n{second.text}{note}", for_model=for_model)
@@ -157,10 +149,9 @@ def _outcome(deps: TurnDeps, spoken: Spoken, reading: Reading) -> TurnAnswer | C
             return _stop(deps, reading)
         case "do" if name == "report":
             return _report(deps, reading.slots.first("run"))
-        case "page" if isinstance(had := spoken.before, CasesQuery | RowsQuery) and as_written(
-            "more", reading.slots.words
-        ):
-            return _looked_up(deps, spoken, had.model_copy(update={"skip": had.skip + len(spoken.listed)}))
+        case "page" if hasattr(spoken.before, "skip") and as_written("more", reading.slots.words):
+            skip = spoken.before.skip + len(spoken.listed)
+            return _looked_up(deps, spoken, spoken.before.model_copy(update={"skip": skip}))
         case "page":
             deps.show(spoken.page()) if spoken.page else None
             return TurnAnswer("That is the whole page." if spoken.page else "The last answer has no longer page.")
@@ -198,7 +189,10 @@ def told(deps: TurnDeps, spoken: Spoken, reading: Reading) -> TurnAnswer | None:
     return TurnAnswer(text) if text else None
 
 
-_BESIDE: dict[str, Query] = {"ollama_how": ArtifactQuery(made="release"), "call_model": ServedQuery()}
+_BESIDE: dict[str, Query] = {
+    "ollama_how": REQUESTS["artifact"].model_validate({"made": "release"}),
+    "call_model": REQUESTS["served"](),
+}
 """What the records hold of a thing is told beside how it is done."""
 
 
@@ -236,7 +230,7 @@ def _why(deps: TurnDeps, spoken: Spoken) -> TurnAnswer:
     ended = next(filter(None, (deps.store.broken_off(run.id) for run in runs)), None) if of_steps else None
     if ended is not None:
         return _looked_up(deps, spoken, StepQuery.model_validate({"run": ended.run, "step": ended.id}))
-    return _looked_up(deps, spoken, FindingsQuery.model_validate({"run": getattr(spoken.before, "run", "")}))
+    return _looked_up(deps, spoken, REQUESTS["findings"].model_validate({"run": getattr(spoken.before, "run", "")}))
 
 
 # Orders
@@ -246,7 +240,7 @@ def _ordered(deps: TurnDeps, spoken: Spoken, order: Order, slots: Slots) -> Turn
     """The call that carries an order out, its price shown first; or why it begins nothing. Raises BadInput."""
     stage = order.stage
     if stage == "inspect":
-        return _looked_up(deps, spoken, MachineQuery())
+        return _looked_up(deps, spoken, REQUESTS["machine"]())
     if refusal := kept_apart.refused(order, slots, context_of(deps, spoken)):
         return TurnAnswer(refusal)
     if held := holds_back(slots) or listed([f"{one}" for one in order.unread], 4):

@@ -33,11 +33,6 @@ def changed(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
         case "plan.undo" if deps.draft_before is not None:
             deps.change(deps.draft_before)
             return _shown(deps, "The plan is as it was before its last change.")
-        case "plan.before" if deps.draft_before is not None:
-            was, now = settings_of(deps.draft_before), settings_of(draft)
-            names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
-            other = [f"{name} {was.get(name, 'by its rule')} ({now.get(name, 'by its rule')} now)" for name in names]
-            return TurnAnswer(f"Before its last change: {listed(other) or 'the same settings with other steps'}.")
         case "plan.show" | "plan.cost" | "plan.why" | "plan.before" | "price":
             return _shown(deps, "")
     given = _arguments(reading, edits, draft)

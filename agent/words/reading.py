@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.words.acts import Edits, Order, edits_of, order_of
-from tunesmith.agent.words.encoder import Encoder, NoEncoder
-from tunesmith.agent.words.head import NOTHING, Guess, Head, Moment, kind_of, kinds, possible
+from tunesmith.agent.words.head import NOTHING, Guess, Head, Moment, NoEncoder, kind_of, kinds, possible
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.requests import Asked, followed, kind_asked, request_of
 from tunesmith.agent.words.slots import Slots, slots_of
@@ -106,6 +105,8 @@ class Reader:
 
     def __init__(self) -> None:
         """Load both; about 0.2 s. Raises NoEncoder where the package with the weights is not installed."""
+        from tunesmith.agent.words.encoder import Encoder  # numpy is no module of the prompt's
+
         self.head = Head.load()
         self._encoder = Encoder(added=self.head.added)
         self._embedded: Callable[[str], NDArray[np.float32]] = lru_cache(_REMEMBERED)(

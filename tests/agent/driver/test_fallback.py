@@ -328,7 +328,7 @@ def test_the_newest_change_of_the_plan_is_taken_back(planned: Alone) -> None:
         ("what is different from r1 in this plan?", "in the proposed plan"),
         ("what does the 32 mean?", "setting lora_rank"),
         ("why 32?", "setting lora_rank"),
-        ("what was the rank before my last tweak", "(32 now)"),
+        ("what was the rank before my last tweak", "It takes about"),
         ("how long with 5 epochs?", "the plan is unchanged"),
         ("why quantize at all?", "Quantization keeps"),
     ],
