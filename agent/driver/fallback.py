@@ -149,11 +149,9 @@ def _outcome(deps: TurnDeps, spoken: Spoken, reading: Reading) -> TurnAnswer | C
             return _stop(deps, reading)
         case "do" if name == "report":
             return _report(deps, reading.slots.first("run"))
-        case "page" if (
-            (before := spoken.before) and hasattr(before, "skip") and as_written("more", reading.slots.words)
-        ):
-            skip = before.skip + len(spoken.listed)
-            return _looked_up(deps, spoken, before.model_copy(update={"skip": skip}))
+        case "page" if (had := spoken.before) and hasattr(had, "skip") and as_written("more", reading.slots.words):
+            skip = had.skip + len(spoken.listed)
+            return _looked_up(deps, spoken, had.model_copy(update={"skip": skip}))
         case "page":
             deps.show(spoken.page()) if spoken.page else None
             return TurnAnswer("That is the whole page." if spoken.page else "The last answer has no longer page.")

@@ -117,6 +117,7 @@ def test_a_list_of_steps_is_left_out_whole_and_no_other_one(said: str) -> None:
 
 def test_of_the_plan_a_step_may_be_denied_and_nothing_else() -> None:
     for said, held in {"without quantizing": "", "no rank 8": "no", "rank 8 instead of 16": "instead of",
-                       "cut the rows to 250": "", "cut rank 8": "cut", "leave out the last step": "",
+                       "cut the rows to 250": "", "cut the rank 8": "cut", "don't set rows to 250": "don't",
+                       "leave out the last step": "",
                        "if it fits, rank 8": "if"}.items():  # fmt: skip
         assert holds_back(slots_of(said), of_the_plan=True) == held, said
