@@ -113,7 +113,13 @@ def compare_runs(query: CompareRunsQuery, context: Context) -> Result:
     of = {"run": one.id, "other_run": two.id, "block": query.block, **total, "same_settings": not differing,
           "matched_by": "id and words" if read else "id"}  # fmt: skip
     return Result(
-        (*paired, *_forgot_more(store, one, two, query.block), *own_settings, *by_stage, *flips),
+        (
+            *paired,
+            *_forgot_more(store, one, two, query.block),
+            *own_settings,
+            *(() if query.block else by_stage),
+            *flips,
+        ),
         of,
         left_out={"blind cases": blind} if blind else {},
     )

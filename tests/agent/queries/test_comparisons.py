@@ -85,6 +85,11 @@ def test_two_runs_are_told_by_what_both_were_asked_with_their_times(two_runs: St
     assert of["r1_took_seconds"] > of["r2_took_seconds"] and of["same_settings"] is True  # type: ignore[operator]
 
 
+def test_of_one_block_no_times_of_stages_are_told(two_runs: Store) -> None:
+    facts = asked(two_runs, "compare_runs", run="r1", other_run="r2", block="target").facts
+    assert facts[0]["block"] == "target" and not any("stage" in fact for fact in facts)
+
+
 def test_which_of_two_forgot_more_is_told_by_a_paired_test_of_what_each_base_passes(home: Store) -> None:
     alike = of_runs(home)["general and tools"]
     assert alike["in_common"] == 45 and alike["forgot_more"] == "not shown" and alike["p_value"] == 1.0
