@@ -200,7 +200,7 @@ def _looked_up(deps: TurnDeps, spoken: Spoken, request: Query) -> TurnAnswer:
     result = ask(request, deps.records(), strict=False)  # a word in passing is no argument that somebody gave
     spoken.before, spoken.page, spoken.proposals = request, whole_page(result), result.proposals
     spoken.listed = shown_rows(result)
-    deps.focused_run_id = str(getattr(request, "run", "") or result.of.get("run", "") or deps.focused_run_id)
+    deps.focused_run_id = str(result.of.get("run", "") or getattr(request, "run", "") or deps.focused_run_id)
     deps.reads.results.append((looking(request), result))
     deps.note(told := result.for_model())
     arguments = request.model_dump(mode="json", exclude_defaults=True)

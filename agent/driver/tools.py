@@ -216,7 +216,7 @@ def answered(deps: TurnDeps, asked: Query, *, show: bool = False) -> str:
     """Answer a request: what a model may read of it is returned; with `show` it goes to the screen as a table."""
     result = ask(asked, deps.records())
     with deps.one_at_a_time:  # the lines of one answer stay together, whatever else is read
-        deps.focused_run_id = str(getattr(asked, "run", "") or result.of.get("run", "") or deps.focused_run_id)
+        deps.focused_run_id = str(result.of.get("run", "") or getattr(asked, "run", "") or deps.focused_run_id)
         seen = deps.reads.looked(asked, result, deps.show, table=show)
         deps.note(told := result.for_model(seen=seen))
     return told

@@ -13,7 +13,7 @@ from datetime import datetime
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import ASIDE_RUNS, DONE, Run, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import visible
+from tunesmith.tools.core.format import listed, visible
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Workspace
 
@@ -68,6 +68,26 @@ def find(store: Store, name: str) -> Run:
     raise NotFound(
         f"There is no run {clip(name, 30)}; " + (f"the runs are {known}." if known else "there is none yet.")
     )
+
+
+def run_of_base(store: Store, model: str) -> Run:
+    """The newest run whose base is called so, in whole or by its size. Raises NotFound with the bases that there are:
+    what is asked of one base is not told of another."""
+    wanted, bases = _parts(model), dict[str, str]()
+    for run in ordinary(store):
+        based = (step for step in store.priced_steps(run.id) if step.stage == "base")
+        names = [str(made.meta.get("name", "")) for made in store.artifacts(run.id, "base")]
+        for name in filter(None, (*names, *(str(step.request.get("model", "")) for step in based))):
+            if wanted and wanted <= _parts(name):
+                return run
+            bases.setdefault(run.id, name)
+    known = listed([f"{clip(name, 40)} in {run}" for run, name in bases.items()]) or "none"
+    raise NotFound(f"There is no run {clip(model, 40)}, nor one of that base; the bases are: {known}.")
+
+
+def _parts(model: str) -> set[str]:
+    """A model's name without who published it, in parts: Qwen2.5-0.5B is qwen2.5 and 0.5b."""
+    return {*re.split(r"[-_ ]+", model.lower().rpartition("/")[2].partition("@")[0])} - {""}
 
 
 def within(at: float | None, since: datetime | None, until: datetime | None) -> bool:

@@ -17,7 +17,7 @@ from tunesmith.memory.json_values import picked
 from tunesmith.memory.questions import provenance_of
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import listed, size
+from tunesmith.tools.core.format import listed
 from tunesmith.tools.evaluation.ask import newest_tuned, run_to_ask
 from tunesmith.tools.models.known_bases import known_base
 from tunesmith.tools.suites.case import PRIMARY_BLOCK
@@ -165,8 +165,3 @@ def _released(artifact: Artifact) -> Fact:
     bits = next((n for kind, n in BITS.items() if kind == artifact.meta.get("tensor_type")), None)
     loads = "ollama create NAME -f Modelfile; ollama run NAME" if artifact.meta.get("format") == "gguf" else None
     return {"files": [file.name for file in artifact.path.glob("*.gguf")], "bits_a_weight": bits, "loaded_with": loads}
-
-
-def release_in_short(artifact: Artifact) -> str:
-    """What a release is and where it lies."""
-    return f"The release of {artifact.run} ({size(artifact.bytes)}) lies in {artifact.path}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ from tunesmith.agent.queries import (
     settings,
     steps,
 )
-from tunesmith.agent.queries.answer import Context
+from tunesmith.agent.queries.answer import Context, run_of_base
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.facts import Fact, Result
 from tunesmith.memory.errors import BadInput
@@ -62,13 +63,25 @@ def tool_of(request: Query) -> str:
 def ask(request: Query, context: Context, *, strict: bool = True) -> Result:
     """The facts that answer a question. Raises NotFound, with what there is instead, and where `strict` BadInput for an
     argument that the answer does not depend on."""
-    used: set[str] = set()
+    request, used = _of_a_run(request, context), set[str]()
     with each_pair_once():
         result = dict(_KINDS)[type(request)](_Watched(request, used), context)
     ignored = [name for name in request.model_fields_set - used - {"kind"} if getattr(request, name) not in (None, "")]
     if ignored and strict:
         raise BadInput(f"{tool_of(request)} takes no {' and no '.join(ignored)} with these arguments; leave it out")
     return result
+
+
+def _of_a_run(request: Query, context: Context) -> Query:
+    """A question of the run that a base's name stands for, where it names one in place of a run. Raises NotFound."""
+    name, store = getattr(request, "run", ""), context.store
+    if not re.fullmatch(_BASE, name) or any(name in (run.id, run.name) for run in store.runs()):
+        return request
+    return request.model_copy(update={"run": run_of_base(store, name).id})
+
+
+_BASE = r"(?i).*\d[bm]\b.*|.*/.*"
+"""A name of a model has its size in it, or who published it."""
 
 
 class _Watched:

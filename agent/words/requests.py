@@ -31,6 +31,8 @@ _MEANS = {"failures": "failed", "out_of_memory": "failed", "longest": "time", "b
 """A label's second half → the choice that it is, of a kind that has none of its name."""
 _NOW = {"figure": "step", "plan.compare": "settings", "plan.why": "setting", "trial.before_and_after": "cases"}
 """A label or its kind → the kind of question that answers it, where it has none of its own."""
+_OF_NO_BASE = {"setting", "settings", "price", "findings.bigger_base"}
+"""Labels and kinds of questions that may name a model which no run has; of any other it names the run."""
 _NO_CARRY = ("kind", "number", "most", "skip", "only")
 """Arguments of a question that do not hold for the next one."""
 
@@ -78,6 +80,8 @@ def request_of(label: str, asked: Asked, before: Query | None = None) -> Query |
             value = next((one for one in (choice, _MEANS.get(choice)) if one in _options(info)), value)
         if value:
             given[name] = value
+    if "run" in fields and "run" not in given and "model" not in fields and not _OF_NO_BASE & {label, kind}:
+        given |= {"run": base} if (base := _model(asked)) else {}
     points = slots.all("pronoun") and not any(slots.all(one) for one in ("arm", "stage", "step", "model", "run"))
     for name in ("path", *(("arm", "stage", "model") if points else ())):
         if name in fields and name not in given and (had := getattr(before, name, "")):

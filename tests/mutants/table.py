@@ -1517,6 +1517,14 @@ MUTANTS: tuple[Mutant, ...] = (
         ('one.kind == "forgot" and one.evidence.get("verdict") != WORSE', "False",
          "tests/agent/queries/test_findings.py::test_what_falls_short_comes_before_what_chance_explains"),
     )),
+    *rows(PRICES, "agent/queries/answer.py", (
+        ("if wanted and wanted <= _parts(name):", "if wanted:",
+         "tests/agent/queries/test_answers.py::test_a_question_that_names_a_base_is_answered_of_its_run_alone"),
+    )),
+    *rows(PRICES, "agent/words/requests.py", (
+        ("not _OF_NO_BASE & {label, kind}:", "False:",
+         "tests/agent/words/test_words.py::test_a_base_that_a_question_names_stands_for_its_run"),
+    )),
     *rows(PRICES, "agent/queries/comparisons.py", (
         ("case: base[case] and not passed for", "case: not passed for",
          "tests/agent/queries/test_comparisons.py::"

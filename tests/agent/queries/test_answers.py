@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
+from tests.fixtures import stored_runs
 from tests.fixtures.asking import asked
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.queries.runs import RunQuery
@@ -36,3 +38,23 @@ def test_an_argument_that_a_kind_does_not_have_is_refused_and_no_request_is_chan
     request = RunQuery(run="r1")
     with pytest.raises(ValueError, match="frozen"):
         request.run = "r2"  # type: ignore[misc]
+
+
+@pytest.fixture
+def of_two_bases(tmp_path: Path) -> Store:
+    """r1 of a 0.5B, the newer r2 of a 1.5B."""
+    build = stored_runs.new_builder(tmp_path / "home")
+    build.artifact(build.step("base"), "base", name="Qwen2.5-0.5B-Instruct")
+    build.run = build.store.new_run("larger")
+    build.artifact(build.step("base"), "base", name="Qwen2.5-1.5B-Instruct")
+    return build.store
+
+
+def test_a_question_that_names_a_base_is_answered_of_its_run_alone(of_two_bases: Store) -> None:
+    assert asked(of_two_bases, "run").of["run"] == "r2"
+    for base in ("0.5B", "qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B-Instruct"):
+        assert asked(of_two_bases, "run", run=base).of["run"] == "r1", base
+        assert asked(of_two_bases, "served", run=base).of["run"] == "r1", base
+    for other in ("5b", "3B", "Qwen3-0.5B"):
+        with pytest.raises(NotFound, match=r"-1\.5B-Instruct in r2 and Qwen2\.5-0\.5B-Instruct in r1\."):
+            asked(of_two_bases, "run", run=other)

@@ -256,6 +256,20 @@ def test_which_rows_are_to_be_shown_is_the_second_half_of_their_label(choice: st
     assert getattr(request, "examples", "") == {"examples": "sample"}.get(choice, choice)
 
 
+@table(
+    ("label", "said", "run"),
+    [
+        ("served.now", "does the 0.5B run still serve?", "0.5b"),
+        ("served.now", "does r2 still serve?", "r2"),
+        ("findings.bigger_base", "should I take a 3B instead?", ""),
+        ("settings.all", "what would be set for a 3B?", ""),
+    ],
+)
+def test_a_base_that_a_question_names_stands_for_its_run(label: str, said: str, run: str) -> None:
+    request = request_of(label, Asked(label.partition(".")[0], slots_of(said)))
+    assert getattr(request, "run", None) == run, request
+
+
 def test_what_may_be_an_order_to_stop_is_taken_as_one_before_a_likelier_question(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
