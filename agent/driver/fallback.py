@@ -114,10 +114,11 @@ def _turn(deps: TurnDeps, spoken: Spoken) -> TurnAnswer | Call:
 
 
 def _guess(deps: TurnDeps, spoken: Spoken, reading: Reading) -> TurnAnswer | None:
-    """The answer to a question that may have been meant; None where the records have none."""
-    with suppress(TunesmithError):
+    """The answer to a question that may have been meant, or why a likely one has none; None where nothing is known."""
+    try:
         return told(deps, spoken, reading)
-    return None
+    except TunesmithError as error:
+        return TurnAnswer(str(error)) if reading.probability >= _LIKELY else None
 
 
 def _both(deps: TurnDeps, spoken: Spoken, both: Sequence[Reading]) -> TurnAnswer | Call:
@@ -149,6 +150,9 @@ def _outcome(deps: TurnDeps, spoken: Spoken, reading: Reading) -> TurnAnswer | C
             return _stop(deps, reading)
         case "do" if name == "report":
             return _report(deps, reading.slots.first("run"))
+        case "again" if spoken.before:
+            found = _looked_up(deps, spoken, spoken.before)
+            return replace(found, text=f"Once more:\n{found.text}")
         case "page" if (had := spoken.before) and hasattr(had, "skip") and as_written("more", reading.slots.words):
             skip = had.skip + len(spoken.listed)
             return _looked_up(deps, spoken, had.model_copy(update={"skip": skip}))

@@ -214,6 +214,19 @@ def test_what_is_read_with_little_certainty_is_answered_as_a_guess(
         assert ("stage merge" in found) == is_guess and ("little certainty" in found) == is_guess, found
 
 
+def test_what_a_likely_question_finds_nothing_of_is_said(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    for likely, is_said in ((0.6, True), (0.3, False)):
+        guesses = [Guess("cases.flipped", likely), Guess("none", 1 - likely)]
+        monkeypatch.setattr(Head, "guesses", lambda *_, g=guesses: g)
+        found = alone.hears("those cases of r1 between prompted and quantized")
+        assert ("no answers of the prompted arm" in found) == is_said and ("little certainty" in found) == is_said
+
+
+def test_the_last_answer_is_given_once_more(alone: Alone) -> None:
+    before = alone.hears("how big is the merged model of r1?")
+    assert alone.hears("say that again").strip() == f"Once more:\n{before.strip()}"
+
+
 def test_no_step_is_offered_whose_run_lacks_what_it_needs(tmp_path: Path) -> None:
     alone = at(tmp_path, "dataset")
     found = {label: fallback._is_possible(alone.deps, label) for label in ("do.merge", "runs.all", "do.train")}
