@@ -6,6 +6,8 @@ is letter for letter.
 
 from __future__ import annotations
 
+import re
+
 from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
@@ -74,7 +76,7 @@ def _outcome(
     if not given and label == "describe.done" and opened.asked == "examples":
         left = EXAMPLES_MIN - len(distinct(opened.draft.examples))
         return opened, f"{left} more are needed before it can be tested: MESSAGE => ANSWER."
-    if not describing.names_a_part(words) and _corrects(reading):
+    if not describing.names_a_part(words) and (_corrects(reading) or _takes_back(opened, words)):
         how = "a part is said anew as “what: …”, an example by its message; “edit” opens them all"
         return opened, f"Nothing was changed: {how}. {opened.question}"
     after = describing.take(home, opened, words)
@@ -95,6 +97,13 @@ def _corrects(reading: Reading) -> bool:
     """Whether words are about a part or an example that is there: `change the second example to …`."""
     likely = reading.label in _CORRECTS and reading.probability >= _CORRECTION
     return likely and bool(as_written("draft_parts", reading.slots.words))
+
+
+def _takes_back(opened: Interview, said: str) -> bool:
+    """Whether an answer begins as a correction of what was said before: `actually no: …`, `oops, …`."""
+    sayings = as_written("corrects", words := words_of(said))
+    ends = [words[one.after - 1].end for one in sayings if one.first == 0 and opened.asked != "examples"]
+    return any(re.match(r"\s*(?:\w+\s*)?[,:;–—]", said[end:]) for end in ends)
 
 
 def _edited(deps: TurnDeps, opened: Interview) -> tuple[Interview, str]:

@@ -309,6 +309,8 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_DESCRIBING}test_words_of_doubt_and_of_correction_are_no_part_of_a_description"),
         ("if not describing.names_a_part(words) and _corrects(reading):", "if False:",
          f"{_DESCRIBING}test_words_of_doubt_and_of_correction_are_no_part_of_a_description"),
+        (" or _takes_back(opened, words)):", "):",
+         f"{_DESCRIBING}test_words_of_doubt_and_of_correction_are_no_part_of_a_description"),
         (" or _asks_of_it(opened, words) or", " or",
          f"{_DESCRIBING}test_words_of_doubt_and_of_correction_are_no_part_of_a_description"),
         ("    return likely and bool(as_written(", "    return likely or bool(as_written(",

@@ -70,6 +70,7 @@ ANSWERS = {
     "write the kept rows of r1 to /tmp/kept.jsonl": "`tunesmith rows export /tmp/kept.jsonl`",
     "which file did you write for ollama?": "did not understand",
     "delete r1": "I delete nothing",
+    "wipe run r1 from the disk": "I delete nothing",
     "approve everything": "I approve nothing",
     "don't import /tmp/rows.jsonl": "nothing was begun",
     "quantize r47": "There is no run r47",
