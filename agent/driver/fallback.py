@@ -48,6 +48,8 @@ here to 0.4 half are right (tests/heldout/labels.yaml)."""
 _LIKELY, _CERTAIN = 0.4, 0.995
 """From which probability a guess stands alone and an order to stop is one where every word says so, and from which it
 is one whatever words are in it."""
+_REFUSED = ("do.delete", "do.approve", "do.repeat_run")
+"""Orders that are answered with why nobody carries them out."""
 _OFFERED = 3
 _UNREAD = "I did not understand that; nothing was changed or begun."
 
@@ -103,7 +105,8 @@ def _turn(deps: TurnDeps, spoken: Spoken) -> TurnAnswer | Call:
         return outcome
     spoken.offered = words, tuple(one for one in reading.nearest if _is_possible(deps, one))[:_OFFERED]
     offers = ", ".join(f"{n} “{reader().head.offer(label)}”" for n, label in enumerate(spoken.offered[1], 1))
-    likely = _guess(deps, spoken, reading) if reading.asks and reading.probability >= GUESSED else None
+    asks = reading.asks or reading.label in _REFUSED
+    likely = _guess(deps, spoken, reading) if asks and reading.probability >= GUESSED else None
     named = {"step": reading.slots.first("step"), "run": reading.slots.first("run")}
     stand = [] if likely and reading.probability >= _LIKELY else where_things_stand(deps, **named)
     if likely is None:
@@ -114,10 +117,11 @@ def _turn(deps: TurnDeps, spoken: Spoken) -> TurnAnswer | Call:
 
 
 def _guess(deps: TurnDeps, spoken: Spoken, reading: Reading) -> TurnAnswer | None:
-    """The answer to a question that may have been meant; None where the records have none."""
-    with suppress(TunesmithError):
+    """The answer to a question that may have been meant, or why a likely one has none; None where nothing is known."""
+    try:
         return told(deps, spoken, reading)
-    return None
+    except TunesmithError as error:
+        return TurnAnswer(str(error)) if reading.probability >= _LIKELY else None
 
 
 def _both(deps: TurnDeps, spoken: Spoken, both: Sequence[Reading]) -> TurnAnswer | Call:
@@ -149,6 +153,9 @@ def _outcome(deps: TurnDeps, spoken: Spoken, reading: Reading) -> TurnAnswer | C
             return _stop(deps, reading)
         case "do" if name == "report":
             return _report(deps, reading.slots.first("run"))
+        case "again" if spoken.before:
+            found = _looked_up(deps, spoken, spoken.before)
+            return replace(found, text=f"Once more:\n{found.text}")
         case "page" if (had := spoken.before) and hasattr(had, "skip") and as_written("more", reading.slots.words):
             skip = had.skip + len(spoken.listed)
             return _looked_up(deps, spoken, had.model_copy(update={"skip": skip}))
@@ -185,7 +192,8 @@ def told(deps: TurnDeps, spoken: Spoken, reading: Reading) -> TurnAnswer | None:
         if beside := _BESIDE.get(name):
             found = _looked_up(deps, spoken, beside)
             return replace(found, text=f"{talk_text(deps, name)}\n{found.text}")
-    text = talk_text(deps, name) if kind == "talk" else _meanings(reading.slots, 2 if name else 1)
+    topic = f"do_{name}" if reading.label in _REFUSED else name if kind == "talk" else ""
+    text = talk_text(deps, topic) if topic else _meanings(reading.slots, 2 if name else 1)
     return TurnAnswer(text) if text else None
 
 

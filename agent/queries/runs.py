@@ -112,25 +112,30 @@ def _listed(step: Step) -> dict[str, object]:
 
 
 def answer(query: StepsQuery, context: Context) -> Result:
-    """The steps that are meant, and what they took in all. A question to which none answers has none, and no error."""
+    """The steps that are meant, and what they took in all. A question to which none answers has none, and no error.
+
+    Where none of a stage broke off, its steps are told.
+    """
     store, stage, since, until = context.store, known_stage(query.stage), query.since, query.until
     every = query.outcome or since or until
     runs = [find(store, query.run)] if query.run else store.runs() if every else [context.run("")]
     begun = [step for run in runs for step in store.steps(run.id) if stage in ("", step.stage)]
     meant = [step for step in begun if within(step.finished_at or step.created_at, since, until)]
-    chosen = [step for step in meant if not query.outcome or step.status in BROKEN]
-    chosen.sort(key=_MOST[query.order], reverse=True)
+    broken = [step for step in meant if step.status in BROKEN]
+    chosen = meant if not query.outcome or (stage and not broken) else broken
+    chosen = sorted(chosen, key=_MOST[query.order], reverse=True)
     of = {
         "runs": [run.id for run in runs],
         "stage": stage,
         **spanned(since, until),
-        "failed_or_stopped": sum(step.status in BROKEN for step in meant),
+        "failed_or_stopped": len(broken),
         "of_steps": len(meant),
-        "seconds": sum(step.seconds or 0.0 for step in chosen),
+        "seconds": sum(step.seconds or 0.0 for step in chosen) or None,
         "run_time_share": run_time_share(store, chosen) if stage and len(runs) == 1 else None,
-        "estimated_seconds": sum(step.estimated_seconds for step in chosen),
+        "estimated_seconds": sum(step.estimated_seconds for step in chosen) or None,
     }
-    facts = tuple({**_listed(step), **(_after(context, step, begun) if query.outcome else {})} for step in chosen)
+    why = query.outcome and broken
+    facts = tuple({**_listed(step), **(_after(context, step, begun) if why else {})} for step in chosen)
     return Result(facts, of, proposals=tuple(retried(store, chosen)[:1]) if query.outcome else ())
 
 

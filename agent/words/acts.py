@@ -10,7 +10,7 @@ from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from tunesmith.agent.words.lexicon import Match, as_written, lexicon, near_name, words_in, words_of
+from tunesmith.agent.words.lexicon import Match, Word, as_written, lexicon, near_name, words_in, words_of
 from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words, stages_of
 from tunesmith.agent.words.values import Number, fitting, numbers_in
 from tunesmith.tools.core.auto import is_open, is_switch
@@ -96,9 +96,18 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
         others = (one for one in slots.all("unspoken") if not known(slots.sentence[one.start : one.end].lower()))
         hard += [slots.sentence[one.start : one.end] for one in others]
     places += [_place(slots, one) for one in as_written("says_nothing", slots.words)]  # `straight away`
-    loose = [slots.sentence[one.start : one.end] for one in slots.unread(places, known)]
+    words = slots.unread(places, known)
+    loose = [slots.sentence[one.start : one.end] for one in words]
+    if "arm" in request and "arm" not in fields:
+        hard += [slots.sentence[one.start : one.end] for one in words if _names_a_model(slots, one)]
     again = bool(slots.all("again"))
     return Order(stage, fields, slots.first("run"), again, multiples, tuple(hard), tuple(loose))
+
+
+def _names_a_model(slots: Slots, word: Word) -> bool:
+    """Whether a word stands right before what models are called, `the turbo model`: there is no arm of that name."""
+    after = slots.words[slots.words.index(word) + 1 :]
+    return bool(after) and after[0].written in words_in("model")
 
 
 def edits_of(slots: Slots, planned: Sequence[str], *, leaves_out: bool) -> Edits:

@@ -85,6 +85,7 @@ _PLANNED = "tests/agent/driver/test_plan_tool.py::"
 _UNASKED = "tests/trust/test_unasked_looks.py::"
 _WORDS, _ACTS = "tests/agent/words/test_words.py::", "tests/agent/words/test_acts.py::"
 _FALLBACK = "tests/agent/driver/test_fallback.py::"
+_DESCRIBING = "tests/agent/driver/test_describing.py::"
 _LEAVE = "tests/agent/test_doors.py::test_leave_is_asked_for_exactly_what_would_be_looked_at"
 _LOST = "tests/trust/test_lost_store.py::"
 _FIGURES = "tests/agent/driver/test_figures.py::"
@@ -252,6 +253,10 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_ACTS}test_what_denies_delays_or_limits_an_order_holds_it_back"),
         ('held = [_place(slots, one) for one in as_written("holds_back", slots.words)]', "held = list[Place]()",
          f"{_ACTS}test_what_denies_delays_or_limits_an_order_holds_it_back"),
+        ("for one in words if _names_a_model(slots, one)]", "for one in words]",
+         f"{_ACTS}test_a_model_of_a_name_that_no_arm_has_is_left_unread"),
+        ('    if "arm" in request and "arm" not in fields:\n', "    if False:\n",
+         f"{_ACTS}test_a_model_of_a_name_that_no_arm_has_is_left_unread"),
         ("hard = [text for place, text in _hard(slots) if not _inside(place, places)]", "hard = list[str]()",
          f"{_ACTS}test_a_number_or_a_name_that_no_argument_took_is_left_unread"),
         ("    return behind if between and between <=", "    return number if between and between <=",
@@ -298,8 +303,18 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_at_price.py::test_a_value_that_is_denied_asked_about_or_conditional_is_none"),
     )),
     *rows(PEOPLE, "agent/driver/interview.py", (
-        ("label = reading.label if few and reading.sure else", "label = reading.label if few else",
+        ("label = reading.label if few and (reading.sure or passing) else", "label = reading.label if few else",
          "tests/agent/driver/test_describing.py::test_a_description_is_given_up_only_by_plain_words"),
+        ("label if few and (reading.sure or passing) else", "label if few and reading.sure else",
+         f"{_DESCRIBING}test_words_of_doubt_and_of_correction_are_no_part_of_a_description"),
+        ("if not describing.names_a_part(words) and _corrects(reading):", "if False:",
+         f"{_DESCRIBING}test_words_of_doubt_and_of_correction_are_no_part_of_a_description"),
+        (" or _takes_back(opened, words)):", "):",
+         f"{_DESCRIBING}test_words_of_doubt_and_of_correction_are_no_part_of_a_description"),
+        (" or _asks_of_it(opened, words) or", " or",
+         f"{_DESCRIBING}test_words_of_doubt_and_of_correction_are_no_part_of_a_description"),
+        ("    return likely and bool(as_written(", "    return likely or bool(as_written(",
+         f"{_DESCRIBING}test_words_that_only_sound_so_are_kept"),
         ("if not given and asks and reading.asks and", "if False and",
          "tests/agent/driver/test_describing.py::test_a_question_beside_a_description_is_answered_and_not_kept"),
     )),

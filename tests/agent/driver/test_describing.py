@@ -322,6 +322,35 @@ def test_a_question_beside_a_description_is_answered_and_not_kept(talk: Talk) ->
     assert "Back to the new behaviour" in said and open_interview(talk.store.home) == before
 
 
+@table("said", [
+    "hmm wait", "oops", "hmm what would you recommend for 'never'?", "what do you mean by never?",
+    "change the second example to 70F => 21.11 °C", "remove the first example", "correct the never: no emojis",
+    "actually no: numbers from ten on are written out", "oops, the rest stays as it is",
+])  # fmt: skip
+def test_words_of_doubt_and_of_correction_are_no_part_of_a_description(talk: Talk, said: str) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    tell(talk, *SAID[:2])
+    before = open_interview(talk.store.home)
+    [answer] = tell(talk, said)
+    assert "never" in answer and open_interview(talk.store.home) == before
+
+
+@table(
+    "said",
+    [
+        "never: change the example",
+        "actually wrong facts, or guesses",
+        "change the units of a text to metric",
+        "be rude",
+    ],
+)
+def test_words_that_only_sound_so_are_kept(talk: Talk, said: str) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    tell(talk, *SAID[:2], said)
+    kept = open_interview(talk.store.home)
+    assert kept is not None and kept.draft.never == said.removeprefix("never: ")
+
+
 def test_a_description_is_given_up_only_by_plain_words(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     talk.turn("make it give cooking tips", GOAL)
     for likely, is_open in ((0.8, True), (0.95, False)):

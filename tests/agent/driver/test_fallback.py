@@ -70,6 +70,7 @@ ANSWERS = {
     "write the kept rows of r1 to /tmp/kept.jsonl": "`tunesmith rows export /tmp/kept.jsonl`",
     "which file did you write for ollama?": "did not understand",
     "delete r1": "I delete nothing",
+    "wipe run r1 from the disk": "I delete nothing",
     "approve everything": "I approve nothing",
     "don't import /tmp/rows.jsonl": "nothing was begun",
     "quantize r47": "There is no run r47",
@@ -212,6 +213,19 @@ def test_what_is_read_with_little_certainty_is_answered_as_a_guess(
         monkeypatch.setattr(Head, "guesses", lambda *_, g=guesses: g)
         found = alone.hears("the merge, its whole length if you please")
         assert ("stage merge" in found) == is_guess and ("little certainty" in found) == is_guess, found
+
+
+def test_what_a_likely_question_finds_nothing_of_is_said(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    for likely, is_said in ((0.6, True), (0.3, False)):
+        guesses = [Guess("cases.flipped", likely), Guess("none", 1 - likely)]
+        monkeypatch.setattr(Head, "guesses", lambda *_, g=guesses: g)
+        found = alone.hears("those cases of r1 between prompted and quantized")
+        assert ("no answers of the prompted arm" in found) == is_said and ("little certainty" in found) == is_said
+
+
+def test_the_last_answer_is_given_once_more(alone: Alone) -> None:
+    before = alone.hears("how big is the merged model of r1?")
+    assert alone.hears("say that again").strip() == f"Once more:\n{before.strip()}"
 
 
 def test_no_step_is_offered_whose_run_lacks_what_it_needs(tmp_path: Path) -> None:

@@ -120,6 +120,9 @@ def test_failures_are_of_every_run_and_say_which_later_step_did_it_after_all(two
     assert {"step": "s6", "done_since_by": "s7"}.items() <= found.facts[0].items() and not found.proposals
     none = asked(two_runs, "steps", outcome="failed", since="2001-02-03", until="2001-02-04")
     assert (none.of["failed_or_stopped"], none.of["of_steps"], none.facts) == (0, 0, ())
+    whole = asked(two_runs, "steps", outcome="failed", stage="merge")
+    assert whole.of["failed_or_stopped"] == 0 and {one["status"] for one in whole.facts} == {"done"}
+    assert not any("error" in one for one in whole.facts) and none.of["seconds"] is None
 
 
 def test_a_training_that_broke_off_goes_on_at_one_price_wherever_that_is_told(tmp_path: Path) -> None:

@@ -84,6 +84,14 @@ def test_a_number_or_a_name_that_no_argument_took_is_left_unread(stage: str, sai
     assert any(unread in one for one in found) if unread else not found, found
 
 
+@table(
+    ("said", "unread"),
+    [("evaluate the turbo model", ("turbo",)), ("evaluate the merged model", ()), ("evaluate it for my fridge", ())],
+)
+def test_a_model_of_a_name_that_no_arm_has_is_left_unread(said: str, unread: tuple[str, ...]) -> None:
+    assert order_of("evaluate", slots_of(said), lambda word: False).unread == unread
+
+
 def test_an_order_none_of_whose_words_was_read_is_none() -> None:
     for said, gibberish in {"blorp the flurb": True, "merge it": False, "make it smaller": False}.items():
         assert names_no_step(reader().read(said, Context(), "do.merge")) is gibberish, said
