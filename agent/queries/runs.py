@@ -19,7 +19,7 @@ from tunesmith.tools.suites.case import PRIMARY_BLOCK
 
 
 class RunsQuery(Query):
-    """All runs, the newest first, each with its status, dates, time, verdict and target cases passed."""
+    """All runs: status, dates, time, verdict, target cases passed."""
 
     kind: Literal["runs"] = "runs"
     outcome: Literal["", "failed"] = ""
@@ -27,7 +27,7 @@ class RunsQuery(Query):
 
 
 class RunQuery(Query):
-    """How one run went: verdict, goal, dates, its steps, why one broke off, and what is ahead of it at which price."""
+    """One run: verdict, goal, dates, steps, why one broke off, what is ahead at which price."""
 
     kind: Literal["run"] = "run"
     run: RunName = ""
@@ -36,7 +36,7 @@ class RunQuery(Query):
 
 
 class StepsQuery(Query):
-    """Steps together, of a run or of a span of time: time against estimate, memory; those that failed and why."""
+    """Steps of a run or a span of time: time against estimate, memory, failures and why."""
 
     kind: Literal["steps"] = "steps"
     outcome: Literal["", "failed"] = ""
