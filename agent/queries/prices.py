@@ -13,13 +13,13 @@ from pydantic import Field
 from tunesmith.agent.queries.answer import Context, decided_by, find, spanned, within
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, StepName, Until
 from tunesmith.agent.queries.facts import Fact, Proposed, Result
-from tunesmith.agent.queries.inheriting import inherited
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import DONE, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Estimate
 from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.following import inherited
 from tunesmith.tools.pipeline.plan_file import parse_fields
 from tunesmith.tools.pipeline.run_step import price
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
