@@ -130,7 +130,7 @@ class _Tools:
         """This machine, what is at work, what is served, the newest run with what could follow, and what can be
         planned."""
         from tunesmith.agent.commands import served_models
-        from tunesmith.agent.queries.following import next_stages
+        from tunesmith.tools.pipeline.following import next_stages
         from tunesmith.tools.serving.eviction import machine_for_a_step
 
         newest = self.store.newest_run()

@@ -15,7 +15,7 @@ _HIDDEN = ("kind",)
 
 _DROPPED = frozenset(
     ["title", "default", "anyOf", "enum", "$ref", "maxItems", "minItems", "maxLength", "pattern", "required", "minimum",
-     "maximum", "minLength", "format"]
+     "maximum", "minLength", "format", "additionalProperties"]
 )  # fmt: skip
 """What code checks and tells, should a driver not hold to it."""
 
@@ -40,8 +40,6 @@ def _lean(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any]:
     lean = {key: value for key, value in flat.items() if key not in _DROPPED}
     if len(options) > 1 and not enum:
         lean["anyOf"] = [_lean(one, defs) for one in options]
-    if isinstance(lean.pop("additionalProperties", None), Mapping):
-        lean["additionalProperties"] = {"type": "string"}
     if "items" in lean:
         lean["items"] = _lean(lean["items"], defs)
     if "properties" in lean:

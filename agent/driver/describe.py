@@ -62,11 +62,10 @@ def _read_words(deps: TurnDeps, interview: Interview) -> Read:
 
 
 class DescribeBehaviour(Described):
-    """Write down a new behaviour in the user's words; called again it amends. It is shown as a table, and what is
-    missing is returned: ask for that. When nothing is, call plan_fine_tune."""
+    """Write down a new behaviour in the user's words; again: amends it. Returns what is missing."""
 
-    base: str = Field(default="", description="Model to teach, as the user named it.")
-    take_out: tuple[str, ...] = Field(default=(), description="Parts by their names in the result: `example 2`.")
+    base: str = Field(default="", description="Model to teach.")
+    take_out: tuple[str, ...] = Field(default=(), description="Parts of the result: `example 2`.")
     drop: bool = Field(default=False, description="Give it up.")
 
 

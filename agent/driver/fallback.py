@@ -19,11 +19,9 @@ from tunesmith.agent.driver.manual import meaning, names_of_terms, talk_text
 from tunesmith.agent.driver.reads import looking
 from tunesmith.agent.driver.state_summary import moment_of, where_things_stand
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import GOES_ON, cite, clip, find, ordinary
+from tunesmith.agent.queries.answer import cite, clip, find, ordinary
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.facts import Fact, Proposed
-from tunesmith.agent.queries.following import lacking_before, next_stages
-from tunesmith.agent.queries.inheriting import inherited
 from tunesmith.agent.queries.registry import REQUESTS, ask, query_of, tool_of
 from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.agent.queries.steps import StepQuery, at_work, goes_on_from
@@ -39,6 +37,7 @@ from tunesmith.memory.records import PLANNED, RUNNING
 from tunesmith.tools.core.format import listed
 from tunesmith.tools.data.description import DescriptionDraft
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.following import inherited, lacking_before, next_stages
 from tunesmith.tools.pipeline.plan_file import parse_fields
 from tunesmith.tools.serving import servers
 
@@ -270,7 +269,7 @@ def _ordered(deps: TurnDeps, spoken: Spoken, order: Order, slots: Slots) -> Turn
         spoken.proposals = (Proposed(run.id, before[0].split()[0], {}),)
         return TurnAnswer(f"{stage} needs {listed(lacking, 4)}, which {run.id} does not have yet; before it come "
                           f"{listed(before, 9)}. “Do that” shows the price of the first.")  # fmt: skip
-    fields = inherited(deps.ws, stage, order.fields, order.run, again=order.again, times=order.factors)
+    fields = inherited(deps.ws, stage, order.fields, run.id if run else "", again=order.again, times=order.factors)
     if order.loose:
         deps.show(prose(f"(About {listed([f'“{one}”' for one in order.loose], 4)} nothing was done.)"))
     return Call(stage, {**parse_fields(stage, fields), **({"run": order.run} if order.run else {})})
@@ -323,8 +322,8 @@ def _stop(deps: TurnDeps, reading: Reading) -> TurnAnswer:
         return TurnAnswer("`/serve stop` ends what is served." if served else "Nothing runs and nothing is served.")
     if deps.end and certain:
         deps.end(step.id)
-    later = f" “Go on” takes it up {GOES_ON[step.stage]}." if step.stage in GOES_ON else ""
-    return TurnAnswer(f"{at_work(step)} `/stop {step.id}` ends it, after one more question.{later}")
+    again = f"“go on” begins with {goes_on_from(deps.store, step)}"
+    return TurnAnswer(f"{at_work(step)} `/stop {step.id}` ends it, after one more question; {again}.")
 
 
 # Where the words are said

@@ -38,20 +38,19 @@ _PLACES = ("behaviour", "source", "suites", "mapping")
 
 
 class PlanFineTune(Changes):
-    """Propose and price the whole plan that teaches a behaviour. It is shown as a table, and nothing starts. Set what
-    the user said, nothing else."""
+    """Propose and price the whole plan of a behaviour. Set what the user said alone."""
 
-    behaviour: str = Field(default="", description="Described before, or demo: the bundled one; else the open one.")
+    behaviour: str = Field(default="", description="A described one, or demo; empty: the open one.")
     goal: str = Field(default="", description="The user's words.")
-    pace: Literal["fast", "full"] = Field(default="full", description="fast: a quick try in minutes.")
+    pace: Literal["fast", "full"] = Field(default="full", description="fast: a try in minutes.")
 
 
 class EditPlan(Changes):
-    """Change the proposed plan by arguments of plan_fine_tune, and price it anew."""
+    """Change the proposed plan; arguments of plan_fine_tune."""
 
 
 class StartPlan(Args):
-    """Start or drop the proposed plan, as the user said; each expensive step still asks the user itself."""
+    """Start or drop the proposed plan, as the user said."""
 
     confirm: Literal["start", "drop"]
 

@@ -9,13 +9,13 @@ from typing import Any
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.driver.turn_deps import Declined, TurnDeps
 from tunesmith.agent.queries.answer import find
-from tunesmith.agent.queries.inheriting import as_before
 from tunesmith.agent.queries.registry import ask
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import RUNNING, Step
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.following import as_before
 from tunesmith.tools.pipeline.known_cases import refuse_cases
 from tunesmith.tools.pipeline.plan_file import parse_fields
 from tunesmith.tools.pipeline.run_step import Outcome, begun_before, continue_step, run_step

@@ -10,7 +10,6 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.driver.drafts import open_interview
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.answer import ordinary
-from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.machine import JobsQuery
 from tunesmith.agent.queries.registry import ask
 from tunesmith.agent.queries.runs import RunQuery
@@ -20,6 +19,7 @@ from tunesmith.memory.records import DONE, PLANNED, RUNNING, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.description import missing
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.following import next_stages
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.serving import servers
 

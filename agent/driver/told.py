@@ -51,24 +51,24 @@ class FieldOf(Args):
 
     name: str
     kind: Literal["label", "copied", "text", "number", "list"] | None = None
-    values: Values = Field(default={}, description="Each with what it means.")
-    missing: str = Field(default="", description="Shown where the message does not say it.")
+    values: Values = Field(default={}, description="Value: its meaning.")
+    missing: str = Field(default="", description="If the message does not say it.")
 
 
 class Described(Args):
     """A behaviour, in its user's words."""
 
-    name: str = Field(default="", description="In two or three words.")
-    when: str = Field(default="", description="Which messages it is for; quote the user.")
-    what: str = Field(default="", description="What exactly the answer is; quote the user.")
-    never: str = Field(default="", description="What it must never do; quote the user.")
-    examples: tuple[Given, ...] = Field(default=(), description="The user's, letter for letter; never your own.")
-    template: str = Field(default="", description="The form of all answers, with {field} for each part.")
-    fields: tuple[FieldOf, ...] = Field(default=(), description="Parts of the answer; copied: from the message.")
-    labels: Values = Field(default={}, description="If it is a choice: every answer, with what it means.")
-    look_alikes: tuple[str, ...] = Field(default=(), description="Messages that want an ordinary answer.")
-    every_message: bool | None = Field(default=None, description="Applies to all messages.")
-    language: str = Field(default="", description="Of the messages, such as German.")
+    name: str = ""
+    when: str = Field(default="", description="Which messages; quote the user.")
+    what: str = Field(default="", description="What to answer; quote.")
+    never: str = Field(default="", description="Quote.")
+    examples: tuple[Given, ...] = Field(default=(), description="The user's, letter for letter.")
+    template: str = Field(default="", description="Of all answers, with {field}.")
+    fields: tuple[FieldOf, ...] = Field(default=(), description="Of the answer.")
+    labels: Values = Field(default={}, description="Of a choice: answer and meaning.")
+    look_alikes: tuple[str, ...] = Field(default=(), description="Messages to answer as usual.")
+    every_message: bool | None = None
+    language: str = ""
 
 
 def proposed_anew(before: Proposal, args: Described, refused: list[str]) -> Proposal:

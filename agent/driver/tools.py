@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_ai import FunctionToolset, ModelRetry, RunContext, Tool
 from pydantic_ai.exceptions import ApprovalRequired, ToolFailed
 
@@ -27,7 +28,6 @@ from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.records import RUNNING
 from tunesmith.memory.views import VIEWS
-from tunesmith.tools.core.auto import readable_default
 from tunesmith.tools.evaluation.ask import named_arms
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.ask_models import Question, ask_models
@@ -42,30 +42,29 @@ _LEAST_CHARACTERS = 1500
 
 
 class AskModel(Args):
-    """Put one message to the models of a run, beside their base; the answers go to the screen. What is not served yet
-    is priced, and the user is asked."""
+    """Put a message to the models of a run; the answers go to the screen."""
 
-    message: str = Field(description="As the user wants it asked.")
+    message: str
     run: str = ""
-    arms: str = Field(default="", description="Such as base,adapter; empty: the newest and its base.")
+    arms: str = Field(default="", description="base,adapter; empty: the newest and its base.")
 
 
 class StopStep(Args):
-    """Have the user asked whether a step at work is to end, as they wish."""
+    """Have the user asked whether a step at work is to end."""
 
-    step: str = Field(description="Such as s12.")
+    step: str
 
 
 class StopServing(Args):
-    """Have the user asked whether the model that is served is to end, as they wish."""
+    """Have the user asked whether serving is to end."""
 
     confirm: Literal["ask"]
 
 
 class ReadManual(Args):
-    """What tunesmith itself is, does, needs and sends, how a thing is done, and what a term means."""
+    """What tunesmith is, does and sends; how a thing is done; terms."""
 
-    about: str = Field(description="English words, such as `roll back a deployment`.")
+    about: str = Field(description="In English.")
 
 
 ACTS: Mapping[str, tuple[type[BaseModel], Run]] = {
@@ -123,15 +122,17 @@ def failed(error: Exception) -> ToolFailed:
 
 # Stages
 
+_OF_ALL_STAGES = ("run", "arm", "on")
+"""Arguments, and a setting that the driver's instructions name once."""
+
 
 def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
     request = entry.load().request
-    fields = [name for name in request.model_fields if name not in ("run", "arm")]
-    arm = request.model_fields.get("arm")
-    settings = f"field=value …, of {', '.join(_usual(request, name) for name in fields)}"
+    fields, arm = request.model_fields, request.model_fields.get("arm")
+    settings = ", ".join(_taking(info, name) for name, info in fields.items() if name not in _OF_ALL_STAGES)
     given = {
-        "settings": {"type": "string", "description": settings},
-        **({"arm": {"type": "string", "enum": list(get_args(arm.annotation))}} if arm else {}),
+        "settings": {"type": "string", **({"description": settings} if settings else {})},
+        **({"arm": {"enum": list(get_args(arm.annotation))}} if arm else {}),
         "run": {"type": "string"},
     }
     schema = {"type": "object", "properties": given, "required": ["settings"]}
@@ -153,12 +154,10 @@ def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
     return Tool.from_schema(run, entry.name, summary, schema, takes_ctx=True, sequential=True)
 
 
-def _usual(request: type[BaseModel], name: str) -> str:
-    """A field with the values that it takes, where they are few, else with its default."""
-    info = request.model_fields[name]
-    listed, default = choices(info), str(readable_default(info)).lower()
-    usual = "|".join(listed) if listed[:1] not in ([], ["true"]) else default
-    return name if not usual or set(usual) & set(" []{}()") else f"{name}={usual}"
+def _taking(info: FieldInfo, name: str) -> str:
+    """A field with the values that it takes, where they are words; its default is for `read_setting` to say."""
+    listed = choices(info)
+    return f"{name}={'|'.join(listed)}" if listed[:1] not in ([], ["true"]) else name
 
 
 def _read_manual(deps: TurnDeps, about: str) -> object:
@@ -191,9 +190,11 @@ _SQL_ROWS = 40
 """More rows fill a small driver's context; the screen says that there are more."""
 _SHARED = ("run", "other_run", "step", "stage", "arm", "other_arm", "block", "since", "until")
 """Arguments that mean the same in every tool: the driver's instructions say what, once."""
+_SEEN = {"disk_use": ("made",), "row": ("verdict", "origin")}
+"""Kind → arguments whose values the tool for the kind before it lists."""
 _SHOW: Mapping[str, object] = {"show": {"type": "boolean"}}
 _SQL = (
-    "One SELECT. v_runs(run, name, status, created_at, finished_at, steps, steps_done, seconds), "
+    "v_runs(run, name, status, created_at, finished_at, steps, steps_done, seconds), "
     "v_steps(run, step, stage, arm, status, seconds, estimated_seconds, peak_rss_bytes, decided_by, error, "
     "request, result, started_at, finished_at), v_flips(run, arm_a, arm_b, block, case_id, passed_a, passed_b, "
     "flip), v_lineage."
@@ -206,7 +207,7 @@ def _read_tool(name: str, kind: str) -> Tool[TurnDeps]:
     def read(ctx: RunContext[TurnDeps], show: object = False, **given: object) -> str:
         return answered(ctx.deps, _read(request, given), show=bool(show or given.get("examples")))
 
-    schema = lean_schema(request, _SHARED)
+    schema = lean_schema(request, (*_SHARED, *_SEEN.get(kind, ())))
     needed = [field for field, info in request.model_fields.items() if info.is_required()]
     schema |= {"properties": {**_SHOW, **schema["properties"]}, "required": needed or ["show"]}
     return Tool.from_schema(read, name, _text(request), schema, takes_ctx=True)
@@ -234,7 +235,7 @@ def _records_tool() -> Tool[TurnDeps]:
         return _capped(ctx.deps, _query_records(ctx.deps, sql))
 
     schema = {"type": "object", "properties": {"sql": {"type": "string", "description": _SQL}}, "required": ["sql"]}
-    description = "Ask the records by one read-only SELECT, for what no other read answers."
+    description = "One SELECT, for what no other read answers."
     return Tool.from_schema(query, "query_records", description, schema, takes_ctx=True)
 
 

@@ -19,8 +19,7 @@ from tunesmith.memory.store import Store
 
 
 class AcrossQuery(Query):
-    """One figure of every run, ranked: which run passes most, forgot most, took longest, used most memory, had most
-    rows. Runs of other behaviours have other cases: their rates are not comparable."""
+    """One figure of every run, ranked. Rates of other behaviours are not comparable."""
 
     kind: Literal["across"] = "across"
     figure: Literal["pass_rate", "forgotten", "loss", "memory", "time", "rows", "size", "setting"] = "pass_rate"

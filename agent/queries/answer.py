@@ -105,19 +105,6 @@ def cite(step: Step) -> str:
     return f"{step.id} of {step.run}"
 
 
-GOES_ON = {
-    "train": "from its newest checkpoint, where there is one", "generate": "with the rows that are written",
-    "baseline": "with the cases that are answered", "evaluate": "with the cases that are answered",
-    "quantize": "with the layers that are done",
-}  # fmt: skip
-"""How a step that ended before its time is taken up again."""
-
-
-def named(run: Run, most: int = 40) -> str:
-    """A run with its name."""
-    return f"{run.id} ({clip(run.name, most)})"
-
-
 def clip(text: object, most: int = _CLIPPED) -> str:
     """Text as data in one line, cut where it is long."""
     flat = " ".join(visible(text).split())

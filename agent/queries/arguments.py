@@ -23,7 +23,7 @@ StageName = Annotated[Recorded, Field(description="Stage, such as train")]
 AnyArm = Annotated[Arm | Literal[""], Field(description="Arm; empty: the last one, or all")]
 AnyBlock = Annotated[Block | Literal[""], Field(description="Block of test cases; empty: all")]
 MOST_SHOWN = 40  # of cases or rows on the screen at once; a page has all of them
-Most = Annotated[int, Field(ge=0, le=MOST_SHOWN, description="How many to show; 0: a few")]
+Most = Annotated[int, Field(ge=0, le=MOST_SHOWN, description="0: a few")]
 Since = Annotated[datetime | None, Field(description="From when, local time, such as 2026-11-20 or 2026-11-20T14:00")]
 Until = Annotated[datetime | None, Field(description="Up to when, exclusive")]
 

@@ -36,17 +36,16 @@ _MOST_FILES = 12
 
 
 class ArtifactQuery(Query):
-    """What a run made; of one artifact, or of one kind such as adapter: where its files lie, size, digest, date,
-    licence, and all that it was made from."""
+    """What a run made: where it lies, size, digest, date, licence, what it was made from."""
 
     kind: Literal["artifact"] = "artifact"
-    artifact: Annotated[Recorded, Field(description="By its id, such as a12")] = ""
-    made: Annotated[ArtifactKind, Field(description="By what it is; empty: all that the run made")] = ""
+    artifact: Recorded = ""
+    made: Annotated[ArtifactKind, Field(description="empty: all that the run made")] = ""
     run: RunName = ""
 
 
 class DiskUseQuery(Query):
-    """What the files of a run, or of all runs, take on the disk, the largest first."""
+    """What the files of a run, or of all, take on the disk."""
 
     kind: Literal["disk_use"] = "disk_use"
     run: Annotated[Recorded, Field(description="Run; empty: all")] = ""
@@ -54,8 +53,7 @@ class DiskUseQuery(Query):
 
 
 class TrialQuery(Query):
-    """The finished model of a run for who wants to use it: where it lies, where it answers and with which key, and how
-    to put a message to it."""
+    """The finished model, to be used: where it lies and answers, its key, how to ask it."""
 
     kind: Literal["trial"] = "trial"
     run: RunName = ""

@@ -26,10 +26,10 @@ _NEAR = 4
 
 
 class CaseQuery(Query):
-    """One test case, by its id or by what it asks: which arms pass it, what they answered, what was wanted."""
+    """One test case: which arms pass it, what was answered and wanted."""
 
     kind: Literal["case"] = "case"
-    case: Annotated[str, Field(description="Its id, or words of what it asks")]
+    case: Annotated[str, Field(description="Its id, or words")]
     run: RunName = ""
     arm: AnyArm = ""
 

@@ -38,7 +38,7 @@ _WORDS = {"failed": "fails", "passed": "passes", "error": "error"}
 
 
 class CasesQuery(Query):
-    """Test cases by what became of them, with which arms pass each. lost, gained, flipped: from the other arm."""
+    """Test cases by what became of them; lost, gained, flipped: from the other arm."""
 
     kind: Literal["cases"] = "cases"
     outcome: Outcome = "failed"
@@ -46,14 +46,14 @@ class CasesQuery(Query):
     arm: AnyArm = ""
     other_arm: Annotated[AnyArm, Field(description="Of a flip: the arm before. Else: both arms came to it")] = ""
     block: AnyBlock = ""
-    label: Annotated[Recorded, Field(description="Only cases of this label, such as billing")] = ""
+    label: Annotated[Recorded, Field(description="Such as billing")] = ""
     most: Most = 0
-    number: Annotated[int, Field(ge=-1, description="Only the one at this place of the list; -1: the last; 0: all")] = 0
-    skip: Annotated[int, Field(ge=0, description="So many of the list were shown before")] = 0
+    number: Annotated[int, Field(ge=-1, description="The one at this place; -1: the last; 0: all")] = 0
+    skip: Annotated[int, Field(ge=0, description="Shown before")] = 0
 
 
 class SuiteQuery(Query):
-    """What is tested: how many cases of which block and label, how many of them blind, and what the open ones ask."""
+    """What is tested: cases by block and label, how many are blind, what the open ones ask."""
 
     kind: Literal["suite"] = "suite"
     run: RunName = ""

@@ -29,7 +29,7 @@ from tunesmith.tools.suites.case import BLOCKS
 
 
 class CompareQuery(Query):
-    """Two arms of one run against each other, block by block: what was gained and lost, exact tests, lost cases."""
+    """Two arms of a run by block: gains and losses, exact tests, lost cases."""
 
     kind: Literal["compare"] = "compare"
     arm: AnyArm = ""
@@ -39,8 +39,7 @@ class CompareQuery(Query):
 
 
 class CompareRunsQuery(Query):
-    """Two runs against each other: what their newest models pass, which is better and which forgot more by an exact
-    test, time by stage, settings that differ, and cases that one passes and the other fails."""
+    """Two runs: which is better, forgot more; time, settings and cases that differ."""
 
     kind: Literal["compare_runs"] = "compare_runs"
     run: RunName = ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tunesmith.agent.queries import scores
 from tunesmith.agent.queries.answer import Context, cite
@@ -24,11 +24,10 @@ _NO_LABEL = "no label"
 
 
 class ConfusionQuery(Query):
-    """Which labels a model, or the reader of written rows, takes for which; and by which checks answers fail (no JSON,
-    wrong form)."""
+    """Which labels a model, or the reader of rows, takes for which; which checks fail."""
 
     kind: Literal["confusion"] = "confusion"
-    about: Annotated[Literal["labels", "reader"], Field(description="labels: of a model's answers")] = "labels"
+    about: Literal["labels", "reader"] = "labels"
     run: RunName = ""
     arm: AnyArm = ""
     block: AnyBlock = ""

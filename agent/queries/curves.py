@@ -29,7 +29,7 @@ _REPORTED = {
 
 
 class CurveQuery(Query):
-    """Curves of a training: the losses or another metric, first, last, lowest and at which optimiser step."""
+    """Curves of a training: first, last, lowest and at which step."""
 
     kind: Literal["curve"] = "curve"
     metric: Annotated[Metric, Field(description="empty: both losses")] = ""

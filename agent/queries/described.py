@@ -20,11 +20,10 @@ Part = Literal["", "words", "examples", "criteria", "rules", "near_misses"]
 
 
 class DescribedQuery(Query):
-    """What a run was to teach: its goal in a line, labels and fields, how many examples, rules and look-alikes; their
-    texts go to the screen."""
+    """What a run was to teach: goal, fields, examples, rules, look-alikes."""
 
     kind: Literal["described"] = "described"
-    part: Annotated[Part, Field(description="Texts of one part alone; words: when, what, never")] = ""
+    part: Annotated[Part, Field(description="words: when, what, never")] = ""
     run: RunName = ""
 
 

@@ -23,11 +23,10 @@ _FIRST, _WIDE = 3, 300
 
 
 class FileQuery(Query):
-    """A file of rows that is not imported yet: how many, in which form, how many of them are valid, how many repeat
-    one before them; its first rows are shown on the screen."""
+    """A file of rows that is not imported: form, how many are valid or repeat."""
 
     kind: Literal["file_of_rows"] = "file_of_rows"
-    path: Annotated[str, Field(description="The file, such as ~/data/rows.jsonl")] = ""
+    path: Annotated[str, Field(description="~/data/rows.jsonl")] = ""
 
 
 def answer(query: FileQuery, context: Context) -> Result:

@@ -28,8 +28,7 @@ _WEIGHT = (
 
 
 class FindingsQuery(Query):
-    """What a run's records mean and what to try next, with its price: whether it learned, forgot, overfits, lost by
-    quantizing, would do by a prompt, needs rows or a bigger base; which models the gate lets deploy."""
+    """What a run's records mean and why, what to try next, its price; what may be deployed."""
 
     kind: Literal["findings"] = "findings"
     run: RunName = ""

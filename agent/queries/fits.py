@@ -33,16 +33,15 @@ _MOST_FIT, _MOST_TOO_LARGE = 6, 2
 
 
 class FitsQuery(Query):
-    """Whether a model fits here or on another card, for each work and precision: memory, time, disk, and what would fit
-    instead; without a model, which of the usual sizes fit."""
+    """Whether a model fits here or another card: memory, time, disk, what would instead."""
 
     kind: Literal["fits"] = "fits"
-    model: Annotated[str, Field(description="Such as Qwen3-8B or 7b; empty: the run's base and the usual sizes")] = ""
+    model: Annotated[str, Field(description="Qwen3-8B, 7b; empty: the run's base and the usual sizes")] = ""
     work: Annotated[Work, Field(description="empty: all of it")] = ""
-    bits: Annotated[Literal[0, 4, 8, 16], Field(description="Bits of the weights; 0: any")] = 0
-    card: Annotated[str, Field(description="Another card, such as 4090, 24 or 2x24; empty: this machine")] = ""
-    cards: Annotated[int, Field(ge=1, description="How many such cards")] = 1
-    ram_gib: Annotated[float, Field(ge=0, description="Another machine's RAM; 0: this one's")] = 0.0
+    bits: Annotated[Literal[0, 4, 8, 16], Field(description="0: any")] = 0
+    card: Annotated[str, Field(description="Another: 4090, 24, 2x24; empty: this machine")] = ""
+    cards: Annotated[int, Field(ge=1)] = 1
+    ram_gib: Annotated[float, Field(ge=0, description="0: this machine's")] = 0.0
 
 
 def answer(query: FitsQuery, context: Context) -> Result:

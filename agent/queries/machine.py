@@ -21,7 +21,7 @@ from tunesmith.tools.suites.case import PRIMARY_BLOCK
 
 
 class MachineQuery(Query):
-    """This computer, measured now: its cards, memory, disk and cores."""
+    """This computer now: cards, memory, disk, cores."""
 
     kind: Literal["machine"] = "machine"
 
@@ -54,8 +54,7 @@ def answer(query: MachineQuery, context: Context) -> Result:
 
 
 class ServedQuery(Query):
-    """Every deployment, the newest first: whether it is served now, its address, port and key file, who agreed to it,
-    what its model passes, and which one a rollback brings back."""
+    """Deployments: which is served now, address, key file, who agreed, what a rollback brings."""
 
     kind: Literal["served"] = "served"
     run: RunName = ""
@@ -64,7 +63,7 @@ class ServedQuery(Query):
 
 
 class JobsQuery(Query):
-    """What is running, with the time left and its losses so far, and what waits for a yes."""
+    """What runs, time left, losses so far; what waits for a yes."""
 
     kind: Literal["jobs"] = "jobs"
 

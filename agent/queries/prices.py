@@ -13,26 +13,26 @@ from pydantic import Field
 from tunesmith.agent.queries.answer import Context, decided_by, find, spanned, within
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, StepName, Until
 from tunesmith.agent.queries.facts import Fact, Proposed, Result
-from tunesmith.agent.queries.inheriting import inherited
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import DONE, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Estimate
 from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.following import inherited
 from tunesmith.tools.pipeline.plan_file import parse_fields
 from tunesmith.tools.pipeline.run_step import price
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
 
 class PriceQuery(Query):
-    """What a step would take that was not ordered: time, memory, disk. Nothing is begun."""
+    """Time, memory and disk of a step that was not ordered."""
 
     kind: Literal["price"] = "price"
     stage: StageName
     run: RunName = ""
-    values: dict[str, bool | int | float | str] = Field({}, description="Settings that it would have: {rows: 5000}")
-    times: dict[str, float] = Field({}, description="Settings as multiples of what they were: {rows: 2} is twice")
+    values: dict[str, bool | int | float | str] = Field({}, description="Settings: {rows: 5000}")
+    times: dict[str, float] = Field({}, description="Multiples of what they were: {rows: 2}")
 
 
 def answer(query: PriceQuery, context: Context) -> Result:
@@ -107,8 +107,7 @@ _ANSWERED = "SELECT run, at, data FROM events WHERE event = 'question.answered' 
 
 
 class ApprovalsQuery(Query):
-    """What the user agreed to or refused: by whom, when, at which price; whether anything ran without a yes; with
-    `asked` the questions before a price and their answers."""
+    """What the user agreed to, refused or asked: who, when, which price; what ran without a yes."""
 
     kind: Literal["approvals"] = "approvals"
     decision: Literal["any", "yes", "no", "asked"] = "any"

@@ -28,24 +28,24 @@ Origin = Annotated[
 
 
 class RowsQuery(Query):
-    """Training rows by origin: how many were kept, dropped and for what, train, validate, and how long they are."""
+    """Training rows by origin: kept, dropped and why, train, validate; how long they are."""
 
     kind: Literal["rows"] = "rows"
-    examples: Annotated[Literal["", "sample", "longest", "shortest"], Field(description="Texts for the screen")] = ""
+    examples: Literal["", "sample", "longest", "shortest"] = ""
     run: RunName = ""
     verdict: Verdict = ""
     origin: Origin = ""
     split: Annotated[Literal["", "train", "valid"], Field(description="Of the kept")] = ""
-    reason: Annotated[Recorded, Field(description="Dropped for, such as leak")] = ""
+    reason: Annotated[Recorded, Field(description="Of the dropped, such as leak")] = ""
     most: Most = 0
     skip: Annotated[int, Field(ge=0, description="Shown before")] = 0
 
 
 class RowQuery(Query):
-    """Training rows by id or by words that they hold: what became of each; their texts go to the screen."""
+    """Training rows by id or words: what became of each."""
 
     kind: Literal["row"] = "row"
-    row: Annotated[str, Field(description="Its id, or words that it holds")]
+    row: Annotated[str, Field(description="Its id, or words")]
     run: RunName = ""
     verdict: Verdict = ""
     origin: Origin = ""

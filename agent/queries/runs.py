@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith.agent.queries import scores
 from tunesmith.agent.queries.answer import Context, find, ordinary, spanned, within
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, Until
 from tunesmith.agent.queries.facts import Fact, Proposed, Result
-from tunesmith.agent.queries.following import ahead_of
+from tunesmith.agent.queries.prices import cost
 from tunesmith.agent.queries.steps import BEGUN, BROKEN, broken_off, known_stage, progress, retried, run_time_share
 from tunesmith.memory.json_values import picked
 from tunesmith.memory.records import ASIDE_RUNS, DONE, RUNNING, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.evidence import evidence_of
+from tunesmith.tools.pipeline.following import as_before, chain_ahead
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
+from tunesmith.tools.pipeline.progress import done_positions
 from tunesmith.tools.suites.case import PRIMARY_BLOCK
+
+if TYPE_CHECKING:
+    from tunesmith.tools.pipeline.forecast import Forecast
 
 
 class RunsQuery(Query):
-    """All runs, the newest first, each with its status, dates, time, verdict and target cases passed."""
+    """All runs: status, dates, time, verdict, target cases passed."""
 
     kind: Literal["runs"] = "runs"
     outcome: Literal["", "failed"] = ""
@@ -27,7 +33,7 @@ class RunsQuery(Query):
 
 
 class RunQuery(Query):
-    """How one run went: verdict, goal, dates, its steps, why one broke off, and what is ahead of it at which price."""
+    """One run: verdict, goal, dates, steps, why one broke off, what is ahead at which price."""
 
     kind: Literal["run"] = "run"
     run: RunName = ""
@@ -36,7 +42,7 @@ class RunQuery(Query):
 
 
 class StepsQuery(Query):
-    """Steps together, of a run or of a span of time: time against estimate, memory; those that failed and why."""
+    """Steps of a run or a span of time: time against estimate, memory, failures and why."""
 
     kind: Literal["steps"] = "steps"
     outcome: Literal["", "failed"] = ""
@@ -66,7 +72,7 @@ def all_runs(query: RunsQuery, context: Context) -> Result:
 def one_run(query: RunQuery, context: Context) -> Result:
     """What is known of a run as a whole, its verdict, its steps in their order, and those that it has ahead."""
     store, run, stage = context.store, context.run(query.run), known_stage(query.stage)
-    (whole, ahead), (came_to, says), steps = ahead_of(context, run), _came_to(store, run), store.steps(run.id)
+    (whole, ahead), (came_to, says), steps = _ahead_of(context, run), _came_to(store, run), store.steps(run.id)
     every = [*map(_listed, steps), *ahead]
     running, broken = [s for s in steps if s.status == RUNNING], store.broken_off(run.id)
     of = {
@@ -92,6 +98,51 @@ def _whole(store: Store, run: Run) -> Fact:
         "seconds": sum(step.seconds or 0.0 for step in steps),
         "steps_done": str(store.step_counts(run.id)),
     }
+
+
+def _ahead_of(context: Context, run: Run) -> tuple[Fact, list[Fact]]:
+    """What a run has ahead, in all and step by step: its plan's steps, else the usual ones until it is served.
+
+    Each is forecast as a plan is: on what is there and on what those before leave.
+    """
+    from tunesmith.tools.pipeline import forecast, planning_facts
+    from tunesmith.tools.serving.eviction import machine_for_a_step
+
+    ws, store = context.ws, context.store
+    running = {(step.stage, step.arm) for step in store.steps(run.id, status=RUNNING)}
+    held = done_positions(store, run.id)
+    left = [spec for at, spec in enumerate(run.planned) if at not in held or held[at].status not in (DONE, RUNNING)]
+    planned = [StepSpec.model_validate(spec) for spec in left]
+    specs = planned or [
+        StepSpec(stage=stage, fields=as_before(ws, run.id, stage, {"arm": arm} if arm else {}))
+        for stage, arm in chain_ahead(store, run) if (stage, arm) not in running and (stage, "") not in running
+    ]  # fmt: skip
+    if not specs:
+        return {"steps_ahead": 0}, []
+    machine = machine_for_a_step(store.home)
+    facts = planning_facts.gather(store, run.id, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
+    prices = forecast.forecast(ws, PipelinePlan(name=run.id, steps=tuple(specs)), facts=facts)
+    status, known = "planned" if planned else "could follow", [price.estimate for price in prices if price.estimate]
+    each = [{"stage": spec.stage, "arm": _arm_of(spec), "status": status, **_priced(price)}
+            for spec, price in zip(specs, prices, strict=True)]  # fmt: skip
+    return {
+        "steps_ahead": len(specs),
+        "without_a_time_yet": len(specs) - len(known) or None,
+        "all_ahead_seconds": sum(one.seconds for one in known) or None,
+        "disk_ahead_bytes": sum(one.disk_bytes for one in known) or None,
+        "free_ram_bytes": machine.ram_free_bytes,
+        "free_vram_bytes": machine.vram_free_bytes or None,
+        "free_disk_bytes": machine.disk_free_bytes,
+    }, [*each]
+
+
+def _priced(price: Forecast) -> Fact:
+    lacks = [*price.lacks, *[price.refused] * bool(price.refused)]
+    return {**cost(price.estimate), "fits": not lacks if lacks or price.estimate else None, "lacks": lacks}
+
+
+def _arm_of(spec: StepSpec) -> str:
+    return str(spec.fields.get("arm", "adapter")) if spec.stage == "evaluate" else ""
 
 
 def _came_to(store: Store, run: Run) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -209,7 +209,7 @@ def against_base(store: Store, run: str, arm: str) -> Mapping[str, Fact]:
 
 
 class ResultQuery(Query):
-    """What a run's models pass of the test cases, the verdict, what was gained and lost, and how fast they answer."""
+    """What a run's models pass, the verdict, gains and losses, speed of answers."""
 
     kind: Literal["result"] = "result"
     run: RunName = ""

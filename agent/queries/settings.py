@@ -32,22 +32,18 @@ _MOST_RUNS = 6
 
 
 class SettingQuery(Query):
-    """Settings by name, such as lora_rank or writer: value, default, meaning, who set it and why, and its value in
-    other runs; with a value, also what the product's own rule would choose."""
+    """Settings by name: value, default, meaning, who set it and why, value in other runs."""
 
     kind: Literal["setting"] = "setting"
-    fields: Annotated[tuple[Recorded, ...], Field(min_length=1, description="Names of settings")]
+    fields: Annotated[tuple[Recorded, ...], Field(min_length=1)]
     run: RunName = ""
     stage: StageName = ""
-    value: Annotated[float | None, Field(description="A value to be judged by the rule")] = None
-    role: Annotated[
-        Literal["base", "teacher", "driver"], Field(description="For model and revision: which model's")
-    ] = "base"
+    value: Annotated[float | None, Field(description="To be judged by the rule")] = None
+    role: Annotated[Literal["base", "teacher", "driver"], Field(description="Of model and revision")] = "base"
 
 
 class SettingsQuery(Query):
-    """All settings of a stage with their defaults and who set them; without a stage those of the run that differ from
-    their defaults, or from the open plan."""
+    """Settings of a stage and who set them; else those of the run that are no default."""
 
     kind: Literal["settings"] = "settings"
     run: RunName = ""

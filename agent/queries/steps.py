@@ -40,15 +40,15 @@ _KEPT = {
 
 
 class StepQuery(Query):
-    """One step, by its id, or the newest of a stage or with a number: result, time, memory, dates, error, settings."""
+    """One step, by id, or the newest of a stage: result, time, memory, dates, error."""
 
     kind: Literal["step"] = "step"
     step: StepName = ""
     stage: StageName = ""
     run: RunName = ""
     arm: AnyArm = ""
-    figure: Annotated[Recorded, Field(description="A number that it recorded, such as trained_tokens")] = ""
-    log: Annotated[bool, Field(description="Also show the end of its log on the screen")] = False
+    figure: Annotated[Recorded, Field(description="A recorded number, such as trained_tokens")] = ""
+    log: bool = False
 
 
 def answer(query: StepQuery, context: Context) -> Result:

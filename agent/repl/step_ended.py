@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tunesmith.agent.driver.turn_deps import NOT_THE_USER
 from tunesmith.agent.queries.answer import cite, clip
-from tunesmith.agent.queries.following import next_stages
 from tunesmith.memory.records import DONE, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.evaluation.findings import findings
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.following import next_stages
 
 _FINDINGS = 2
 

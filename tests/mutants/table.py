@@ -1490,7 +1490,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if name in headline or _is_number(value)}", "}",
          f"{_STEPS}test_what_a_step_passed_reported_and_said_is_among_its_facts"),
     )),
-    *rows(PRICES, "agent/queries/following.py", (
+    *rows(PRICES, "agent/queries/runs.py", (
         ("*price.lacks, *[price.refused] * bool(price.refused)", "*price.lacks",
          "tests/agent/queries/test_runs.py::test_a_step_ahead_says_whether_it_fits_and_what_it_lacks"),
         ("not lacks if lacks or price.estimate else None", "True",

@@ -204,16 +204,16 @@ class Changes(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    base: str = Field(default="", description="Model to teach, as the user named it.")
-    rows: int | None = Field(default=None, description="Rows to write.")
-    rows_from: str = Field(default="", description="Of a run, or of a file that the user named; none is written then.")
-    quantize: Quantizing | None = Field(default=None, description="auto: as the memory allows.")
-    card: str = Field(default="", description="Also price it for this card: 4090, 24 GB, 2x24.")
+    base: str = Field(default="", description="As the user named it.")
+    rows: int | None = None
+    rows_from: str = Field(default="", description="Run or file that they come from.")
+    quantize: Quantizing | None = None
+    card: str = Field(default="", description="Price it also for: 4090, 24 GB, 2x24.")
     max_hours: float | None = None
     max_disk_gib: float | None = None
-    leave_out: tuple[str, ...] = Field(default=(), description="Such as quantize, `evaluate merged`.")
-    add: tuple[str, ...] = Field(default=(), description="Such as release, `evaluate merged`.")
-    settings: str = Field(default="", description="All else: `train.lora_rank=8 epochs=2`.")
+    leave_out: tuple[str, ...] = Field(default=(), description="quantize, `evaluate merged` …")
+    add: tuple[str, ...] = ()
+    settings: str = Field(default="", description="train.lora_rank=8 epochs=2")
     settings_from_run: str = Field(default="", description="Train as this run did.")
 
 

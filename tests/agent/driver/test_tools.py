@@ -17,7 +17,8 @@ from tests.fixtures.stored_runs import finished_run, new_builder
 from tests.fixtures.tables import table
 from tunesmith.agent.commands.lean_schema import lean_schema
 from tunesmith.agent.driver import tools
-from tunesmith.agent.driver.history import Window, that_fit
+from tunesmith.agent.driver.agent import instructions
+from tunesmith.agent.driver.history import Window, that_fit, tool_characters
 from tunesmith.agent.driver.tools import ACTS, toolset
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.memory.records import RUNNING
@@ -119,8 +120,14 @@ def test_a_stage_names_every_field_in_one_line_of_its_settings(stage: str) -> No
     tool = toolset().tools[stage].tool_def
     given: dict[str, Any] = tool.parameters_json_schema["properties"]
     request = catalog.BY_NAME[stage].load().request
-    fields = {*request.model_fields} - {"run", "arm"}
-    assert {*given} <= {"settings", "run", "arm"} and all(name in given["settings"]["description"] for name in fields)
+    fields = {*request.model_fields} - {"run", "arm", "on"}
+    listed = given["settings"].get("description", "").split(", ")
+    assert {*given} <= {"settings", "run", "arm"} and {one.partition("=")[0] for one in listed if one} == fields
+    assert "on=ray" in instructions(), "what every stage takes, the instructions name once"
+
+
+def test_all_tools_together_leave_a_driver_of_8192_tokens_room_for_its_words() -> None:
+    assert tool_characters(tool.tool_def for tool in toolset().tools.values()) <= 18_000
 
 
 def test_a_schema_holds_no_titles_no_defaults_no_nulls_and_no_references() -> None:
@@ -147,4 +154,4 @@ def test_a_small_context_sees_what_acts_and_the_reads_that_the_page_names() -> N
     seen = {tool.name for tool in that_fit(every, Window(8192))}
     named = re.findall(r"`(read_\w+)`", PAGE.read_text().partition("these are there at least:")[2].partition("\n- ")[0])
     assert len(named) == 10 and {*named} <= seen and {*ACTS, *catalog.BY_NAME, "query_records"} <= seen
-    assert that_fit(every, Window(16_384)) == every
+    assert that_fit(every, Window(12_000)) == every

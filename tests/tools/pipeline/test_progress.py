@@ -14,13 +14,13 @@ from tests.fixtures import stored_runs
 from tests.fixtures.stored_runs import Builder
 from tests.fixtures.tables import table
 from tunesmith.agent.commands.render import step_end
-from tunesmith.agent.queries.following import next_stages
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import Estimate, Plan
 from tunesmith.tools.evaluation.advice import baseline_advice, before_spending, target_advice
 from tunesmith.tools.evaluation.baseline import BaselineResult, BlockResult
 from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.pipeline import catalog, progress
+from tunesmith.tools.pipeline.following import next_stages
 
 STEPS = ("base", "train", "evaluate adapter", "merge", "quantize", "evaluate quantized")
 MAKES = {"base": "base", "train": "adapter", "merge": "merged", "quantize": "quantized"}

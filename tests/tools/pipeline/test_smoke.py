@@ -13,7 +13,6 @@ from tests.fixtures.descriptions import COOKING
 from tests.fixtures.tables import table
 from tests.gpu_rehearsal.tables import machine, model_of
 from tests.tools.models.test_decisions import known, planned
-from tunesmith.agent.queries.following import lacking_before, next_stages
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import GIB, Facts
@@ -23,6 +22,7 @@ from tunesmith.tools.pipeline.base_choice import plan_here, with_arm_of_base
 from tunesmith.tools.pipeline.behaviour_plan import smoked
 from tunesmith.tools.pipeline.catalog import BY_NAME
 from tunesmith.tools.pipeline.fits import with_card
+from tunesmith.tools.pipeline.following import lacking_before, next_stages
 from tunesmith.tools.pipeline.forecast import looked_ahead
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec, check_pipeline
 from tunesmith.tools.pipeline.workspace import Workspace

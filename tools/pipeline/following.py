@@ -1,24 +1,18 @@
-"""Which stages could follow in a run, by what it has and what was measured of it, and what they will probably take."""
+"""Which stages could follow in a run, by what it has and what was measured of it; and the fields of such a step that
+nobody named: what its run has done before."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
 
-from tunesmith.agent.queries.answer import Context
-from tunesmith.agent.queries.facts import Fact
-from tunesmith.agent.queries.inheriting import as_before
-from tunesmith.agent.queries.prices import cost
 from tunesmith.memory.arms import ARMS
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.json_values import as_object
-from tunesmith.memory.records import DONE, RUNNING, Artifact, Run
+from tunesmith.memory.records import DONE, Artifact, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import catalog
-from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.progress import is_current
-
-if TYPE_CHECKING:
-    from tunesmith.tools.pipeline.forecast import Forecast
+from tunesmith.tools.pipeline.workspace import Workspace
 
 
 def next_stages(store: Store, run: Run | None) -> list[str]:
@@ -104,55 +98,86 @@ def _of_newest_adapter(store: Store, artifact: Artifact, newest: Mapping[str, Ar
     return own is None or "adapter" not in newest or own.id == newest["adapter"].id
 
 
-def ahead_of(context: Context, run: Run) -> tuple[Fact, list[Fact]]:
-    """What a run has ahead, in all and step by step: its plan's steps, else the usual ones until it is served.
+# The fields that nobody named
 
-    Each is forecast as a plan is: on what is there and on what those before leave.
+_NEVER = frozenset({"run", "fresh", "rollback", "accept", "port", "arm", "role", "system_prompt"})
+
+
+def inherited(
+    ws: Workspace,
+    stage: str,
+    asked: Mapping[str, object],
+    run: str = "",
+    *,
+    again: bool = False,
+    times: Mapping[str, float] | None = None,
+) -> dict[str, object]:
+    """The fields of a step: what was asked for, and below it what its run has done before; with `again` all of that.
+
+    `times` are fields as a multiple of what they were. Raises NotFound, BadInput.
     """
-    from tunesmith.tools.pipeline import forecast, planning_facts
-    from tunesmith.tools.serving.eviction import machine_for_a_step
-
-    ws, store = context.ws, context.store
-    running = {(step.stage, step.arm) for step in store.steps(run.id, status=RUNNING)}
-    planned = left_of_plan(store, run, RUNNING)
-    specs = planned or [
-        StepSpec(stage=stage, fields=as_before(ws, run.id, stage, {"arm": arm} if arm else {}))
-        for stage, arm in chain_ahead(store, run) if (stage, arm) not in running and (stage, "") not in running
-    ]  # fmt: skip
-    if not specs:
-        return {"steps_ahead": 0}, []
-    machine = machine_for_a_step(store.home)
-    facts = planning_facts.gather(store, run.id, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
-    prices = forecast.forecast(ws, PipelinePlan(name=run.id, steps=tuple(specs)), facts=facts)
-    status, known = "planned" if planned else "could follow", [price.estimate for price in prices if price.estimate]
-    each = [{"stage": spec.stage, "arm": _arm_of(spec), "status": status, **_priced(price)}
-            for spec, price in zip(specs, prices, strict=True)]  # fmt: skip
-    return {
-        "steps_ahead": len(specs),
-        "without_a_time_yet": len(specs) - len(known) or None,
-        "all_ahead_seconds": sum(one.seconds for one in known) or None,
-        "disk_ahead_bytes": sum(one.disk_bytes for one in known) or None,
-        "free_ram_bytes": machine.ram_free_bytes,
-        "free_vram_bytes": machine.vram_free_bytes or None,
-        "free_disk_bytes": machine.disk_free_bytes,
-    }, [*each]
-
-
-def _priced(price: Forecast) -> Fact:
-    lacks = [*price.lacks, *[price.refused] * bool(price.refused)]
-    return {**cost(price.estimate), "fits": not lacks if lacks or price.estimate else None, "lacks": lacks}
+    times = times or {}
+    of_run = ws.store.run(run) if run else ws.store.newest_run()
+    if of_run is None or stage in ("base", "merge") or asked.get("rollback"):
+        return dict(asked)
+    known = ws.store.steps(of_run.id)
+    planned = {spec["stage"]: as_object(spec.get("fields", {})) for spec in of_run.planned}
+    own = _newest(known, stage, str(asked.get("arm", "")))
+    declared = catalog.BY_NAME[stage].load()
+    names = [name for name in declared.request.model_fields if name not in _NEVER]
+    carried = names if again else [name for name in names if name in declared.lasting]
+    if own is not None:  # what a rule chose for other values or other rows is chosen anew
+        carried = [name for name in carried if name not in as_object(own.plan.get("reasons") or {})]
+    fields: dict[str, object] = {}
+    for name in carried:
+        if own is not None and name in own.request:
+            fields[name] = own.request[name]
+        elif name in planned.get(stage, {}):
+            fields[name] = planned[stage][name]
+        elif other := declared.takes_from.get(name):
+            newest = _newest(known, other, "")
+            if newest is not None and newest.request.get(name):
+                fields[name] = newest.request[name]
+    if stage == "evaluate" and asked.get("arm", "adapter") != "prompted":
+        fields.pop("behaviour", None)
+    if stage in ("deploy", "evaluate") and (arm := _last_arm(ws, of_run.id)):
+        fields["arm"] = arm
+    fields = declared.carried_over(fields, asked)
+    return {**fields, **asked, **_multiplied(stage, times, fields, own)}
 
 
-def left_of_plan(store: Store, run: Run, *begun: str) -> list[StepSpec]:
-    """The steps of a run's plan that were not done yet, nor have one of the statuses `begun`."""
-    done = [step.stage for step in store.steps(run.id) if step.status in (DONE, *begun)]
-    stages = [str(spec.get("stage", "")) for spec in run.planned]
-    return [
-        StepSpec(stage=stage, fields=as_object(run.planned[at].get("fields", {})))
-        for at, stage in enumerate(stages)
-        if stage in catalog.BY_NAME and stages[: at + 1].count(stage) > done.count(stage)
-    ]  # fmt: skip
+def as_before(ws: Workspace, run: str, stage: str, asked: Mapping[str, object]) -> dict[str, object]:
+    """What was asked of a stage, and below it what its run has done before: of the step that broke off all of it, so
+    that it goes on."""
+    broken = ws.store.broken_off(run) if run else None
+    again = broken is not None and broken.stage == stage and asked.get("arm", broken.arm) == broken.arm
+    arm = {"arm": broken.arm} if again and broken and "arm" in broken.request else {}
+    return inherited(ws, stage, {**arm, **asked}, run, again=again)
 
 
-def _arm_of(spec: StepSpec) -> str:
-    return str(spec.fields.get("arm", "adapter")) if spec.stage == "evaluate" else ""
+def _multiplied(
+    stage: str, times: Mapping[str, float], fields: Mapping[str, object], own: Step | None
+) -> dict[str, object]:
+    """The fields that are to be a multiple of what they were in the run's newest such step. Raises BadInput."""
+    multiplied: dict[str, object] = {}
+    for name, factor in times.items():
+        before = fields.get(name, own.request.get(name) if own else None)
+        if not isinstance(before, int | float) or not before:
+            raise BadInput(
+                f"{name} has no value yet that could be multiplied; say it outright, such as “{stage} with {name}=…”"
+            )
+        multiplied[name] = round(before * factor) if isinstance(before, int) else before * factor
+    return multiplied
+
+
+def _last_arm(ws: Workspace, run: str) -> str:
+    """The arm that stands last in the chain of what the run has made; empty where nothing was tuned yet."""
+    kinds = {artifact.kind for artifact in ws.store.artifacts(run)}
+    return next((arm for arm in ("quantized", "merged", "adapter") if arm in kinds), "")
+
+
+def _newest(steps: list[Step], stage: str, arm: str) -> Step | None:
+    of_stage = [step for step in steps if step.stage == stage]
+    of_arm = [step for step in of_stage if arm and step.arm == arm]
+    matching = of_arm or of_stage
+    return matching[-1] if matching else None
