@@ -178,7 +178,14 @@ def test_a_question_beside_an_act_that_is_no_step_is_answered_and_the_act_follow
     assert "stage merge" in alone.shown()
 
 
-@table("said", ["compare r1 and r2", "train with rank 8 and alpha 16", "blorp and how long did the merge take"])
+@table(
+    "said",
+    [
+        "compare r1 and r2", "train with rank 8 and alpha 16", "blorp and how long did the merge take",
+        "any opinion on scores and how big is the adapter",
+        "how long did the merge take and how long did training take",
+    ],
+)  # fmt: skip
 def test_what_is_one_thing_or_no_two_that_are_understood_is_not_parted(said: str) -> None:
     assert parted(said, Context()) == ()
 
