@@ -128,7 +128,8 @@ def _held(value: Any, form: str, text: str) -> bool:
         return _words(str(value))[:6] == _after(_words(str(value))[:6], _words(text))
     if form == "passed":
         passed, judged = str(value).split(" of ")
-        return re.search(rf"\b{passed}(?: of |\W+(?:judged )?){judged}\b", text) is not None
+        either = rf"\b{passed}(?: of |\W+(?:judged )?){judged}\b|\bjudged {judged}\b[^\n]*\bpassed {passed}\b"
+        return re.search(either, text) is not None
     if form == "text":
         return " ".join(str(value).split()) in " ".join(text.split())
     raise ValueError(form)

@@ -318,6 +318,32 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if not given and asks and reading.asks and", "if False and",
          "tests/agent/driver/test_describing.py::test_a_question_beside_a_description_is_answered_and_not_kept"),
     )),
+    *rows(PEOPLE, "agent/driver/fallback.py", (
+        ("return TurnAnswer(str(error)) if reading.probability >= _LIKELY else None", "return None",
+         f"{_FALLBACK}test_what_a_likely_question_finds_nothing_of_is_said"),
+        ("asks = reading.asks or reading.label in _REFUSED", "asks = reading.asks",
+         f"{_FALLBACK}test_a_sentence_is_answered_by_code_and_begins_nothing"),
+    )),
+    *rows(PEOPLE, "agent/driver/state_summary.py", (
+        ("    if step:\n", "    if False:\n",
+         f"{_FALLBACK}test_what_is_named_stands_beside_words_that_nobody_understood"),
+        ("running = not run and deps", "running = deps",
+         f"{_FALLBACK}test_what_is_at_work_stands_beside_words_that_nobody_understood_and_a_named_run_before_it"),
+    )),
+    *rows(PEOPLE, "agent/queries/registry.py", (
+        ("    if ignored and strict:\n", "    if ignored:\n",
+         "tests/agent/queries/test_facts.py::test_an_argument_that_changes_nothing_is_passed_over_where_nobody_gave_it"),
+        ("    if ignored and strict:\n", "    if False:\n",
+         "tests/agent/queries/test_facts.py::test_an_argument_that_changes_nothing_is_refused_by_its_name"),
+    )),
+    *rows(PEOPLE, "agent/words/reading.py", (
+        ("both = sorted((first, second), key=lambda one: not one.asks)", "both = [first, second]",
+         f"{_FALLBACK}test_two_questions_are_parted_with_less_certainty_than_an_order"),
+        ("and first.kind != second.kind and all(heard):", "and all(heard):",
+         f"{_FALLBACK}test_what_is_one_thing_or_no_two_that_are_understood_is_not_parted"),
+        ("sure = [one.sure or (one.asks and one.probability >= _LIKELY) for one in both]", "sure = [True]",
+         f"{_FALLBACK}test_what_is_one_thing_or_no_two_that_are_understood_is_not_parted"),
+    )),
     *rows(PEOPLE, "agent/driver/kept_apart.py", (
         ("if order.stage not in _LEARNS or not (points or meant):", "if order.stage not in _LEARNS or not points:",
          "tests/agent/driver/test_kept_apart.py::test_an_order_to_learn_from_cases_is_refused"),

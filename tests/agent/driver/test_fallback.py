@@ -19,7 +19,7 @@ from tunesmith.agent.driver.fallback import turn
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer
 from tunesmith.agent.queries.facts import Proposed
 from tunesmith.agent.words.head import Guess, Head
-from tunesmith.agent.words.reading import read, reader
+from tunesmith.agent.words.reading import Context, parted, read, reader
 from tunesmith.memory.records import RUNNING
 
 
@@ -173,6 +173,30 @@ def test_two_questions_are_answered_one_after_the_other(alone: Alone) -> None:
     assert 0 <= said.find("stage merge") < said.find("quantized")
 
 
+def test_a_question_beside_an_act_that_is_no_step_is_answered_and_the_act_follows(alone: Alone) -> None:
+    alone.hears("how long did the merge take, and go on")
+    assert "stage merge" in alone.shown()
+
+
+@table(
+    "said",
+    [
+        "compare r1 and r2", "train with rank 8 and alpha 16", "blorp and how long did the merge take",
+        "any opinion on scores and how big is the adapter",
+        "how long did the merge take and how long did training take",
+    ],
+)  # fmt: skip
+def test_what_is_one_thing_or_no_two_that_are_understood_is_not_parted(said: str) -> None:
+    assert parted(said, Context()) == ()
+
+
+def test_two_questions_are_parted_with_less_certainty_than_an_order() -> None:
+    both = parted("how long did the merge take, and quantize it again", Context())
+    assert [one.asks for one in both] == [True, False], "the question is answered before the act"
+    back = parted("quantize it again, and how long did the merge take", Context())
+    assert [one.asks for one in back] == [True, False]
+
+
 def test_an_order_that_comes_too_early_names_what_comes_before_it(tmp_path: Path) -> None:
     alone = at(tmp_path, "adapter")
     answer = heard(alone, "quantize it")
@@ -221,6 +245,28 @@ def test_what_a_likely_question_finds_nothing_of_is_said(alone: Alone, monkeypat
         monkeypatch.setattr(Head, "guesses", lambda *_, g=guesses: g)
         found = alone.hears("those cases of r1 between prompted and quantized")
         assert ("no answers of the prompted arm" in found) == is_said and ("little certainty" in found) == is_said
+
+
+@table(
+    ("said", "stands"),
+    [
+        ("blorp s9 flurb whale", "step s9"), ("blorp r1 flurb whale", "run r1"), ("blorp the flurb whale", "run r1"),
+        ("blorp s999 flurb whale", "s999"), ("blorp r77 flurb whale", "r77"),
+    ],
+)  # fmt: skip
+def test_what_is_named_stands_beside_words_that_nobody_understood(alone: Alone, said: str, stands: str) -> None:
+    found = alone.hears(said)
+    assert stands in found.splitlines()[0] and ("999" in said or "77" in said) != ("did not understand" in found)
+
+
+def test_what_is_at_work_stands_beside_words_that_nobody_understood_and_a_named_run_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Head, "guesses", lambda *_: [Guess("none", 0.9), Guess("remark", 0.1)])
+    start_training(new_builder(tmp_path / "home"))
+    alone = Alone(tmp_path / "home")
+    assert "running 1" in alone.hears("blorp the flurb whale") and "name " in alone.hears("blorp r1 flurb whale")
+    alone.chat.close()
 
 
 def test_the_last_answer_is_given_once_more(alone: Alone) -> None:

@@ -10,10 +10,13 @@ import pytest
 
 from tests.fixtures.asking import asked
 from tests.fixtures.tables import table
+from tunesmith.agent.queries.answer import Context
 from tunesmith.agent.queries.facts import Result
+from tunesmith.agent.queries.registry import REQUESTS, ask
 from tunesmith.agent.queries.table import MOST_ROWS, shown, text_of, title
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
+from tunesmith.tools.pipeline.workspace import Workspace
 
 HIDDEN = "my sister's address"
 
@@ -76,6 +79,15 @@ def test_an_argument_that_changes_nothing_is_refused_by_its_name(two_runs: Store
     with pytest.raises(BadInput, match="read_across takes no stage with these arguments"):
         asked(two_runs, "across", figure="pass_rate", stage="train")
     assert asked(two_runs, "across", figure="time", stage="train").of["stage"] == "train"
+
+
+def test_an_argument_that_changes_nothing_is_passed_over_where_nobody_gave_it(two_runs: Store) -> None:
+    query = REQUESTS["across"].model_validate({"figure": "pass_rate", "stage": "train"})
+    context = Context(Workspace(two_runs, "/bin/true", lambda event, **data: None), two_runs.newest_run())
+    without = ask(query.model_copy(update={"stage": ""}), context)
+    assert ask(query, context, strict=False).facts == without.facts
+    with pytest.raises(BadInput, match="read_across takes no stage"):
+        ask(query, context)
 
 
 def test_facts_with_other_names_stand_in_a_table_of_their_own() -> None:
