@@ -15,8 +15,7 @@ from tests.fixtures.hops import Way
 from tests.fixtures.stored_runs import finished_run
 from tunesmith.agent.commands import settings
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
-from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.facts import Result
+from tunesmith.agent.queries.facts import Query, Result
 from tunesmith.agent.repl.shell import Shell
 from tunesmith.agent.words.acts import Order
 from tunesmith.agent.words.reading import Reading, reader

@@ -20,8 +20,7 @@ from tunesmith.agent.driver.reads import looking
 from tunesmith.agent.driver.state_summary import moment_of, where_things_stand
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import cite, clip, find, ordinary
-from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.facts import Fact, Proposed
+from tunesmith.agent.queries.facts import Fact, Proposed, Query
 from tunesmith.agent.queries.registry import REQUESTS, ask, query_of, tool_of
 from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.agent.queries.steps import StepQuery, at_work, goes_on_from

@@ -10,8 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tunesmith.agent.commands import theme
-from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.facts import Result
+from tunesmith.agent.queries.facts import Query, Result
 from tunesmith.agent.queries.table import FEW_TEXTS, shown, text_of, view
 from tunesmith.tools.core.format import one_line
 

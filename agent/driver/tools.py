@@ -22,7 +22,7 @@ from tunesmith.agent.driver.manual import manual
 from tunesmith.agent.driver.stages import checked, completed, run_stage, started
 from tunesmith.agent.driver.told import Args
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.facts import Query
 from tunesmith.agent.queries.registry import REQUESTS, TOOLS, ask
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.question_process import ask_in_process

@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunesmith.agent.queries.answer import Context, find
-from tunesmith.agent.queries.arguments import Query, Recorded, RunName
-from tunesmith.agent.queries.facts import Fact, Result
+from tunesmith.agent.queries.facts import Fact, Query, Recorded, Result, RunName
 from tunesmith.agent.queries.texts import asked_by, cases_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.json_values import picked

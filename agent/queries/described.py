@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunesmith.agent.queries.answer import Context, clip
-from tunesmith.agent.queries.arguments import Query, RunName
-from tunesmith.agent.queries.facts import Fact, Result
+from tunesmith.agent.queries.facts import Fact, Query, Result, RunName
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.json_values import as_object
 from tunesmith.memory.records import Run

@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunesmith.agent.queries.answer import Context, clip, ordinary
-from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.facts import Fact, Result
+from tunesmith.agent.queries.facts import Fact, Query, Result
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DONE, TrainingRow
 from tunesmith.tools.imports.formats import Problem

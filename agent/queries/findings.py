@@ -8,8 +8,7 @@ from typing import Literal
 from tunesmith.agent.commands.explain import estimated_seconds
 from tunesmith.agent.queries import scores
 from tunesmith.agent.queries.answer import Context
-from tunesmith.agent.queries.arguments import Query, RunName
-from tunesmith.agent.queries.facts import Fact, Proposed, Result
+from tunesmith.agent.queries.facts import Fact, Proposed, Query, Result, RunName
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Run

@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunesmith.agent.queries.answer import Context, clip
-from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.facts import Fact, Result
+from tunesmith.agent.queries.facts import Fact, Query, Result
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.tools.core.format import listed
 from tunesmith.tools.core.machine import chosen_gpu

@@ -7,8 +7,7 @@ from typing import Literal
 
 from tunesmith.agent.queries import scores
 from tunesmith.agent.queries.answer import Context, decided_by, find, within
-from tunesmith.agent.queries.arguments import Query, RunName, Since, Until
-from tunesmith.agent.queries.facts import Fact, Result
+from tunesmith.agent.queries.facts import Fact, Query, Result, RunName, Since, Until
 from tunesmith.agent.queries.steps import progress, timed
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.json_values import picked

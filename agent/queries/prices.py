@@ -11,8 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from tunesmith.agent.queries.answer import Context, decided_by, find, spanned, within
-from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, StepName, Until
-from tunesmith.agent.queries.facts import Fact, Proposed, Result
+from tunesmith.agent.queries.facts import Fact, Proposed, Query, Result, RunName, Since, StageName, StepName, Until
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import DONE, Step
 from tunesmith.memory.store import Store

@@ -7,13 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tunesmith.agent.queries import (
-    across,
     artifacts,
-    case,
     cases,
     comparisons,
-    confusion,
-    curves,
     described,
     files,
     findings,
@@ -27,8 +23,7 @@ from tunesmith.agent.queries import (
     steps,
 )
 from tunesmith.agent.queries.answer import Context, run_of_base
-from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.facts import Fact, Result
+from tunesmith.agent.queries.facts import Fact, Query, Result
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.evaluation.pairing import each_pair_once
 
@@ -37,12 +32,12 @@ _KINDS: tuple[tuple[type[Query], Callable[[Any, Context], Result]], ...] = (
     (steps.StepQuery, steps.answer), (cases.CasesQuery, cases.answer), (findings.FindingsQuery, findings.answer),
     (settings.SettingQuery, settings.answer), (machine.JobsQuery, machine.jobs), (machine.MachineQuery, machine.answer),
     (rows.RowsQuery, rows.answer), (runs.StepsQuery, runs.answer), (comparisons.CompareQuery, comparisons.compare),
-    (case.CaseQuery, case.one_case), (comparisons.CompareRunsQuery, comparisons.compare_runs),
+    (cases.CaseQuery, cases.one_case), (comparisons.CompareRunsQuery, comparisons.compare_runs),
     (fits.FitsQuery, fits.answer), (machine.ServedQuery, machine.served), (prices.PriceQuery, prices.answer),
     (artifacts.ArtifactQuery, artifacts.answer), (prices.ApprovalsQuery, prices.approvals),
-    (curves.CurveQuery, curves.curve), (settings.SettingsQuery, settings.all_settings),
-    (cases.SuiteQuery, cases.suite), (confusion.ConfusionQuery, confusion.answer), (rows.RowQuery, rows.find_rows),
-    (across.AcrossQuery, across.answer),
+    (steps.CurveQuery, steps.curve), (settings.SettingsQuery, settings.all_settings),
+    (cases.SuiteQuery, cases.suite), (cases.ConfusionQuery, cases.confusion), (rows.RowQuery, rows.find_rows),
+    (comparisons.AcrossQuery, comparisons.across),
     (described.DescribedQuery, described.answer), (artifacts.DiskUseQuery, artifacts.disk_use),
     (artifacts.TrialQuery, artifacts.trial), (files.FileQuery, files.answer),
 )  # fmt: skip

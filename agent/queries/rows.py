@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from tunesmith.agent.queries.answer import Context, cite, clip, without_instruction
-from tunesmith.agent.queries.arguments import MOST_SHOWN, Most, Query, Recorded, RunName
-from tunesmith.agent.queries.facts import Fact, Result
+from tunesmith.agent.queries.facts import MOST_SHOWN, Fact, Most, Query, Recorded, Result, RunName
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.marks import marks_in
 from tunesmith.memory.records import DONE, RUNNING, Run, Step, TrainingRow

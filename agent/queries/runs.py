@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith.agent.queries import scores
 from tunesmith.agent.queries.answer import Context, find, ordinary, spanned, within
-from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, Until
-from tunesmith.agent.queries.facts import Fact, Proposed, Result
+from tunesmith.agent.queries.facts import Fact, Proposed, Query, Result, RunName, Since, StageName, Until
 from tunesmith.agent.queries.prices import cost
 from tunesmith.agent.queries.steps import BEGUN, BROKEN, broken_off, known_stage, progress, retried, run_time_share
 from tunesmith.memory.json_values import picked

@@ -8,8 +8,7 @@ from statistics import median
 from typing import Literal
 
 from tunesmith.agent.queries.answer import Context, find
-from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, RunName
-from tunesmith.agent.queries.facts import Fact, Result
+from tunesmith.agent.queries.facts import AnyArm, AnyBlock, Fact, Query, Result, RunName
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound, TunesmithError
 from tunesmith.memory.records import DONE, EvalResult, Run

@@ -11,8 +11,7 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from tunesmith.agent.queries.answer import Context, clip, find, ordinary
-from tunesmith.agent.queries.arguments import Query, Recorded, RunName, StageName
-from tunesmith.agent.queries.facts import Fact, Result
+from tunesmith.agent.queries.facts import Fact, Query, Recorded, Result, RunName, StageName
 from tunesmith.memory.errors import BadInput, NotFound, TunesmithError
 from tunesmith.memory.json_values import as_object
 from tunesmith.memory.records import DONE, Run, Step

@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
-from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.facts import Query
 from tunesmith.agent.words.acts import Edits, Order, edits_of, order_of
 from tunesmith.agent.words.head import NOTHING, Guess, Head, Moment, NoEncoder, kind_of, kinds, possible
 from tunesmith.agent.words.lexicon import lexicon

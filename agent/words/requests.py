@@ -13,7 +13,7 @@ from typing import Literal, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from tunesmith.agent.queries.arguments import MOST_SHOWN, Query
+from tunesmith.agent.queries.facts import MOST_SHOWN, Query
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.words.acts import assigned, factors, known_fields
 from tunesmith.agent.words.lexicon import words_of

@@ -1535,7 +1535,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        if not edits:\n            break\n", "        if False:\n            break\n",
          "tests/agent/queries/test_settings.py::test_an_edit_is_the_reason_only_for_the_step_that_it_led_to"),
     )),
-    *rows(PRICES, "agent/queries/curves.py", (
+    *rows(PRICES, "agent/queries/steps.py", (
         ("    if query.metric and query.metric not in kept:", "    if False:",
          "tests/agent/queries/test_curves.py::test_of_one_point_and_of_no_curve"),
     )),
@@ -1579,12 +1579,12 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/queries/test_scores.py::"
          "test_a_block_that_the_verdict_calls_worse_is_worse_wherever_it_is_told"),
     )),
-    *rows(PEOPLE, "agent/queries/case.py", (
+    *rows(PEOPLE, "agent/queries/cases.py", (
         ("        return [], \"\"\n", "        pass\n",
          "tests/agent/queries/test_cases.py::"
          "test_an_id_that_no_case_has_is_refused_with_those_near_it_and_no_other_case_answers"),
     )),
-    *rows(ROWS, "agent/queries/confusion.py", (
+    *rows(ROWS, "agent/queries/cases.py", (
         ("given if given in labels[key] else _NO_LABEL", "given",
          "tests/agent/queries/test_confusion.py::test_a_value_that_is_no_label_is_on_the_screen_and_never_told"),
     )),

@@ -24,7 +24,7 @@ from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.places import may_name_a_place, places
 from tunesmith.agent.mcp_forms import can_ask
-from tunesmith.agent.queries.arguments import Query, RunName
+from tunesmith.agent.queries.facts import Query, RunName
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.tools.pipeline import catalog
 

@@ -13,8 +13,8 @@ from tests.bench.reading import context_of, verdict
 from tests.fixtures import yaml_of
 from tests.fixtures.tables import table
 from tests.words.train import fingerprint, intents, own_words
-from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.artifacts import ArtifactQuery
+from tunesmith.agent.queries.facts import Query
 from tunesmith.agent.queries.files import FileQuery
 from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.prices import PriceQuery
