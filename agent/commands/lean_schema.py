@@ -44,12 +44,9 @@ def _lean(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any]:
         lean["items"] = _lean(lean["items"], defs)
     if "properties" in lean:
         lean["properties"] = {name: _lean(one, defs) for name, one in lean["properties"].items()}
-    if "properties" in lean:
         lean.pop("description", None)  # a docstring, for who reads the code
     if enum:
         lean.pop("type", None)
-    if "description" in lean and not (text := _LEFT_OUT.sub("", lean["description"])):
-        del lean["description"]
-    elif "description" in lean:
+    if text := _LEFT_OUT.sub("", lean.pop("description", "")):
         lean["description"] = text
     return {**lean, **({"enum": list(dict.fromkeys(enum))} if enum else {})}

@@ -37,6 +37,7 @@ from tunesmith.tools.suites.case import PRIMARY_BLOCK
 
 Outcome = Literal["failed", "passed", "lost", "gained", "flipped", "error", "any"]
 FLIPS = ("lost", "gained", "flipped")  # counted between two models
+_NEAR = 4
 _WORDS = {"failed": "fails", "passed": "passes", "error": "error"}
 
 
@@ -203,9 +204,6 @@ def suite(query: SuiteQuery, context: Context) -> Result:
 
 
 # One case
-
-
-_NEAR = 4
 
 
 class CaseQuery(Query):

@@ -1536,7 +1536,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/queries/test_settings.py::test_an_edit_is_the_reason_only_for_the_step_that_it_led_to"),
     )),
     *rows(PRICES, "agent/queries/steps.py", (
-        ("    if query.metric and query.metric not in kept:", "    if False:",
+        ("    if query.metric and query.metric not in kept and", "    if False and",
          "tests/agent/queries/test_curves.py::test_of_one_point_and_of_no_curve"),
     )),
     *rows(PRICES, "agent/queries/artifacts.py", (
