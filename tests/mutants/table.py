@@ -307,7 +307,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_describing.py::test_a_description_is_given_up_only_by_plain_words"),
         ("label if few and (reading.sure or passing) else", "label if few and reading.sure else",
          f"{_DESCRIBING}test_words_of_doubt_and_of_correction_are_no_part_of_a_description"),
-        ("if not describing.names_a_part(words) and _corrects(reading):", "if False:",
+        ("(_corrects(reading) or _takes_back(opened, words))", "False",
          f"{_DESCRIBING}test_words_of_doubt_and_of_correction_are_no_part_of_a_description"),
         (" or _takes_back(opened, words)):", "):",
          f"{_DESCRIBING}test_words_of_doubt_and_of_correction_are_no_part_of_a_description"),
@@ -1630,7 +1630,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_endpoint.py::test_the_context_of_an_endpoint_is_what_it_says_of_it_and_it_is_asked_once"),
     )),
     *rows(PEOPLE, "agent/words/requests.py", (
-        ('kind = _MEANS.get(label, label).partition(".")[0]', 'kind = label.partition(".")[0]',
+        ('"trial.before_and_after": "cases"}', "}",
          "tests/agent/words/test_words.py::test_answers_before_and_after_are_those_of_the_cases_that_changed"),
     )),
     *rows(LEVEL, "agent/driver/agent.py", (
