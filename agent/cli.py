@@ -33,7 +33,7 @@ _MODULES = {
     "run": "run_steps",
     "demo": "run_steps",
     "mcp": "mcp_clients",
-    **{name: name for name in ("teach", "teach_rows", "rows", "ask", "rate")},
+    **{name: name for name in ("teach", "teach_rows", "rows", "ask", "rate", "queue")},
 }
 """Of a command, the module that holds a function of its name; of all others `queries`."""
 _ENDLESS = re.compile(r"\S{400,}")

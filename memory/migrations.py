@@ -109,7 +109,25 @@ def m015_first_release(db: Database) -> None:
         db.create_view(name, select)
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (m015_first_release,)
+_QUEUE = """
+CREATE TABLE queue (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, plan TEXT NOT NULL, status TEXT NOT NULL, run TEXT REFERENCES runs(run),
+    budget INTEGER REFERENCES queue_budgets(id), note TEXT NOT NULL DEFAULT '', added_at REAL NOT NULL, ended_at REAL
+) STRICT;
+CREATE TABLE queue_budgets (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, max_hours REAL, max_disk_bytes INTEGER, agreed_by TEXT NOT NULL,
+    agreed_at REAL NOT NULL, ended_at REAL
+) STRICT;
+"""
+
+
+def m016_queue(db: Database) -> None:
+    """Plans that wait for the machine, and the budgets that they are carried out under."""
+    for statement in filter(str.strip, _QUEUE.split(";")):
+        db.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (m015_first_release, m016_queue)
 """The first makes a new store; each later one brings a store from one schema to the next."""
 LATEST = FIRST - 1 + len(MIGRATIONS)
 

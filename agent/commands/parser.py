@@ -20,7 +20,7 @@ from tunesmith.tools.pipeline import catalog
 MCP_CLIENTS = ("claude-code", "codex", "cursor")
 _GROUPS = (
     ("start here", ("setup", "doctor", "fits", "demo", "teach")),
-    ("steps", ("pull", *catalog.BY_NAME, "run", "resume", "jobs")),
+    ("steps", ("pull", *catalog.BY_NAME, "run", "resume", "jobs", "queue")),
     ("look", ("runs", "show", "rows", "rate", "compare", "explain", "report", "suite")),
 )
 """What the help puts together; every other command stands under `service`."""
@@ -123,6 +123,10 @@ def _hours(text: str) -> float:
 
 def _gib(text: str) -> float:
     return _above_zero(text, "GiB", "32")
+
+
+def _gigabytes(text: str) -> float:
+    return _above_zero(text, "GB", "40")
 
 
 def _above_zero(text: str, of: str, such_as: str) -> float:
@@ -337,6 +341,24 @@ def _history(commands: _Commands) -> None:
     _consent(doctor)
 
 
+def _queue(queue: argparse.ArgumentParser) -> None:
+    limit = "carry out what waits, within so many hours of work; asks once for all"
+    queue.add_argument("--max-hours", dest="budget_hours", type=_hours, metavar="HOURS", help=limit)
+    queue.add_argument("--max-disk", type=_gigabytes, metavar="GB", help="and within so many GB of what it makes")
+    _json(queue)
+    yes = "agree to the budget that is named, or go on within the one that was agreed to"
+    queue.add_argument("--yes", action="store_true", default=argparse.SUPPRESS, help=yes)
+    queue.add_argument("--approve", metavar="HASH", help="agree to the budget that was shown with this hash")
+    actions = queue.add_subparsers(dest="action", metavar="[ACTION]", parser_class=Parser)
+    _json(_add(actions, "list", "the plans of the queue, with what they took"))
+    add = _add(actions, "add", "append a written plan; it is priced, and nothing is started")
+    add.add_argument("plan", metavar="PLAN.yaml")
+    _json(add)
+    remove = _add(actions, "remove", "take a plan that has not begun off the queue")
+    remove.add_argument("number", type=int, metavar="N", help="its number in the list")
+    _json(remove)
+
+
 def _asking(commands: _Commands) -> None:
     ask = _add(commands, "ask", "put a message to the model that was made, beside its base; served for it if need be")
     ask.add_argument("text", nargs="+", metavar="TEXT", help="the message; - reads it from stdin")
@@ -368,6 +390,7 @@ def _serving(commands: _Commands) -> None:
         action = _add(actions, name, help_)
         action.add_argument("step", metavar="STEP")
         _json(action)
+    _queue(_add(commands, "queue", "plans that wait for the machine, carried out one by one within one budget"))
     serve = _add(commands, "serve", "serve a model, as `deploy` does; or status, or stop")
     serve.add_argument(
         "action", nargs="?", choices=SERVE_ACTIONS, metavar="WHAT",
