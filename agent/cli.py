@@ -33,7 +33,8 @@ _MODULES = {
     "run": "run_steps",
     "demo": "run_steps",
     "mcp": "mcp_clients",
-    **{name: name for name in ("teach", "teach_rows", "rows", "ask", "rate", "queue")},
+    "verify": "pack",
+    **{name: name for name in ("teach", "teach_rows", "rows", "ask", "rate", "queue", "pack")},
 }
 """Of a command, the module that holds a function of its name; of all others `queries`."""
 _ENDLESS = re.compile(r"\S{400,}")

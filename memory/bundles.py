@@ -29,6 +29,8 @@ WITH RECURSIVE needed(artifact) AS (
 SELECT a.* FROM artifacts a JOIN needed USING (artifact) ORDER BY a.rowid
 """
 _OF_THE_RUN = ("events", "rows", "eval_results")
+_TELLING = ("eval_results", "rows", "ratings")
+_PACKED = ("runs", "approvals", "steps", "artifacts", "events", "metrics", *_TELLING)
 _KEYS = {"runs": "run", "steps": "step", "approvals": "approval", "artifacts": "artifact"}
 _UNIQUE = {"rows": ("step", "row_id"), "eval_results": ("step", "arm", "case_id", "repeat")}
 RETURNED = "step.returned"
@@ -63,6 +65,51 @@ def records_for(store: Store, step: Step) -> Records:
         if row["step"] == step.id:
             row["used_at"] = None
     return records
+
+
+_OF_A_RUN = """
+WITH RECURSIVE needed(artifact) AS (
+    SELECT artifact FROM artifacts WHERE run = ?1
+    UNION SELECT a.artifact FROM artifacts a, events e
+        WHERE e.event = 'blind.opened' AND a.sha256 = json_extract(e.data, '$.model')
+    UNION SELECT parent.value FROM needed JOIN artifacts a USING (artifact), json_each(a.parents) parent
+)
+SELECT a.* FROM artifacts a JOIN needed USING (artifact) ORDER BY a.rowid
+"""
+
+
+def records_of_run(store: Store, run: str) -> Records:
+    """The records of one run, and of other runs what its verdict counts: artifacts that its own were made from, and
+    which trainings were asked blind cases."""
+    artifacts = _rows(store, _OF_A_RUN, run)
+    makers = {artifact["step"] for artifact in artifacts}
+    steps = [
+        row for row in _rows(store, "SELECT * FROM steps ORDER BY rowid") if row["run"] == run or row["step"] in makers
+    ]
+    approvals = {row["approval"] for row in steps if row["approval"]}
+    runs = {row["run"] for row in steps} | {run}
+    events = _rows(store, "SELECT * FROM events WHERE run = ? OR event = 'blind.opened' ORDER BY id", run)
+    mine = {table: _rows(store, f"SELECT * FROM {table} WHERE run = ? ORDER BY id", run) for table in _TELLING}
+    metrics = "SELECT * FROM metrics WHERE step IN (SELECT step FROM steps WHERE run = ?) ORDER BY id"
+    return {
+        "runs": [row for row in _rows(store, "SELECT * FROM runs ORDER BY rowid") if row["run"] in runs],
+        "approvals": [row for row in _rows(store, "SELECT * FROM approvals") if row["approval"] in approvals],
+        "steps": steps,
+        "artifacts": artifacts,
+        "events": _without_ids(events),
+        "metrics": _without_ids(_rows(store, metrics, run)),
+        **{table: _without_ids(rows) for table, rows in mine.items()},
+    }
+
+
+def put_run(store: Store, records: Records) -> None:
+    """Write the records of a run into an empty store. Raises StepFailed for columns that it does not have."""
+    _refuse_other_columns(store, records)
+    with store.write() as conn:
+        conn.execute("PRAGMA defer_foreign_keys=ON")
+        for table in _PACKED:
+            for row in records.get(table, []):
+                _put(conn, table, row)
 
 
 def put_down(store: Store, step: str, records: Records) -> None:

@@ -21,7 +21,7 @@ MCP_CLIENTS = ("claude-code", "codex", "cursor")
 _GROUPS = (
     ("start here", ("setup", "doctor", "fits", "demo", "teach")),
     ("steps", ("pull", *catalog.BY_NAME, "run", "resume", "jobs", "queue")),
-    ("look", ("runs", "show", "rows", "rate", "compare", "explain", "report", "suite")),
+    ("look", ("runs", "show", "rows", "rate", "compare", "explain", "report", "pack", "verify", "suite")),
 )
 """What the help puts together; every other command stands under `service`."""
 
@@ -325,6 +325,13 @@ def _history(commands: _Commands) -> None:
     _newest_run(report)
     report.add_argument("-o", "--output", metavar="FILE.html", help="else report.html in the run's folder")
     _written(report)
+    pack = _add(commands, "pack", "write a run as one archive: suites, answers, gradings, digests")
+    _newest_run(pack)
+    pack.add_argument("-o", "--output", metavar="FILE", help="else RUN.pack.zip in this folder")
+    _written(pack)
+    verify = _add(commands, "verify", "check such an archive, on any machine: digests, gradings, statistics")
+    verify.add_argument("file", metavar="FILE")
+    _json(verify)
     fits = _add(commands, "fits", "would a model be trained, measured, quantized and served: here, or on another card")
     fits.add_argument(
         "model", nargs="?", default=None, metavar="MODEL",

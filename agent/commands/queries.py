@@ -31,7 +31,7 @@ from tunesmith.tools.pipeline.workspace import Workspace
 Command = Callable[[argparse.Namespace, Settings, Store, Output], int]
 
 
-def _run_of(args: argparse.Namespace, store: Store, out: Output) -> str:
+def run_of(args: argparse.Namespace, store: Store, out: Output) -> str:
     """The run that a command names, else the newest, which is said. Raises NotFound."""
     if args.run is not None:
         return store.run(args.run).id
@@ -52,7 +52,7 @@ def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     arms = [arm.strip() for arm in args.arms.split(",")]
     if len(arms) != 2:
         raise BadInput(f"--arms takes two different arms, such as base,adapter; it was {args.arms!r}")
-    run = _run_of(args, store, out)
+    run = run_of(args, store, out)
     if args.open_blind:
         opened = open_blind(store, run, account())
         out.say(f"{run}: {count(opened, 'blind case')} opened; what is changed after they were read needs new ones")
@@ -66,7 +66,7 @@ def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Out
 def runs(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """`runs list`, `runs show [RUN]`, `runs recover [RUN…]`, `runs sql "SELECT …"`."""
     if args.action == "show":
-        run = show_run(store, _run_of(args, store, out))
+        run = show_run(store, run_of(args, store, out))
         out.document(run, render.run_table(run))
     elif args.action == "recover":
         return recover(args, store, out)
@@ -203,7 +203,7 @@ def report(args: argparse.Namespace, settings: Settings, store: Store, out: Outp
         writable(args.output, force=args.force)  # said before a page is made that nobody can have
     elif args.force:
         raise BadInput("--force replaces the file of -o; name it, or leave --force out")
-    run = _run_of(args, store, out)
+    run = run_of(args, store, out)
     with each_pair_once():
         written = write_run_report(store, run, args.output, force=args.force)
         summary = replace(summarise(store, run), report=written.path, verdict=written.verdict)
@@ -217,7 +217,7 @@ def explain(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     from tunesmith.tools.evaluation.pairing import each_pair_once
 
     ws = settings.workspace(store, out.emit)
-    run = _run_of(args, store, out)
+    run = run_of(args, store, out)
     with each_pair_once():  # one of the two is wanted: each asks the records for everything
         if out.wants_json:
             out.document(document(ws, run), "")
