@@ -19,7 +19,7 @@ from tunesmith.tools.core.plain_file import writable
 
 def pack(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """`pack [RUN] [-o FILE]`: its records, suites, answers and comparisons; weights by their digests."""
-    from tunesmith.tools.release.pack import pack as write_pack
+    from tunesmith.tools.report.pack import pack as write_pack
 
     run = run_of(args, store, out)
     path = writable(args.output, force=args.force) if args.output else Path.cwd() / f"{run}.pack.zip"
@@ -34,7 +34,7 @@ def pack(args: argparse.Namespace, settings: Settings, store: Store, out: Output
 
 def verify(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """`verify FILE`: 0 where everything holds, 1 where something differs, which is named."""
-    from tunesmith.tools.release.verify_pack import verify_pack
+    from tunesmith.tools.report.verify_pack import verify_pack
 
     checked = verify_pack(expanded(args.file))
     differs = [asdict(one) for one in checked.differences]

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from tunesmith.agent.commands.option_values import gib, gigabytes, hours
 from tunesmith.agent.commands.parser_errors import Parser
 from tunesmith.agent.commands.rate_options import RATE, add_rate_options, port_number
 from tunesmith.agent.commands.same_words import SAME_AS, command_at, in_full
@@ -113,30 +114,8 @@ def _consent(parser: argparse.ArgumentParser) -> None:
     _json(parser)
     parser.add_argument("--yes", action="store_true", default=argparse.SUPPRESS, help="agree to every step's price")
     parser.add_argument(
-        "--max-hours", type=_hours, metavar="HOURS", default=argparse.SUPPRESS, help="with --yes: up to this many hours"
+        "--max-hours", type=hours, metavar="HOURS", default=argparse.SUPPRESS, help="with --yes: up to this many hours"
     )
-
-
-def _hours(text: str) -> float:
-    return _above_zero(text, "hours", "2")
-
-
-def _gib(text: str) -> float:
-    return _above_zero(text, "GiB", "32")
-
-
-def _gigabytes(text: str) -> float:
-    return _above_zero(text, "GB", "40")
-
-
-def _above_zero(text: str, of: str, such_as: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:  # refused with the rest, below
-        number = 0.0
-    if not 0 < number < 1e6:  # `inf` and `nan` are floats too
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of {of} above 0, such as {such_as}")
-    return number
 
 
 SERVE_ACTIONS = ("status", "stop")
@@ -193,7 +172,7 @@ def _pipelines(commands: _Commands) -> None:
     teach.add_argument("--quantize", action="store_const", const="yes", default="auto", help=whole)
     card = "with --plan-only: of a machine with this card, by name or GB, or several: 4090, 24, 2x24"
     teach.add_argument("--card", metavar="CARD", help=card)
-    teach.add_argument("--ram", type=_gib, metavar="GIB", help="with --plan-only: of a machine with so much RAM")
+    teach.add_argument("--ram", type=gib, metavar="GIB", help="with --plan-only: of a machine with so much RAM")
     _placed(teach)
     _consent(teach)
     _rows(_add(commands, "rows", "training rows: show them, take your own, look through them, write them to a file"))
@@ -350,8 +329,8 @@ def _history(commands: _Commands) -> None:
 
 def _queue(queue: argparse.ArgumentParser) -> None:
     limit = "carry out what waits, within so many hours of work; asks once for all"
-    queue.add_argument("--max-hours", dest="budget_hours", type=_hours, metavar="HOURS", help=limit)
-    queue.add_argument("--max-disk", type=_gigabytes, metavar="GB", help="and within so many GB of what it makes")
+    queue.add_argument("--max-hours", dest="budget_hours", type=hours, metavar="HOURS", help=limit)
+    queue.add_argument("--max-disk", type=gigabytes, metavar="GB", help="and within so many GB of what it makes")
     _json(queue)
     yes = "agree to the budget that is named, or go on within the one that was agreed to"
     queue.add_argument("--yes", action="store_true", default=argparse.SUPPRESS, help=yes)

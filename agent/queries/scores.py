@@ -17,8 +17,8 @@ from tunesmith.tools.core.format import listed
 from tunesmith.tools.evaluation.comparison import WORSE, Comparison
 from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.pairing import compare_run
+from tunesmith.tools.evaluation.peoples_cases import least_right
 from tunesmith.tools.evaluation.retained import gain_retained
-from tunesmith.tools.evaluation.verdict import least_right
 from tunesmith.tools.suites.case import BLOCKS
 
 TUNED = ("adapter", "merged", "quantized")
@@ -170,7 +170,7 @@ def verdict_fact(store: Store, run: str, arm: str = "") -> Fact:
     verdict = evidence_of(store, run, arm).verdict
     counted: Fact = {} if (people := verdict.people) is None else {
         "cases_of_people": people.cases, "right": people.arm, "right_of_base": people.base,
-        "learned_takes": least_right(people.cases, verdict.opening),
+        "learned_takes": least_right(people.cases, verdict.opening, people.worth),
     }  # fmt: skip
     return {"verdict_on": arm, "verdict": verdict.word, **counted}
 

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tunesmith.tools.evaluation.verdict import LEARNED, Facts, Pair, decide, least_right
+from tunesmith.tools.evaluation.peoples_cases import Pair, least_right
+from tunesmith.tools.evaluation.verdict import LEARNED, Facts, decide
 
 DRAWS = 4_000
 CASES = (10, 14, 20, 30)

@@ -125,7 +125,7 @@ def clopper_pearson(passed: float, cases: float, confidence: float = 0.95) -> tu
     return low, high
 
 
-def lower_bound(passed: int, cases: int, confidence: float) -> float:
+def lower_bound(passed: float, cases: float, confidence: float) -> float:
     """The exact one-sided lower bound of a proportion, by Clopper and Pearson: one tail holds all of the error."""
     return clopper_pearson(passed, cases, 2 * confidence - 1)[0]
 

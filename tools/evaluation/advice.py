@@ -10,7 +10,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stats import flips_to_show
 from tunesmith.tools.evaluation.baseline import STAGE, BaselineResult, BlockResult
 from tunesmith.tools.evaluation.comparison import WORSE, Comparison
-from tunesmith.tools.evaluation.verdict import LEARNED_RATE
+from tunesmith.tools.evaluation.peoples_cases import LEARNED_RATE
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK
 
 FLIPS_TO_SHOW = flips_to_show()

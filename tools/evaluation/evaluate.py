@@ -30,9 +30,9 @@ from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_c
 from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.evaluation.liveness import PROOF, proof_seconds
 from tunesmith.tools.evaluation.pairing import Evaluations
+from tunesmith.tools.evaluation.peoples_cases import LEARNED_RATE
 from tunesmith.tools.evaluation.prompts import given, prompt_of
 from tunesmith.tools.evaluation.protocol import IN_FLIGHT, THINKING, Key, Sampling
-from tunesmith.tools.evaluation.verdict import LEARNED_RATE
 from tunesmith.tools.models.chat_template import NO_SYSTEM, takes_system
 from tunesmith.tools.models.measuring import beside_base, measured_base
 from tunesmith.tools.serving.budget import (

@@ -30,11 +30,12 @@ from tunesmith.tools.evaluation.controls import (
 from tunesmith.tools.evaluation.judge_agreement import JudgeAgreement, judge_agreement
 from tunesmith.tools.evaluation.lineage import Lineage
 from tunesmith.tools.evaluation.pairing import Evaluations, cases_of, compare_run
+from tunesmith.tools.evaluation.peoples_cases import Pair, Paired
 from tunesmith.tools.evaluation.protocol import BLIND_OPENED, CASE_DIGITS, Keys, differences, measured
 from tunesmith.tools.evaluation.ratings import Rated, ratings_of
 from tunesmith.tools.evaluation.statistics import case_outcomes
 from tunesmith.tools.evaluation.values import Answered, asserted_values
-from tunesmith.tools.evaluation.verdict import RULE, Facts, Guarded, Pair, Paired, Verdict, Word, decide
+from tunesmith.tools.evaluation.verdict import RULE, Facts, Guarded, Verdict, Word, decide
 from tunesmith.tools.suites.case import (
     GUARDED_BLOCKS,
     NEAR_MISS_BLOCK,
@@ -160,7 +161,9 @@ def weigh(
         controls = replace(controls, constant=_unquoted(controls.constant))
     triggers = _triggers(cases, results["base"], results[arm])
     guarded = {
-        name: Guarded(block.judged, block.passed["base"], block.passed[arm], block.verdict)
+        name: Guarded(
+            block.judged, block.passed["base"], block.passed[arm], block.verdict, block.lower_bound, block.p_value
+        )
         for name, block in compared.blocks.items()
         if name in GUARDED_BLOCKS
     }

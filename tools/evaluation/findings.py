@@ -20,10 +20,11 @@ from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW
 from tunesmith.tools.evaluation.baseline import BaselineResult
 from tunesmith.tools.evaluation.comparison import WORSE, BlockComparison, Comparison
 from tunesmith.tools.evaluation.judge_agreement import judge_agreement
+from tunesmith.tools.evaluation.peoples_cases import LEARNED_RATE
 from tunesmith.tools.evaluation.recovery import next_setting
 from tunesmith.tools.evaluation.retained import gain_retained
 from tunesmith.tools.evaluation.run_records import RunRecords
-from tunesmith.tools.evaluation.verdict import FORM_ONLY, LEARNED_RATE, NOT_LEARNED, PARTLY, Verdict
+from tunesmith.tools.evaluation.verdict import FORM_ONLY, NOT_LEARNED, PARTLY, Verdict
 from tunesmith.tools.models.base import BaseResult
 from tunesmith.tools.models.known_bases import known_bases
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK

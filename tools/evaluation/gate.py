@@ -1,7 +1,7 @@
 """The gate before a deployment: the very artifact that is to be served, against the base and over every hop between.
 
 It refuses what was not measured, what the verdict calls *form only*, and what got worse: a guarded block against the
-base (by the test, or by more cases than the margin allows), and any block over a hop (adapter, merge, quantization).
+base where harm is shown (`harm`), and any block over a hop (adapter, merge, quantization).
 Over a hop, and from the adapter on over all of them, the exact test refuses from six lost cases on where none is
 gained, so whatever keeps less than half of the ten cases that a claim needs at least. At every other verdict than
 *learned* it warns. Of what it refuses a person may accept all that was measured, with a reason (`deploy --accept`).
@@ -17,6 +17,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stats import MAX_ERROR_SHARE
 from tunesmith.tools.evaluation.comparison import WORSE, BlockComparison, Comparison
 from tunesmith.tools.evaluation.evidence import evidence_of
+from tunesmith.tools.evaluation.harm import open_question
 from tunesmith.tools.evaluation.lineage import Lineage
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.evaluation.verdict import FORM_ONLY, LEARNED
@@ -63,12 +64,11 @@ def gate_of(store: Store, run: str, arm: str, *, artifact: Artifact | None = Non
     for hop in _hops(store, run, lineage) if lineage else ():
         lost = {name: f"{' → '.join(hop.arms)}, {why}" for name in hop.blocks if (why := _over_hop(hop, name))}
         broken |= {name: why for name, why in lost.items() if name not in broken}
-    warned = verdict.word not in (LEARNED, FORM_ONLY)
-    return Gate(
-        unmeasured=tuple(unmeasured.values()),
-        refused=tuple(broken.values()),
-        warnings=(verdict.sentence,) if warned else (),
-    )
+    warnings: tuple[str, ...] = (verdict.sentence,) if verdict.word not in (LEARNED, FORM_ONLY) else ()
+    unsure = open_question(verdict.harm)
+    if unsure and unsure not in " ".join(warnings):
+        warnings += (unsure,)
+    return Gate(unmeasured=tuple(unmeasured.values()), refused=tuple(broken.values()), warnings=warnings)
 
 
 def _hops(store: Store, run: str, lineage: Lineage) -> list[Comparison]:
@@ -114,9 +114,6 @@ def _against_base(whole: Comparison, name: str) -> str:
         return _refusal(whole, name)
     if erred := _erred(name, block):
         return _refusal(whole, name, erred)
-    lost = -(block.difference or 0.0)
-    if name in GUARDED_BLOCKS and lost > whole.margin:
-        return _refusal(whole, name, f"{lost:.1%} lost, over the margin of {whole.margin:.0%}")
     return ""
 
 

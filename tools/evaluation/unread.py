@@ -23,7 +23,7 @@ from tunesmith.tools.evaluation.controls import (
     says_it_whole,
 )
 from tunesmith.tools.evaluation.echo import message_of
-from tunesmith.tools.evaluation.verdict import PEOPLES_CASES
+from tunesmith.tools.evaluation.peoples_cases import PEOPLES_CASES
 from tunesmith.tools.suites.case import NEAR_MISS_BLOCK, PRIMARY_BLOCK, Case, Suite, canonical_json, claimed_cases
 from tunesmith.tools.suites.grading import Assertion, Response, asks_model
 from tunesmith.tools.suites.grading.javascript import as_json, as_text

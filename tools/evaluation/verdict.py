@@ -3,12 +3,14 @@
 The first word that applies:
 
 - *no decision*: the two cannot be compared, or fewer than ten cases of people count; what would decide is said.
-- *not learned*: no gain, or a guarded block or the near misses got worse. A loss needs no control to be seen.
+- *not learned*: no gain, or harm is shown (`harm`) to a guarded block, the near misses or ordinary messages. A loss
+  needs no control to be seen, and one that chance explains warns and takes no word away. The target comes first.
 - *form only*: a control (`controls`) does as well.
 - *learned*: of people's blind cases at least ten, at least 80 % right, and the exact one-sided 90 % lower bound of that
   share (Clopper-Pearson) at least 65 %; every right answer that repeats is met.
 - *partly learned*: the rest.
 
+Cases that are alike count once: bound and minimum are taken at the number of independent ones.
 Whoever looks at the same cases several times and keeps the best has given chance several tries: at the k-th opening the
 bound is at 1 - 0.10 / k. Cases that a person rated count as the suite's do, and no control is needed for them: who
 reads the message judges the meaning. Where the suite's own cases cannot tell an arm that learned from one that did
@@ -21,22 +23,26 @@ The rows that the writer of the training rows wrote decide nothing: their share 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from tunesmith.tools.core.format import count, listed, p_value
-from tunesmith.tools.core.stats import (
-    ALPHA,
-    flips_to_show,
-    lower_bound,
-    mcnemar_clustered,
-    mcnemar_exact,
-    mcnemar_mid_p,
-)
+from tunesmith.tools.core.stats import ALPHA
 from tunesmith.tools.evaluation.comparison import WORSE, Json
 from tunesmith.tools.evaluation.control_words import as_good, tells_nothing
 from tunesmith.tools.evaluation.controls import AnswerControls, Triggers
+from tunesmith.tools.evaluation.harm import HARMED, Harm, of_counts, of_triggers, open_question
+from tunesmith.tools.evaluation.peoples_cases import (
+    BOUND_ERROR,
+    LEARNED_RATE,
+    PEOPLES_CASES,
+    Pair,
+    Paired,
+    least_right,
+    more_needed,
+    reaches,
+)
 
 Word = Literal["learned", "partly learned", "form only", "not learned", "no decision"]
 LEARNED: Word = "learned"
@@ -45,70 +51,12 @@ FORM_ONLY: Word = "form only"
 NOT_LEARNED: Word = "not learned"
 UNDECIDED: Word = "no decision"
 
-RULE = 2
+RULE = 3
 """Version of this rule. A word that an earlier one said stays as it was, with its version."""
-LEARNED_RATE = 0.8
-"""The goal: pass rate on the target from which something is learned, or needs no training."""
-PEOPLES_CASES = 10
-"""Cases of people without which nothing is decided: of ten, nine right reach the bound below; of nine, eight do not."""
-LEAST_BOUND = 0.65
-"""What the lower bound of people's share must reach: with ten cases nine right are enough, and eight are not."""
-BOUND_ERROR = 0.10
-"""One-sided, at the first opening of the cases: at 5 % nine of ten right would reach .61 alone."""
-HARM_SHARE = 0.1
-"""Share of a guarded block that may be lost, net; and of ordinary messages that may be answered in the form."""
-_HARM_CASES = 2
-"""One flipped case alone is no loss."""
+ORDINARY = "ordinary messages"
+"""Of near misses and the general block together: what is answered in the behaviour's form."""
 _NAMED = 3
 """Values that a sentence lists; the rest are counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One case: its seed row, and whether the base and the arm are right."""
-
-    cluster: Hashable
-    base: bool
-    arm: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Paired:
-    """Cases counted, and the exact test of the arm against the base."""
-
-    cases: int
-    base: int
-    arm: int
-    p_value: float
-    mid_p_value: float
-
-    @classmethod
-    def of(cls, pairs: Sequence[Pair]) -> Paired:
-        net: dict[Hashable, int] = {}
-        for pair in pairs:
-            net[pair.cluster] = net.get(pair.cluster, 0) + pair.arm - pair.base
-        gained, lost = sum(p.arm > p.base for p in pairs), sum(p.arm < p.base for p in pairs)
-        # The more cautious of two: cases that were made of one row are no independent ones.
-        exact = max(mcnemar_exact(gained, lost), mcnemar_clustered(net.values()))
-        base, arm = sum(p.base for p in pairs), sum(p.arm for p in pairs)
-        return cls(len(pairs), base, arm, exact, mcnemar_mid_p(gained, lost))
-
-    @property
-    def rate(self) -> float:
-        return self.arm / self.cases if self.cases else 0.0
-
-    @property
-    def leaves_nothing(self) -> bool:
-        """Whether the base fails too few of them for any gain to show."""
-        return self.cases - self.base < flips_to_show()
-
-    @property
-    def when_nothing_is_gained(self) -> str:
-        """What to do then."""
-        if self.leaves_nothing and self.arm >= self.base:
-            left = self.cases - self.base
-            return f"the base leaves {left} to win, and a gain takes {flips_to_show()}: write cases that it fails"
-        return "look at the rows' answers first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +67,14 @@ class Guarded:
     base: int
     arm: int
     verdict: str
+    bound: float | None = None
+    """Lower end of the difference in pass rate, one-sided at 95 %."""
+    p_value: float | None = None
 
-    @property
-    def worse(self) -> bool:
-        """Whether it did: by the exact test, or by more than one case in ten, net."""
-        lost = self.base - self.arm
-        return self.verdict == WORSE or (lost >= _HARM_CASES and lost > HARM_SHARE * self.judged)
+    def harm(self, name: str) -> Harm:
+        """What is known of a loss."""
+        worse = self.verdict == WORSE
+        return of_counts(name, self.judged, self.base, self.arm, worse=worse, bound=self.bound, p_value=self.p_value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +121,8 @@ class Verdict:
     opening: int = 1
     worse: tuple[str, ...] = ()
     """What the change made worse, whatever the word is: no such model is deployed."""
+    harm: Mapping[str, Harm] = field(default_factory=dict)
+    """Guarded block, or ordinary messages → what is known of a loss."""
     untested: tuple[str, ...] = ()
     """Right answers that too few cases test."""
     writers: Paired | None = None
@@ -196,7 +148,7 @@ class Verdict:
     def threshold(self) -> str:
         """What *learned* takes of people's cases, and how far these are from it; empty where no number would do."""
         people = self.people
-        least = least_right(people.cases, self.opening) if people and people.cases else None
+        least = least_right(people.cases, self.opening, people.worth) if people and people.cases else None
         if people is None or least is None:
             return ""
         off = people.arm - least
@@ -216,24 +168,13 @@ class Verdict:
             "people": {
                 "passed": people.arm, "base": people.base, "cases": people.cases, "lower_bound": self.bound,
                 "confidence": self.confidence, "opening": self.opening, "p_value": people.p_value,
-                "mid_p_value": people.mid_p_value, "needed": self.needs,
+                "mid_p_value": people.mid_p_value, "needed": self.needs, "independent": round(people.worth, 1),
             },
             "writers": {"passed": self.writers.arm, "cases": self.writers.cases} if self.writers else None,
             "worse": list(self.worse),
+            "harm": {name: harm.to_json() for name, harm in self.harm.items()},
             "untested": list(self.untested),
         }  # fmt: skip
-
-
-def least_right(cases: int, opening: int = 1) -> int | None:
-    """The fewest right ones of so many cases that are *learned*; None where not even all of them are."""
-    enough = (n for n in range(cases + 1) if _reaches(n, cases, opening))
-    return next(enough, None)
-
-
-def _reaches(passed: int, cases: int, opening: int) -> bool:
-    if cases < PEOPLES_CASES or passed < LEARNED_RATE * cases:
-        return False
-    return lower_bound(passed, cases, 1 - BOUND_ERROR / opening) >= LEAST_BOUND
 
 
 def decide(facts: Facts) -> Verdict:
@@ -246,16 +187,17 @@ def decide(facts: Facts) -> Verdict:
     common = _Common(facts, people, bool(suite), unusable)
     if facts.refused:
         return common.verdict(UNDECIDED, (facts.refused,), "evaluate both again under the same settings")
-    if people.cases < PEOPLES_CASES:
+    if people.worth < PEOPLES_CASES:
         return common.undecided()
-    worse = _worse(facts)
-    if worse:
-        return common.verdict(NOT_LEARNED, worse, "add ordinary messages with the base's own answers to the rows")
+    worse = worsened(common.harms)
     if not _gains(people):
-        return common.verdict(NOT_LEARNED, (common.no_gain(),), people.when_nothing_is_gained)
+        return common.verdict(NOT_LEARNED, (common.no_gain(), *worse), people.when_nothing_is_gained)
+    if worse:
+        reasons = (common.counted(), *worse)
+        return common.verdict(NOT_LEARNED, reasons, "add ordinary messages with the base's own answers to the rows")
     if suite and (form := as_good(facts.controls)):
         return common.verdict(FORM_ONLY, form, "look whether the rows' answers fit their messages")
-    if common.is_better and not common.unmet and _reaches(people.arm, people.cases, facts.opening):
+    if common.is_better and not common.unmet and reaches(people.arm, people.cases, facts.opening, people.worth):
         return common.verdict(LEARNED, (common.counted(),), "")
     return common.verdict(PARTLY, (common.counted(), *common.short_of()), "add rows like the cases that fail")
 
@@ -271,18 +213,15 @@ def _gains(people: Paired) -> bool:
     return significant or (people.arm > people.base and people.rate >= LEARNED_RATE)
 
 
-def _worse(facts: Facts) -> tuple[str, ...]:
-    lines = [
-        f"{name} got worse: {one.base} → {one.arm} of {one.judged} passed"
-        for name, one in facts.guarded.items()
-        if one.worse
-    ]
-    triggers = facts.triggers
-    if triggers and len(triggers.triggered) >= _HARM_CASES and triggers.rate > HARM_SHARE:
-        lines.append(
-            f"{len(triggers.triggered)} of {triggers.cases} ordinary messages are answered in the behaviour's form"
-        )
-    return tuple(lines)
+def harms_of(facts: Facts) -> dict[str, Harm]:
+    """Guarded block, or `ordinary messages` → what is known of a loss."""
+    harms = {name: one.harm(name) for name, one in facts.guarded.items()}
+    return {**harms, ORDINARY: of_triggers(facts.triggers)} if facts.triggers else harms
+
+
+def worsened(harms: Mapping[str, Harm]) -> tuple[str, ...]:
+    """A line for each harm that is shown."""
+    return tuple(harm.line for harm in harms.values() if harm.word == HARMED)
 
 
 def _p_values(people: Paired) -> str:
@@ -299,6 +238,10 @@ class _Common:
     unusable: str
 
     @property
+    def harms(self) -> dict[str, Harm]:
+        return harms_of(self.facts)
+
+    @property
     def is_better(self) -> bool:
         return self.people.arm > self.people.base and self.people.p_value < ALPHA
 
@@ -313,6 +256,9 @@ class _Common:
         notes = [f"too few cases test {listed(untested, _NAMED)}"] if untested and word in (LEARNED, PARTLY) else []
         if word == LEARNED and not facts.guarded and not facts.triggers:
             notes.append("nothing else was asked, so what it lost elsewhere is not known")
+        harms = self.harms
+        if word in (LEARNED, PARTLY) and (unsure := open_question(harms)):
+            notes.append(unsure)
         if self.unusable and facts.suite and word != UNDECIDED:
             notes.append(f"{count(len(facts.suite), 'case')} of the suite left out: {self.unusable}")
         return Verdict(
@@ -322,17 +268,21 @@ class _Common:
             advice=advice,
             beats=self._beats(),
             people=people,
-            bound=lower_bound(people.arm, people.cases, confidence) if people.cases else 0.0,
+            bound=people.bound(confidence),
             opening=facts.opening,
-            worse=_worse(facts),
+            worse=worsened(harms),
+            harm=harms,
             untested=untested,
             writers=facts.writers,
         )
 
     def undecided(self) -> Verdict:
         """Fewer than ten cases of people: how many more would decide."""
-        facts, more = self.facts, PEOPLES_CASES - self.people.cases
-        reasons = [f"{count(self.people.cases, 'case')} of people {'counts' if self.people.cases == 1 else 'count'}"]
+        facts, people = self.facts, self.people
+        more = more_needed(people)
+        reasons = [
+            f"{count(people.cases, 'case')} of people {'counts' if people.cases == 1 else 'count'}{people.counted}"
+        ]
         if self.unusable:
             of = f"the {count(len(facts.suite), 'case')} of people in the suite cannot tell: " if facts.suite else ""
             reasons.append(f"{of}{self.unusable}")
@@ -346,10 +296,10 @@ class _Common:
     def counted(self) -> str:
         """People's cases with the bound, and the base's."""
         people, confidence = self.people, 1 - BOUND_ERROR / self.facts.opening
-        bound = lower_bound(people.arm, people.cases, confidence)
+        bound = people.bound(confidence)
         return (
-            f"{people.arm} of {people.cases} people's cases right, the base {people.base} ({_p_values(people)}); "
-            f"at least {bound:.0%} with {100 * confidence:.3g} % confidence"
+            f"{people.arm} of {people.cases} people's cases right{people.counted}, the base {people.base} "
+            f"({_p_values(people)}); at least {bound:.0%} with {100 * confidence:.3g} % confidence"
         )
 
     def no_gain(self) -> str:
@@ -360,8 +310,8 @@ class _Common:
     def short_of(self) -> tuple[str, ...]:
         """Which conditions of *learned* are not met."""
         people, opening, lines = self.people, self.facts.opening, []
-        least = least_right(people.cases, opening)
-        if not _reaches(people.arm, people.cases, opening):
+        least = least_right(people.cases, opening, people.worth)
+        if not reaches(people.arm, people.cases, opening, people.worth):
             nth = "" if opening == 1 else f" at the opening number {opening} of these cases"
             lines.append(
                 f"learned takes {least} of {people.cases}, {least - people.arm} more{nth}"

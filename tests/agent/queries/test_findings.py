@@ -68,7 +68,8 @@ def test_a_block_that_the_test_calls_worse_comes_before_what_was_partly_learned(
             conn.execute("UPDATE eval_results SET passed = 0 WHERE run = 'r2' AND block = 'general'"
                          " AND arm = 'adapter'")  # fmt: skip
         result = asked(store, "findings", run="r2")
-    assert "not learned: general got worse: 32 → 0 of 33" in result.says[0]
+    assert "not learned: 20 of 60 people's cases right" in result.says[0]
+    assert "; general got worse: 32 → 0 of 33" in result.says[0]
 
 
 def test_rows_that_were_written_anew_are_counted_once(tmp_path: Path) -> None:

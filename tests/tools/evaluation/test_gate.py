@@ -25,7 +25,6 @@ from tunesmith.tools.evaluation.comparison import ERRED, BlockScore
 from tunesmith.tools.evaluation.gate import gate_of
 from tunesmith.tools.evaluation.lineage import Lineage
 from tunesmith.tools.evaluation.pairing import Evaluations, compare_run
-from tunesmith.tools.evaluation.statistics import MARGIN
 
 KEY = {"engine": "vllm 0.32", "adapter": "none", "lora": "up to 16", "suite": "s", "sampling": "max_tokens=72"}
 MADE_BY = {"base": "base", "adapter": "train", "merged": "merge", "quantized": "quantize"}
@@ -157,24 +156,27 @@ def test_a_hops_loss_that_may_be_chance_is_let_through(chain: Chain, target: tup
 
 
 @pytest.mark.parametrize("block", ["general", "tools"])
-def test_a_guarded_block_that_lost_more_than_the_margin_is_refused_undecided_or_not(chain: Chain, block: str) -> None:
+def test_a_guarded_block_that_is_shown_to_have_lost_is_refused(chain: Chain, block: str) -> None:
     evaluated(chain, block, {"base": "p" * 24, "quantized": "p" * 19 + "f" * 5})
     [told] = chain.broken()
-    assert told.startswith(f"{block}: no decision (24 → 19 of 24 passed, 20.8% lost, over the margin of 5%); ")
+    assert told.startswith(f"{block} got worse: 24 → 19 of 24 passed; ")
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(("cases", "lost"), [(20, 1), (63, 1), (60, 3), (100, 5)])
-def test_a_guarded_block_may_lose_as_much_as_the_margin(chain: Chain, cases: int, lost: int) -> None:
-    assert lost <= MARGIN * cases
+@pytest.mark.parametrize(("cases", "lost"), [(20, 1), (20, 4), (60, 5), (100, 5), (260, 5)])
+def test_a_guarded_block_may_lose_what_chance_explains_and_that_is_told(chain: Chain, cases: int, lost: int) -> None:
     words = dict.fromkeys(("base", "adapter", "merged"), "p" * cases)
     evaluated(chain, "general", {**words, "quantized": "f" * lost + "p" * (cases - lost)})
     assert chain.broken() == []
+    told = [line for line in gate_of(chain.store, chain.run, "quantized").warnings if "general: " in line]
+    assert bool(told) == (cases < 100)
 
 
-def test_one_case_more_than_the_margin_is_too_much(chain: Chain) -> None:
-    evaluated(chain, "general", {"base": "p" * 20, "quantized": "f" * 2 + "p" * 18})
-    assert len(chain.broken()) == 1
+def test_a_loss_over_the_margin_of_so_many_cases_is_refused_without_the_test(chain: Chain) -> None:
+    base, quantized = "p" * 240 + "f" * 20, "f" * 34 + "p" * 226
+    evaluated(chain, "general", {"base": base, "quantized": quantized})
+    [told] = chain.broken()
+    assert told.startswith("general got worse: 240 → 226 of 260 passed; ")
 
 
 @pytest.mark.parametrize("erring", ["base", "merged", "quantized"])

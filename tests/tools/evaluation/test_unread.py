@@ -9,6 +9,7 @@ import pytest
 from tests.fixtures.tables import table
 from tunesmith.agent.cli import main
 from tunesmith.tools.evaluation.controls import MOST_CASES, answer_controls
+from tunesmith.tools.evaluation.peoples_cases import Pair
 from tunesmith.tools.evaluation.unread import (
     CONSTANT,
     ECHO,
@@ -19,7 +20,7 @@ from tunesmith.tools.evaluation.unread import (
     warnings_before,
 )
 from tunesmith.tools.evaluation.values import Answered
-from tunesmith.tools.evaluation.verdict import UNDECIDED, Facts, Pair, decide
+from tunesmith.tools.evaluation.verdict import UNDECIDED, Facts, decide
 from tunesmith.tools.suites.case import Block, Case, Suite
 from tunesmith.tools.suites.grading import Assertion, Response
 

@@ -29,8 +29,10 @@ from tests.tools.evaluation.answer_sets import (
 from tunesmith.memory.records import EvalResult
 from tunesmith.tools.core.stats import lower_bound
 from tunesmith.tools.evaluation import controls
+from tunesmith.tools.evaluation.controls import Triggers
 from tunesmith.tools.evaluation.evidence import Evidence, weigh
 from tunesmith.tools.evaluation.judge_agreement import JudgeAgreement
+from tunesmith.tools.evaluation.peoples_cases import Pair, least_right
 from tunesmith.tools.evaluation.ratings import Rated
 from tunesmith.tools.evaluation.statistics import case_outcomes, compare_arms
 from tunesmith.tools.evaluation.values import Answered
@@ -38,13 +40,12 @@ from tunesmith.tools.evaluation.verdict import (
     FORM_ONLY,
     LEARNED,
     NOT_LEARNED,
+    ORDINARY,
     PARTLY,
     UNDECIDED,
     Facts,
     Guarded,
-    Pair,
     decide,
-    least_right,
 )
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import Response
@@ -346,15 +347,65 @@ def test_no_text_of_a_blind_case_stands_in_a_verdict() -> None:
 def test_a_block_that_got_worse_counts_however_right_the_target_is() -> None:
     right = pairs(20, 20)
     for judged, base, arm, word in (
-        (60, 60, 54, LEARNED),
-        (60, 60, 53, NOT_LEARNED),
-        (9, 9, 8, LEARNED),
-        (9, 9, 7, NOT_LEARNED),
+        (60, 60, 55, LEARNED),
+        (60, 60, 47, NOT_LEARNED),
+        (9, 9, 7, LEARNED),
+        (9, 9, 6, NOT_LEARNED),
+        (34, 34, 28, LEARNED),
+        (249, 240, 220, LEARNED),
+        (400, 380, 360, LEARNED),
+        (400, 380, 359, NOT_LEARNED),
     ):
-        found = decide(Facts(rated=right, guarded={"over-trigger": Guarded(judged, base, arm, "no decision")}))
+        block = Guarded(judged, base, arm, "no decision")
+        found = decide(Facts(rated=right, guarded={"over-trigger": block}))
         assert found.word == word and bool(found.worse) == (word == NOT_LEARNED), (judged, arm)
+        assert found.harm["over-trigger"].word == ("harmed" if word == NOT_LEARNED else found.harm["over-trigger"].word)
     few = decide(Facts(rated=pairs(3, 3), guarded={"general": Guarded(20, 20, 2, "worse")}))
     assert few.word == UNDECIDED and few.worse, "what got worse is refused whatever the word is"
+
+
+def test_a_loss_that_chance_explains_is_told_and_takes_no_word_away() -> None:
+    block = Guarded(34, 34, 31, "no decision", p_value=0.25)
+    found = decide(Facts(rated=pairs(20, 20), guarded={"general": block}))
+    assert found.word == LEARNED and not found.worse
+    told = "no harm is shown, but general: 34 → 31 of 34 passed, up to 20% cannot be excluded (p = 0.25)"
+    assert f"{told}; more cases of it would tell" in found.sentence
+    assert found.to_json()["harm"] == {
+        "general": {"lost": 3, "cases": 34, "excluded_above": pytest.approx(0.2021, abs=1e-3), "word": "cannot tell"}
+    }
+    many = decide(Facts(rated=pairs(20, 20), guarded={"general": Guarded(300, 290, 290, "not worse")}))
+    assert many.harm["general"].word == "none seen" and "harm" not in many.sentence
+
+
+@table(
+    ("cases", "of_one", "right", "word"),
+    [(40, 1, 31, PARTLY), (40, 1, 32, LEARNED), (40, 2, 32, PARTLY), (40, 2, 34, LEARNED), (16, 2, 16, UNDECIDED)],
+)
+def test_cases_that_are_alike_count_once(cases: int, of_one: int, right: int, word: str) -> None:
+    alike = [Pair(n // of_one, False, n < right) for n in range(cases)]
+    found = decide(Facts(rated=alike))
+    assert found.word == word, found.sentence
+    assert ("independent ones" in found.sentence) == (of_one > 1)
+    assert found.to_json()["people"]["independent"] == cases / of_one  # type: ignore[index,call-overload]
+
+
+def test_what_is_not_learned_is_told_of_its_target_before_what_broke() -> None:
+    block = Guarded(17, 17, 10, "worse")
+    found = decide(Facts(rated=pairs(15, 3), guarded={"over-trigger": block}))
+    assert found.word == NOT_LEARNED and found.reasons[0].startswith("3 of 15 people's cases right")
+    assert found.reasons[1] == "over-trigger got worse: 17 → 10 of 17 passed"
+    learned = decide(Facts(rated=pairs(20, 20), guarded={"over-trigger": block}))
+    assert learned.word == NOT_LEARNED and learned.reasons[0].startswith("20 of 20 people's cases right")
+
+
+@table(
+    ("triggered", "cases", "word"),
+    [(0, 60, "none seen"), (1, 17, "cannot tell"), (3, 50, "cannot tell"), (7, 50, "harmed"), (20, 20, "harmed")],
+)
+def test_ordinary_messages_in_the_form_are_harm_where_so_many_show_it(triggered: int, cases: int, word: str) -> None:
+    seen = Triggers(tuple(f"n{n}" for n in range(triggered)), cases)
+    found = decide(Facts(rated=pairs(20, 20), triggers=seen))
+    assert found.harm[ORDINARY].word == word and bool(found.worse) == (word == "harmed")
 
 
 def test_arms_that_may_not_be_compared_are_no_decision() -> None:

@@ -26,7 +26,7 @@ from tunesmith.memory.step_records import RECORD
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.pairing import Evaluations, cases_of
 from tunesmith.tools.evaluation.verdict import RULE
-from tunesmith.tools.release.pack import CLAIMS, FORMAT, INDEX, RECORDS, claims_of
+from tunesmith.tools.report.pack import CLAIMS, FORMAT, INDEX, RECORDS, claims_of
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import PENDING, Response, grade_deterministic, total
 

@@ -17,8 +17,8 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact, EvalResult
 from tunesmith.memory.step_records import keep_record
 from tunesmith.memory.store import Store
-from tunesmith.tools.release.pack import CLAIMS, INDEX, RECORDS, pack
-from tunesmith.tools.release.verify_pack import Verified, verify_pack
+from tunesmith.tools.report.pack import CLAIMS, INDEX, RECORDS, pack
+from tunesmith.tools.report.verify_pack import Verified, verify_pack
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import Assertion, Response, grade_deterministic
 
