@@ -390,10 +390,10 @@ def test_cases_that_are_alike_count_once(cases: int, of_one: int, right: int, wo
 
 
 def test_what_is_not_learned_is_told_of_its_target_before_what_broke() -> None:
-    block = Guarded(17, 17, 10, "worse")
+    block = Guarded(100, 100, 90, "worse")
     found = decide(Facts(rated=pairs(15, 3), guarded={"over-trigger": block}))
     assert found.word == NOT_LEARNED and found.reasons[0].startswith("3 of 15 people's cases right")
-    assert found.reasons[1] == "over-trigger got worse: 17 → 10 of 17 passed"
+    assert found.reasons[1] == "over-trigger got worse: 100 → 90 of 100 passed"
     learned = decide(Facts(rated=pairs(20, 20), guarded={"over-trigger": block}))
     assert learned.word == NOT_LEARNED and learned.reasons[0].startswith("20 of 20 people's cases right")
 
