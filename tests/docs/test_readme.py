@@ -97,6 +97,7 @@ def project(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = next((demo.home / "models").iterdir())
     shutil.copytree(base, folder / "my-model")
     bundled = Path(str(files("tunesmith.prompts"))) / "demo"
+    (folder / "night.yaml").write_text("name: night\nsteps:\n- {stage: base, model: my-model}\n")
     shutil.copy(bundled / "suites" / "target.yaml", folder / "my-cases.yaml")
     shutil.copy(bundled / "behaviour.yaml", folder / "my-behaviour.yaml")
     shutil.copy(bundled / "rehearsal.txt", folder / "rehearsal.txt")
@@ -132,11 +133,14 @@ def test_every_command_of_the_readme_and_the_docs_runs(
     asks = words[0] in STAGES and words[0] != "inspect"
     if asks:
         words += ["--run", demo.run] if words[0] != "base" else []
+    agrees_to_a_budget = words[0] == "queue" and "--max-hours" in words
+    if agrees_to_a_budget:
+        tunesmith(demo.home, "queue", "add", "night.yaml")
     done = tunesmith(demo.home, *words)
     # Nobody is there to say yes, so an expensive step shows its price and waits; what needs a card says that first.
     measures_a_card = words[0] == "doctor" and "--gpu" in words
     brings_rows = words[0] == "teach" and "--plan-only" not in words  # its first price waits as a step's does
-    expected = {3 if asks or brings_rows or measures_a_card else 0}
+    expected = {3 if asks or brings_rows or measures_a_card or agrees_to_a_budget else 0}
     if measures_a_card and not measure_gpus():
         expected = {2}
     if "--on" in words and words[words.index("--on") + 1] == "ray":
