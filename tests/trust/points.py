@@ -194,8 +194,9 @@ class Migration(Stage):
     def wrong(self, notes: set[str]) -> str:
         if (self.home / "tunesmith.db").stat().st_size == 0 or self._rows(self.home / "tunesmith.db") != self.rows:
             return "rows were lost"
+        before = migrations.LATEST
         with next_program(), closing(Store(self.home)) as store:
-            copies = [*(self.home / "backups").glob(f"tunesmith-schema{migrations.LATEST - 1}-*.db")]
+            copies = [*(self.home / "backups").glob(f"tunesmith-schema{before}-*.db")]
             if not copies or any(self._rows(copy) != self.rows for copy in copies):
                 return "there is no whole copy"
             if (
