@@ -16,6 +16,7 @@ from tunesmith.agent.commands import theme
 from tunesmith.agent.commands.layout import Cell, Labelled, Prose, Rows
 from tunesmith.tools.core.format import between, duration, one_line, size
 from tunesmith.tools.core.stage import Estimate, Plan
+from tunesmith.tools.models.fitting import lack_sentences
 
 if TYPE_CHECKING:
     from tunesmith.tools.pipeline.forecast import Forecast
@@ -86,21 +87,28 @@ def price_page(plan: Plan, step: str) -> RenderableType:
 def forecast_table(name: str, steps: Sequence[Forecast], reasons: Sequence[str] = ()) -> RenderableType:
     """What a whole plan will probably cost, step by step and in total; nothing is agreed to by it.
 
-    What steps lack comes first; `reasons` say why it has its models.
+    Steps have the numbers that errors give them. What steps lack comes first; `reasons` say why it has its models.
     """
     prices = [step.estimate for step in steps if step.estimate]
-    rows: list[Sequence[Cell]] = [[_line(step.stage), _line(step.summary), *_costs(step.estimate)] for step in steps]
+    on_card = any(price.peak_vram_bytes for price in prices)
+    rows: list[Sequence[Cell]] = [
+        [_line(f"{number} {step.stage}"), _line(step.summary), *_costs(step.estimate, on_card=on_card)]
+        for number, step in enumerate(steps, 1)
+    ]
     total = [
         duration(sum(price.seconds for price in prices)),
-        size(max((_peak(price) for price in prices), default=0)),
+        *([size(max(price.peak_vram_bytes for price in prices))] if on_card else []),
+        size(max((price.peak_ram_bytes for price in prices), default=0)),
         size(sum(price.disk_bytes for price in prices)),
     ]
     bases = list(dict.fromkeys(_short_basis(price.basis) for price in prices))[:_BASES]
     rows.append([Text("total", style="bold"), "", *(Text(cell, style=theme.PRICE) for cell in total)])
+    memory = ["VRAM", "RAM"] if on_card else ["RAM"]
+    columns = ["step", "what", "time", *memory, "disk"]
     return Group(
         Prose(Text("plan ") + _line(name), hang=_TITLE_HANG, fold=True),
         *(Prose(line, hang=_TITLE_HANG, fold=True) for line in _lacking(steps)),
-        Rows(["step", "what", "time", "memory", "disk"], rows, ("disk", "memory"), frozenset({2, 3, 4})),
+        Rows(columns, rows, ("disk", *reversed(memory)), frozenset(range(2, len(columns)))),
         *([Prose(Text(f"Times by {'; '.join(bases)}.", style=theme.LABEL))] if bases else []),
         *(Prose(_line(where), hang=_TITLE_HANG, fold=True) for where in _places(steps)),
         *(Prose(_line(reason), hang=_TITLE_HANG, fold=True) for reason in reasons),
@@ -109,12 +117,13 @@ def forecast_table(name: str, steps: Sequence[Forecast], reasons: Sequence[str] 
 
 
 def _lacking(steps: Sequence[Forecast]) -> Iterator[Text]:
-    """What does not fit, and what would do: the steps that lack the same in one line."""
-    said = [("does not fit", str(lack), step.stage) for step in steps for lack in step.lacks]
-    said += [("would not fit now", held, step.stage) for step in steps for held in step.held]
-    for when, why in dict.fromkeys(one[:2] for one in said):
-        names = " and ".join(dict.fromkeys(one[2] for one in said if one[:2] == (when, why)))
-        yield Text(f"{when}: ", style=theme.BAD) + _line(f"{names}: {why}")
+    """What does not fit, and what would do: a line for each kind of memory, the disk, and each other reason."""
+    numbered = [(str(number), step) for number, step in enumerate(steps, 1)]
+    never = [(number, lack, step.fitting) for number, step in numbered for lack in step.lacks]
+    now = [(number, held, step.fitting) for number, step in numbered for held in step.held]
+    for when, lacking in (("does not fit", never), ("would not fit now", now)):
+        for why in lack_sentences(lacking, "step"):
+            yield Text(f"{when}: ", style=theme.BAD) + _line(why)
 
 
 def _places(steps: Sequence[Forecast]) -> list[str]:
@@ -126,10 +135,14 @@ def _places(steps: Sequence[Forecast]) -> list[str]:
     return [f"{f'on {place}' if place else 'here'}: {stages[place]}" for place in sorted(places, reverse=True)]
 
 
-def _costs(price: Estimate | None) -> tuple[str, str, str]:
+def _costs(price: Estimate | None, *, on_card: bool) -> list[str]:
+    """Time, VRAM for a plan of a card, RAM and disk."""
     if price is None:
-        return "when due", "–", "–"
-    return duration(price.seconds), size(_peak(price)), size(price.disk_bytes)
+        return ["when due", *["–"] * (3 if on_card else 2)]
+    each = f"{price.cards} × " if price.cards > 1 else ""
+    vram = [f"{each}{size(price.peak_vram_bytes)}" if price.peak_vram_bytes else "–"] if on_card else []
+    ram = size(price.peak_ram_bytes) if price.peak_ram_bytes else "–"
+    return [duration(price.seconds), *vram, ram, size(price.disk_bytes)]
 
 
 def _title(plan: Plan, step: str, *, resumed: bool = False) -> Prose:
@@ -171,7 +184,3 @@ def _line(entry: str) -> Text:
 
 def _need(needed: int, free: int) -> Text:
     return Text(f"{size(needed)} needed, {size(free)} free", style=theme.BAD if needed > free else theme.PRICE)
-
-
-def _peak(price: Estimate) -> int:
-    return max(price.peak_ram_bytes, price.peak_vram_bytes)

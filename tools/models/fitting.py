@@ -8,9 +8,11 @@ where nothing fits nothing is named.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tunesmith.tools.core.estimate import Lack
+from tunesmith.tools.core.format import listed
 from tunesmith.tools.core.stage import Fitting
 from tunesmith.tools.models.memory_math import (
     CUDA_BYTES,
@@ -18,7 +20,7 @@ from tunesmith.tools.models.memory_math import (
     quantize_memory_bytes,
     quantize_vram_bytes,
 )
-from tunesmith.tools.models.model_names import NamedModel, usual_models
+from tunesmith.tools.models.model_names import NamedModel, named_model, usual_models
 from tunesmith.tools.models.rounding_terms import Rounding
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.training_terms import (
@@ -159,3 +161,38 @@ def largest_that_fits(needs: Callable[[NamedModel], int], free_bytes: int) -> tu
         if (needed := needs(model)) <= free_bytes:
             return (Fitting(settings=f"{ANOTHER_BASE}{model.name}", peak_bytes=needed),)
     return ()
+
+
+def urgency(lack: Lack, fitting: Sequence[Fitting]) -> tuple[float, int]:
+    """Sort key of what steps lack: the remedy of the first does for the whole plan.
+
+    A step that only another base helps comes first, by the size of that base; then the step that lacks most.
+    """
+    way = fitting[0].settings if fitting else ""
+    base = named_model(way.removeprefix(ANOTHER_BASE)) if way.startswith(ANOTHER_BASE) else None
+    return base.parameters if base else math.inf, lack.free_bytes - lack.needed_bytes
+
+
+def lack_sentences(lacking: Iterable[tuple[str, str, Sequence[Fitting]]], noun: str = "") -> list[str]:
+    """A sentence for each kind of memory, the disk, and each other reason, of steps by name.
+
+    It has the most that one of the steps needs, and the remedy that does for all of them. A `noun` before the names
+    is put into the plural where there are several.
+    """
+    kinds: dict[str, list[tuple[str, str, Sequence[Fitting]]]] = {}
+    for one in lacking:
+        kinds.setdefault(one[1].what if isinstance(one[1], Lack) else one[1], []).append(one)
+    return [_lack_of_all(of_kind, noun) for of_kind in kinds.values()]
+
+
+def _lack_of_all(lacking: Sequence[tuple[str, str, Sequence[Fitting]]], noun: str) -> str:
+    nouns = f"{noun}s" if noun and len(lacking) > 1 else noun
+    names = f"{nouns} {listed([name for name, _, _ in lacking], len(lacking))}".lstrip()
+    lacks = [(lack, fitting) for _, lack, fitting in lacking if isinstance(lack, Lack)]
+    if not lacks:
+        return f"{names}: {lacking[0][1]}"
+    largest = max((lack for lack, _ in lacks), key=lambda lack: lack.needed_bytes)
+    remedy, _ = min(lacks, key=lambda one: urgency(*one))
+    needs = largest.partition("; try ")[0]
+    needs = needs if len(lacks) == 1 else f"need up to {needs.removeprefix('needs ')}"
+    return f"{names} {needs}; try {', or '.join(remedy.try_)}"

@@ -25,6 +25,7 @@ from tunesmith.tools.export import quantize
 from tunesmith.tools.export.deploying import arm_for
 from tunesmith.tools.machine.cards import Card
 from tunesmith.tools.models.base import BaseContext
+from tunesmith.tools.models.fitting import lack_sentences
 from tunesmith.tools.models.known_bases import KnownBase, known_bases
 from tunesmith.tools.models.measuring import FOUR, MEASURED_AT, SCHEME, SIXTEEN, Asked
 from tunesmith.tools.models.model_names import NamedModel
@@ -135,7 +136,8 @@ class Decided:
 
     def __str__(self) -> str:
         bits = f"trains at {self.trained} bits, measures at {self.measured} and deploys at {self.deployed}"
-        lacking = "; ".join(f"{work} {why}" for work, why in self.lacks.items())
+        lacks = [(work, why, self.plans[work].fitting) for work, why in self.lacks.items()]
+        lacking = "; ".join(lack_sentences(lacks))
         return f"a plan {bits}{f', and does not fit: {lacking}' if lacking else ''}"
 
 

@@ -7,7 +7,6 @@ really there, when its turn comes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -17,9 +16,8 @@ from tunesmith.tools.core.estimate import Lack, held_notes
 from tunesmith.tools.core.format import size
 from tunesmith.tools.core.stage import Estimate, Facts, Fitting, Inputs, Request
 from tunesmith.tools.machine.vllm_program import no_vllm
-from tunesmith.tools.models.fitting import ANOTHER_BASE
+from tunesmith.tools.models.fitting import urgency
 from tunesmith.tools.models.measuring import answers_for
-from tunesmith.tools.models.model_names import named_model
 from tunesmith.tools.pipeline import catalog, planning_facts, there
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, parse_request
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -160,16 +158,8 @@ def looked_ahead(ws: Workspace, plan: PipelinePlan, facts: Facts | None = None) 
     lacking = [(price, lack, number) for number, price in enumerate(prices, 1) if (lack := price.never)]
     if not lacking:
         return prices, ""
-    price, lack, number = min(lacking, key=lambda one: _decisive(one[0], one[1]))
+    price, lack, number = min(lacking, key=lambda one: urgency(one[1], one[0].fitting))
     return prices, f"step {number} ({price.stage}) {lack}"
-
-
-def _decisive(price: Forecast, lack: Lack) -> tuple[float, int]:
-    """The order of what steps lack: where only another base helps comes first, the smallest such base before others, so
-    that what is advised does for the whole plan; then what lacks most."""
-    way = price.fitting[0].settings if price.fitting else ""
-    base = named_model(way.removeprefix(ANOTHER_BASE)) if way.startswith(ANOTHER_BASE) else None
-    return base.parameters if base else math.inf, lack.free_bytes - lack.needed_bytes
 
 
 def facts_now(ws: Workspace) -> Facts:

@@ -181,10 +181,10 @@ def split_steps(cards: int) -> tuple[str, ...]:
 
 
 def one_box(price: Estimate, machine: Machine, fitting: Sequence[Fitting]) -> tuple[str, ...]:
-    """The refusal of a base that this machine's cards have no room for, however they are used."""
+    """The refusal of a base that is too large for all cards of a machine together, where it has several."""
     own = fitting and not fitting[0].settings.startswith(ANOTHER_BASE)
-    largest = max((gpu.total_bytes for gpu in machine.gpus), default=price.peak_vram_bytes)
-    return () if own or price.peak_vram_bytes <= largest else (_ONE_BOX,)
+    largest = max((gpu.total_bytes for gpu in machine.gpus), default=0)
+    return () if own or len(machine.gpus) < 2 or price.peak_vram_bytes <= largest else (_ONE_BOX,)
 
 
 def lora_rank_served(adapter: Artifact | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import size
 from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.models.families import config_of
+from tunesmith.tools.models.model_names import hub_name
 
 pytestmark = pytest.mark.heavy
 
@@ -109,6 +111,25 @@ def test_on_a_terminal_what_lacks_stands_before_the_table(elsewhere: Elsewhere) 
     assert done.returncode == 2 and done.stderr.count("GiB of VRAM") == 1
     told = done.stdout[done.stdout.index("RTX 3060: 11.6 GiB VRAM") :]
     assert told.index("does not fit: ") < told.index("when its turn comes") and "step" in told
+
+
+def test_a_base_that_is_too_large_for_one_card_is_told_in_a_line_what_fits_and_nothing_of_several_machines(
+    elsewhere: Elsewhere,
+) -> None:
+    args = ("--plan-only", "--card", "8", "--model")
+    done = teach(elsewhere.home, elsewhere.file, *args, "Qwen/Qwen3-8B", **elsewhere.hub.env)
+    assert done.returncode == 2 and "Ray" not in done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    [lacks] = [line for line in lines if line.startswith("does not fit: ")]
+    number, stage = re.search(r"step (\d+) \((\w+)\) needs", done.stderr).groups()  # type: ignore[union-attr]
+    assert sum(line.startswith(f"{number} {stage} ") for line in lines) == 1, "numbered as the error numbers it"
+    assert re.search(rf"steps .*\b{number}\b.* need up to .* of VRAM", lacks)
+    [columns] = [line.split() for line in lines if line.startswith("step ")]
+    assert columns == ["step", "what", "time", "VRAM", "RAM", "disk"]
+    advised = re.search(r"try a base such as (\S+) ", lacks)
+    assert advised and advised[1] in done.stderr
+    fitting = elsewhere.plan("--model", hub_name(advised[1]), "--card", "8")
+    assert not any(step["lacks"] for step in fitting["steps"]), "what is advised does for the whole plan"
 
 
 @table(

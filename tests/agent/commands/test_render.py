@@ -99,10 +99,25 @@ def test_a_whole_arc_is_summed_in_time_and_disk_and_takes_the_highest_peak() -> 
     total = next(line for line in told.splitlines() if "total" in line)
     assert "1 min 30 s" in total and "5.0 GiB" in total and "2.0 GiB" in total
     assert "when due" in next(line for line in told.splitlines() if "deploy" in line)
+    assert [line.split()[:2] for line in told.splitlines()[2:5]] == [["1", "train"], ["2", "merge"], ["3", "deploy"]]
+    assert told.splitlines()[1].split() == ["step", "what", "time", "RAM", "disk"], "no card, no VRAM"
+
+
+def test_vram_and_ram_of_a_plan_are_not_mixed() -> None:
+    priced = [plan("train", 60, 3 * GIB), plan("merge", 30, 5 * GIB)]
+    train, merge = (Forecast(one.stage, one.summary, one.estimate) for one in priced)
+    assert train.estimate
+    on_cards = train.estimate.model_copy(update={"peak_vram_bytes": 9 * GIB, "cards": 2})
+    _title, columns, *lines = shown(forecast_table("demo", [replace(train, estimate=on_cards), merge])).splitlines()
+    assert columns.split() == ["step", "what", "time", "VRAM", "RAM", "disk"]
+    cells = [line.split("  ") for line in lines[:3]]
+    memory = [[cell.strip() for cell in line if "GiB" in cell or cell.strip() == "–"][:2] for line in cells]
+    assert memory == [["2 × 9.0 GiB", "3.0 GiB"], ["–", "5.0 GiB"], ["9.0 GiB", "5.0 GiB"]]
 
 
 def test_what_steps_lack_stands_in_the_first_lines_of_their_plan_each_once() -> None:
     held, never = "other programs hold memory", Lack("VRAM", 72 * GIB, 23 * GIB, ["load_in_4bit=true"])
+    most = "need up to 72.0 GiB of VRAM, there is room for 23.0 GiB; try load_in_4bit=true"
     lacking = [
         Forecast(p.stage, p.summary, p.estimate, lacks=(never,) * lacks, held=(held,) * holds)
         for p, lacks, holds in zip(
@@ -111,8 +126,8 @@ def test_what_steps_lack_stands_in_the_first_lines_of_their_plan_each_once() -> 
         )
     ]  # fmt: skip
     title, first, second, *rest = shown(forecast_table("demo", lacking)).splitlines()
-    assert title == "plan demo" and first == f"does not fit: preflight and train: {never}"
-    assert second == f"would not fit now: merge: {held}" and not any("fit" in line for line in rest)
+    assert title == "plan demo" and first == f"does not fit: steps 2 and 3 {most}"
+    assert second == f"would not fit now: step 4: {held}" and not any("fit" in line for line in rest)
     assert "fit" not in shown(forecast_table("demo", lacking[:1]))
 
 
