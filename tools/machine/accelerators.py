@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 OLDEST_DRIVER = 580
 """What the CUDA 13.0 in both environments' torch needs."""
+AMD_DRIVER = Path("/sys/module/amdgpu")
 OLDEST_CAPABILITY = (8, 0)
 """Below it bf16 is emulated in training and becomes fp16 in vLLM."""
 
@@ -99,7 +101,10 @@ def described() -> str:
     """Which device a set-up finds, in a sentence."""
     cards = nvidia_cards()
     if not cards:
-        return "found an NVIDIA driver that names no card" if has_nvidia_driver() else "found no NVIDIA GPU"
+        if has_nvidia_driver():
+            return "found an NVIDIA driver that names no card"
+        other = "an AMD GPU" if AMD_DRIVER.exists() else "an Apple GPU" if sys.platform == "darwin" else ""
+        return f"found {other}, which tunesmith does not use, and no NVIDIA GPU" if other else "found no NVIDIA GPU"
     best = max(cards, key=lambda card: card.capability)
     more = f" and {len(cards) - 1} more" if len(cards) > 1 else ""
     facts = (

@@ -48,6 +48,8 @@ _SEVERAL = re.compile(r"([1-9]|1[0-6])[x×*](.+)")
 _BRANDS = re.compile(r"nvidia|geforce|quadro|tesla|rtx|[^a-z0-9.]")
 _USUAL = ("RTX 3060", "RTX 4090", "A100")
 """That are named to somebody whose word is like no card's."""
+_OTHERS = re.compile(r"apple|mac|m\d\b|amd|radeon|instinct|rx ?\d|mi ?\d{2,3}|\d{4} ?(xtx?|gre)$|intel|gaudi|arc\b")
+"""Beginnings of the names of GPUs of other makers: `7900 XTX`, `MI300X`, `M3 Max`."""
 _MOST_GIB = 1024
 """Of one card: more is a number in MB."""
 
@@ -78,6 +80,11 @@ def card_of(text: str) -> Card:
         capability = _OF[name]
         return Card(name, usable_bytes(_MIB[capability][name] << 20) / GIB, capability=capability)
     size = _SIZE.fullmatch(text.lower().replace(" ", ""))
+    if _OTHERS.match(text.lower().strip()):
+        raise BadInput(
+            f"{text[:40]!r} is no NVIDIA GPU: tunesmith computes on NVIDIA GPUs or on the CPU, not on AMD, Apple or "
+            f"Intel GPUs; name an NVIDIA card such as {_USUAL[1]}, or leave the card out"
+        )
     if not size or not 1 <= float(size[1]) <= _MOST_GIB:
         near = difflib.get_close_matches(_key(text[:40]), named, 3) or map(_key, _USUAL)
         like = ", ".join(named[key] for key in near)

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.tables import table
-from tunesmith.tools.machine import bootstrap
+from tunesmith.tools.machine import accelerators, bootstrap
 from tunesmith.tools.machine.bootstrap import Environment, SetupError, environments
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -182,6 +182,24 @@ def test_a_card_or_a_driver_too_old_is_known_before_anything_is_installed(
         bootstrap.for_cuda(device)
     assert str(refused.value).startswith(outcome) and "\n" not in str(refused.value)
     assert str(refused.value).endswith(", or compute on the CPU: make setup DEVICE=cpu")
+
+
+@table(
+    ("amd", "platform", "said"),
+    [
+        (False, "linux", "found no NVIDIA GPU"),
+        (True, "linux", "found an AMD GPU, which tunesmith does not use, and no NVIDIA GPU"),
+        (False, "darwin", "found an Apple GPU, which tunesmith does not use, and no NVIDIA GPU"),
+    ],
+)
+def test_a_set_up_says_that_a_gpu_of_another_maker_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amd: bool, platform: str, said: str
+) -> None:
+    monkeypatch.setattr(accelerators, "has_nvidia_driver", lambda: False)
+    monkeypatch.setattr(accelerators, "nvidia_cards", list)
+    monkeypatch.setattr(accelerators, "AMD_DRIVER", tmp_path if amd else tmp_path / "amdgpu")
+    monkeypatch.setattr(accelerators.sys, "platform", platform)
+    assert accelerators.described() == said
 
 
 @table(

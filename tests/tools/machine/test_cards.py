@@ -48,6 +48,20 @@ def test_another_name_is_answered_with_some_that_are_known(said: str) -> None:
     assert 1 <= len(named) <= 3 and {*named} <= {*_OF} and len(str(refused.value)) < 200
 
 
+@table(
+    "said", ["m3", "M2 Max", "apple m4", "7900 XTX", "7900xtx", "RX 6800", "mi300x", "2xMI300X", "Arc A770", "radeon"]
+)
+def test_a_gpu_of_another_maker_is_told_which_gpus_are_used(said: str) -> None:
+    with pytest.raises(BadInput, match=r"is no NVIDIA GPU: .* not on AMD, Apple or Intel GPUs; name an NVIDIA card"):
+        card_of(said)
+
+
+@table("said", ["M40", "Quadro M4000", "4090 xy", "A770 Ti"])
+def test_a_name_that_only_resembles_one_of_another_maker_is_not_told_so(said: str) -> None:
+    with pytest.raises(BadInput, match="no card is known as"):
+        card_of(said)
+
+
 @table(("said", "nearest"), [("4900", "RTX 4090"), ("rtx 5900", "RTX 5090"), ("A6001", "RTX A6000"), ("h10", "H100")])
 def test_a_slip_in_a_name_is_answered_with_the_nearest_one(said: str, nearest: str) -> None:
     with pytest.raises(BadInput, match=f"or one of {nearest}"):
