@@ -176,6 +176,15 @@ def test_without_a_run_the_newest_is_taken_and_named(folder: Path, tmp_path: Pat
     assert none.returncode == 2 and "there is no run yet" in none.stderr
 
 
+@pytest.mark.parametrize("stage", ["train", "evaluate", "merge"])
+def test_a_step_in_an_empty_home_is_answered_with_the_commands_that_begin(tmp_path: Path, stage: str) -> None:
+    none = tunesmith(tmp_path, stage, TUNESMITH_HOME=str(tmp_path / "new"))
+    assert none.returncode == 2 and none.stderr.count("\n") == 1
+    for command in ("tunesmith demo", "tunesmith teach FILE", "tunesmith base"):
+        assert f"`{command}`" in none.stderr
+    assert not (tmp_path / "new" / "runs").exists()
+
+
 # A defect of ours
 
 

@@ -41,7 +41,10 @@ def place(store: Store, request: StepRequest) -> Placement:
         return Placement("", Path(str(getattr(parsed, "model", request.stage))).name)
     if newest is None:
         opening = next(other.name for other in catalog.STAGES if other.makes and not other.needs)
-        raise BadInput(f"there is no run yet to {request.stage} in; `tunesmith {opening}` opens one")
+        raise BadInput(
+            f"there is no run yet to {request.stage} in; `tunesmith demo` or `tunesmith teach FILE` goes the whole "
+            f"way, and `tunesmith {opening}` opens one for single steps"
+        )
     return Placement(newest.id)
 
 
