@@ -6,6 +6,9 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from tunesmith.memory.files import read_manifest, sha256_file
 from tunesmith.tools.data.rows import VARIANTS
@@ -59,6 +62,12 @@ class LoraSettings:
     def selection(self) -> Selection:
         """How the checkpoint is chosen that becomes the adapter."""
         return Selection(self.max_kl, self.patience)
+
+
+def settings_of(request: BaseModel, **others: Any) -> LoraSettings:
+    """The settings that a request names, so that no field of it is left out; `others` replace or complete them."""
+    named = {name: value for name, value in request if name in LoraSettings.__dataclass_fields__}
+    return LoraSettings(**{**named, **others})
 
 
 def fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str:

@@ -58,13 +58,14 @@ class PreflightRequest(TrainingMemory):
 
     @property
     def rows_at_once(self) -> int:
-        """Of these rows, those that are in memory at once, as in training."""
+        """Of these rows, those that are in memory at once on each card, as in training."""
         return min(self.micro_batch or max(2, self.rows // 2), self.rows)
 
     @property
     def step_rows(self) -> int:
         """Rows of each of the two optimiser steps."""
-        return max(2, self.rows // 2, self.rows_at_once)
+        cards = self.cards or 1
+        return cards * max(math.ceil(max(2, self.rows // 2) / cards), self.rows_at_once)
 
 
 class Check(Result):
@@ -100,12 +101,12 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     training, decided, why = settled(tried_by(request), facts, base, dataset)
     at_once = decided.way.rows_at_once
     fields = training.model_dump(include={*TrainingMemory.model_fields})
-    more = {"micro_batch": at_once, "rows": min(max(request.rows, at_once), _ROWS_MOST)}
+    more = {"micro_batch": at_once, "rows": min(max(request.rows, training.cards * at_once), _ROWS_MOST)}
     request = request.model_copy(update={**fields, **more})
     peaks = _peaks(request, facts, decided.needed_bytes)
     price = estimate(
         "preflight", facts, seconds=_seconds(request, facts, base, dataset), rates=facts.training_rates,
-        like="", **peaks, cards=_server(request, facts).cards,
+        like="", **peaks, cards=max(request.cards, _server(request, facts).cards),
         disk_bytes=50_000_000,  # probes and the checkpoint of a few steps, all gone at the end
     )  # fmt: skip
     fitting = _fitting_settings(request, facts, decided)
@@ -145,11 +146,13 @@ def _seconds(request: PreflightRequest, facts: Facts, base: Artifact, dataset: A
     """Two optimiser steps in a child, which imports anew, a server unless one waits, and as many answers as there are
     rows, twice."""
     longest = dataset.count("longest_row_tokens", dataset.count("tokens_per_row"))  # those that it takes
+    # Cards share a step's rows; processes on one processor have its cores all the same.
+    rows = request.step_rows // request.cards if facts.trains_on_gpu else request.step_rows
     trained = training_seconds(
         base.config,
         facts.training_rates,
-        tokens=2.0 * request.step_rows * min(request.max_seq_len_tokens, longest),
-        micro_steps=2 * math.ceil(request.step_rows / request.rows_at_once),
+        tokens=2.0 * rows * min(request.max_seq_len_tokens, longest),
+        micro_steps=2 * math.ceil(rows / request.rows_at_once),
         on_card=facts.trains_on_gpu,
         checkpointing=request.activation_checkpointing == "on",
         load_in_4bit=bool(request.load_in_4bit),
@@ -183,7 +186,7 @@ def _with_its_server(request: PreflightRequest, facts: Facts) -> dict[str, int]:
 
 
 def _server(request: PreflightRequest, facts: Facts) -> ServerMemory:
-    """It may be split over several cards; the two steps before it are trained on one."""
+    """The server of the run's measured base, which may be split over several cards."""
     context, rank = context_settings_of(facts.artifacts).context_tokens, rank_served(request.lora_rank)
     return server_of(facts, measured_base(facts), context, rank=rank)
 
@@ -191,8 +194,8 @@ def _server(request: PreflightRequest, facts: Facts) -> ServerMemory:
 def _peaks(request: PreflightRequest, facts: Facts, training_bytes: int) -> dict[str, int]:
     """The larger of its two halves: training, in a process that ends with it, then a server."""
     serving = _with_its_server(request, facts)
-    own = "vram_bytes" if facts.trains_on_gpu else "ram_bytes"
-    return {**serving, own: max(training_bytes, serving[own])}
+    own, processes = ("vram_bytes", 1) if facts.trains_on_gpu else ("ram_bytes", request.cards)
+    return {**serving, own: max(training_bytes * processes, serving[own])}
 
 
 STAGE = Stage(

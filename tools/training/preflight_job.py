@@ -31,7 +31,7 @@ from tunesmith.tools.serving.eviction import make_room
 from tunesmith.tools.serving.model_server import measuring_server
 from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.training.apart_job import train_apart
-from tunesmith.tools.training.lora_settings import LoraSettings
+from tunesmith.tools.training.lora_settings import LoraSettings, settings_of
 from tunesmith.tools.training.preflight import (
     ANSWER_TOKENS,
     STAGE,
@@ -181,17 +181,13 @@ class _Links:
     def _settings(self) -> LoraSettings:
         """Those of the training to come, for two steps."""
         asked = self.job.request
-        return LoraSettings(
-            lora_rank=asked.lora_rank,
+        return settings_of(
+            asked,
             lora_alpha=2 * asked.lora_rank,
             max_steps=2,
             batch_size=asked.step_rows,
             micro_batch=asked.rows_at_once,
-            max_seq_len_tokens=asked.max_seq_len_tokens,
             usual_row_tokens=self.dataset.count("tokens_per_row", 0),
-            precision=asked.precision,
-            load_in_4bit=bool(asked.load_in_4bit),
-            activation_checkpointing=asked.activation_checkpointing,
             at_once=self.at_once,
         )
 
@@ -204,7 +200,7 @@ class _Links:
         base, asked = self.job.inputs["base"], self.job.request
         on_cpu = trains_on_cpu() or not measure_gpus()
         needed_bytes = training_bytes(asked, base, self.dataset, on_cpu=on_cpu)
-        make_room(self.job.home, ram_bytes=needed_bytes, log=self.job.log)
+        make_room(self.job.home, ram_bytes=needed_bytes * (asked.cards if on_cpu else 1), log=self.job.log)
 
     def adapter_served(self) -> str:
         """vLLM loads an adapter that changes nothing, answers with it as without, and renders the trainer's tokens."""

@@ -31,7 +31,7 @@ from tunesmith.tools.training.finite import need_finite, need_result, saved_is_f
 from tunesmith.tools.training.four_bit import need_four_bits, router_bytes, weights_by_kind
 from tunesmith.tools.training.fused_lora import use_fused_lora
 from tunesmith.tools.training.head_loss import find_head
-from tunesmith.tools.training.lora_settings import LoraSettings
+from tunesmith.tools.training.lora_settings import LoraSettings, settings_of
 from tunesmith.tools.training.lora_settings import fingerprint as fingerprint_of
 from tunesmith.tools.training.model import load_base, lora_config
 from tunesmith.tools.training.packing import keeps_sequences_apart
@@ -53,10 +53,8 @@ def run(job: Job[TrainRequest]) -> TrainResult:
     """Train on the dataset's rows and publish the adapter; run again, it goes on from the last whole checkpoint."""
     need_priced_device(job)
     base, dataset = job.verified("base"), job.verified("dataset")
-    names = LoraSettings.__dataclass_fields__
-    fields = {k: v for k, v in job.request.model_dump().items() if k in names}
-    fields["cards"] = job.plan.estimate.cards
-    settings = LoraSettings(**fields, at_once=context_settings_at_work(job, thoughts_only=True).thinking == "off")
+    at_once = context_settings_at_work(job, thoughts_only=True).thinking == "off"
+    settings = settings_of(job.request, cards=job.plan.estimate.cards, at_once=at_once)
     out_dir, measured = job.dir / "adapter", job.dir / "trained.json"
     if job.sealed(out_dir) is None or not measured.exists():
         asked = ToTrain(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +36,7 @@ from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import serving_memory
 from tunesmith.tools.serving.spec import ServerSpec
 from tunesmith.tools.training import preflight_job, train_job
+from tunesmith.tools.training.choices import TrainingMemory
 from tunesmith.tools.training.preflight import PreflightRequest, made_up_rows, plan
 from tunesmith.tools.training.rows import tokenize_rows
 from tunesmith.tools.training.train import TrainRequest, training_bytes
@@ -123,6 +125,26 @@ def test_the_longest_rows_of_each_origin_are_tried_in_parts_as_large_as_training
     words = [str(one.prompt[0]["content"]).count("th") for one in tried.few]
     assert [one.origin for one in tried.few] == ["writer", "near_miss", "writer"] and words == [9, 7, 4], words
     assert tried._settings().usual_row_tokens == 50, "as the data set has them, not as these few do"
+
+
+@pytest.mark.parametrize("fields", [{"lora_dropout": 0.3}, {"cards": 2}, {"micro_batch": 1, "lora_rank": 4}])
+def test_the_settings_that_are_tried_are_those_of_the_training_that_is_priced(
+    make_job: MakeJob, fields: dict[str, Any]
+) -> None:
+    job = make_job(**fields)
+    tried, asked = links(job)._settings(), job.request
+    shared = set(TrainingMemory.model_fields) & {one.name for one in dataclass_fields(LoraSettings)}
+    assert {*fields} <= shared == {*TrainingMemory.model_fields} - {"on", "run"}, "no setting of memory is left out"
+    same = {name: getattr(asked, name) for name in shared - {"batch_size"}}
+    assert {name: getattr(tried, name) for name in same} == same and fields.items() <= same.items()
+    assert tried.batch_size % asked.cards == 0 and tried.rows_at_once <= tried.batch_size // asked.cards
+
+
+def test_two_processes_take_the_two_steps_of_a_training_on_two_cards(make_job: MakeJob) -> None:
+    job = make_job(cards=2, lora_dropout=0.1)
+    assert job.plan.estimate.cards == 2
+    tried = links(job)
+    assert "lora_B moved by" in tried.two_steps() and tried._settings().cards == 2
 
 
 def test_the_two_steps_are_taken_by_a_child_that_is_gone_when_the_server_starts(
