@@ -6,17 +6,15 @@ never shows the plan; whoever emits `plan.shown` has done that.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shlex
-import sys
-import termios
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tunesmith.agent.commands.consent import folded, sayings
 from tunesmith.agent.commands.fields import of_words
+from tunesmith.agent.commands.keys import drop_typed_ahead
 from tunesmith.agent.commands.price import in_a_sentence
 from tunesmith.memory.errors import ApprovalPending, BadInput
 from tunesmith.tools.core.stage import Plan
@@ -380,9 +378,3 @@ def pending(plan: Plan, step: str, why: str) -> ApprovalPending:
         f"{plan.stage} ({step}) waits for a yes to plan {plan.hash[:12]}: {why}; "
         f"approve it with `tunesmith {plan.stage} --approve {plan.hash[:12]}`, or give --yes"
     )
-
-
-def drop_typed_ahead() -> None:
-    """Forget keys that were typed before the question was there."""
-    with contextlib.suppress(termios.error, OSError, ValueError):  # no terminal: nobody typed ahead
-        termios.tcflush(sys.stdin, termios.TCIFLUSH)

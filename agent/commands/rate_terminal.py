@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import select
 import sys
-import termios
-import tty
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.commands.approvals import drop_typed_ahead
 from tunesmith.agent.commands.ask_view import AnswersView
+from tunesmith.agent.commands.keys import LEAVE, drain, drop_typed_ahead, keys
 from tunesmith.agent.commands.output import Output
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.ratings import Rating, Source
@@ -27,11 +22,8 @@ from tunesmith.tools.pipeline.rate_answers import Sitting, who_is_here
 from tunesmith.tools.pipeline.workspace import Approver
 
 _HELP = "y right · n wrong · u take the last one back · s later · q leave"
-_LEAVE = ("q", "\x04", "")
 _TYPED_MAX = 20_000
 """Characters of a message that come as single keys: more is a paste that the terminal does not mark as one."""
-_QUIET_S = 1.0
-"""A paste that is refused goes on arriving: what comes before such a pause belongs to it."""
 
 
 def sit(sitting: Sitting, out: Output, approver: Approver, *, given: bool = False) -> None:
@@ -57,41 +49,6 @@ def sit(sitting: Sitting, out: Output, approver: Approver, *, given: bool = Fals
 # Two keys a message
 
 
-@contextmanager
-def _keys() -> Iterator[Callable[[], str]]:
-    """Single keys of the terminal, none of them echoed; an arrow, or what else comes as a sequence, is a space."""
-    descriptor = sys.stdin.fileno()
-    before = termios.tcgetattr(descriptor)
-
-    def key() -> str:
-        byte = os.read(descriptor, 1)
-        if byte == b"\x1b":
-            _skip_sequence(descriptor)
-            return " "
-        return byte.decode("latin-1")  # it knows every byte: half a character is a wrong key, and no error
-
-    try:
-        tty.setcbreak(descriptor, termios.TCSADRAIN)  # what was typed since the question is kept
-        yield key
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-
-
-def _skip_sequence(descriptor: int) -> None:
-    """Read the rest of an escape sequence, as far as it is there: what is typed behind it is another key."""
-    while select.select([descriptor], [], [], 0.02)[0]:  # 20 ms: its bytes come together, and a key behind it does not
-        byte = os.read(descriptor, 1)
-        # A sequence ends with one of `@` to `~`; `[` and `O` open it.
-        if byte not in b"[O" and byte >= b"@":
-            return
-
-
-def _drain(descriptor: int, quiet_s: float) -> None:
-    """Forget what comes in until nothing does for a moment."""
-    while select.select([descriptor], [], [], quiet_s)[0] and os.read(descriptor, 1 << 16):
-        pass
-
-
 @dataclass(slots=True)
 class Judging:
     """Message after message, answer 1 and answer 2, until all are judged or the person leaves."""
@@ -104,29 +61,26 @@ class Judging:
 
     def go(self) -> bool:
         """Hold it; False where the person left. What was judged is kept with its second key."""
-        left = True
         self._say(f"Which answers are right? Both, one or none of them may be.  {_HELP}")
         drop_typed_ahead()
-        with _keys() as key, contextlib.suppress(KeyboardInterrupt):  # leaves, as `q` does: each mark is stored already
+        with keys() as key, contextlib.suppress(KeyboardInterrupt):  # leaves, as `q` does: each mark is stored already
             while waiting := {n: one for n, one in self.sitting.open().items() if n not in self.later}:
                 number = self.again if self.again in waiting else next(iter(waiting))
                 self.again = 0
                 self._show(number, waiting[number], len(self.sitting.now()))
                 if not self._judge(number, waiting[number], key):
-                    break
-            else:
-                left = False
-        drop_typed_ahead()  # what a held key still sends is for nobody
-        return not left
+                    return False
+            return True
+        return False
 
     def _judge(self, number: int, rating: Rating, key: Callable[[], str]) -> bool:
         """Read both keys; False to leave."""
         pressed: list[bool] = []
         while len(pressed) < 2:
             self.out.console.print(f"is {len(pressed) + 1} right? \\[y/n] ", end="")
-            got = key().lower()
+            got = key()
             self._say(got if got.isalnum() else "")
-            if got in _LEAVE:
+            if got in LEAVE:
                 return False
             if got in "yn":
                 pressed.append(got == "y")
@@ -138,7 +92,6 @@ class Judging:
             elif got == "u":
                 return self._take_back()
             elif not got.isspace():
-                _drain(sys.stdin.fileno(), 0.02)  # 20 ms, as an arrow key's rest comes with it
                 self._say(f"  that is no key here; {_HELP}")
         try:
             self.sitting.rate(number, (pressed[0], pressed[1]), who_is_here("at the terminal"), on_screen=rating)
@@ -216,11 +169,11 @@ class Entry:
 
     def _one_or_many(self, lines: int) -> Literal["one", "many"]:
         self.out.console.print(f"{count(lines, 'line')} were pasted: m a message each, o one message? ", end="")
-        with _keys() as key:
-            while (pressed := key().lower()) not in ("m", "o", *_LEAVE):
+        with keys() as key:
+            while (pressed := key()) not in ("m", "o", *LEAVE):
                 pass
         self.out.console.print(pressed if pressed.isalnum() else "")
-        if pressed in _LEAVE:
+        if pressed in LEAVE:
             raise BadInput("nothing of the paste was taken")
         return "one" if pressed == "o" else "many"
 
@@ -264,7 +217,7 @@ class Entry:
         session: PromptSession[str] = PromptSession(key_bindings=bindings, output=terminal)
         try:
             return session.prompt(question)
-        except BadInput:  # the rest of the flood would be read as answers
-            _drain(sys.stdin.fileno(), _QUIET_S)
+        except BadInput:  # the rest of the flood would be read as answers; it goes on arriving until such a pause
+            drain(1.0)
             clear_typeahead(session.app.input)
             raise

@@ -8,9 +8,11 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from tunesmith.agent.commands import render
+from tunesmith.agent.commands.keys import LEAVE, keys, line
 from tunesmith.agent.commands.output import Output
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.marks import Decision, Mark, add_mark, marks_of
@@ -26,7 +28,6 @@ from tunesmith.tools.data.undecided import to_be_trained, unverified_of
 _HELP = "k keep · d drop · r relabel · e edit · / search · n next · b back · q leave"
 _KEYS = 9
 """Values that have a key each, the digits of a keyboard; of more `r` shows the list."""
-_LEAVE = ("q", "\x03", "\x04", "")
 
 
 @dataclass(slots=True)
@@ -80,8 +81,7 @@ class Review:
         answer = answer.strip() if corrected else self.answer(suspect)
         if not answer:
             raise BadInput("there is no answer; drop the row, or say the right one")
-        broken = broken_rule(self.spec.rules, answer) if self.spec and corrected else None
-        if broken:
+        if self.spec and corrected and (broken := broken_rule(self.spec.rules, answer)):
             raise BadInput(f"that breaks a rule of the behaviour: {broken.says}")
         row = suspect.row
         mark = Mark(self.behaviour, self.run, self.step, row.row_id, decision, suspect.message, answer, suspect.answer)
@@ -141,11 +141,10 @@ class TerminalReview:
         while 0 <= self.place < (self.most or len(self.review.suspects)):
             suspect = self.review.suspects[self.place]
             self._show(suspect)
-            pressed = self.key()
-            if pressed in _LEAVE:
+            if (pressed := self.key()) in LEAVE:
                 break
             try:
-                self._press(pressed.lower(), suspect)
+                self._press(pressed, suspect)
             except BadInput as error:
                 self.say(f"  {error}; nothing was changed")
 
@@ -154,8 +153,7 @@ class TerminalReview:
         marked = f" (marked: {mark.decision})" if mark else ""
         at = f"[{self.place + 1} of {self.most or len(self.review.suspects)}]"
         self.say(f"\n{at} {suspect.row.row_id}: {suspect.why}{marked}")
-        self.say(f"  > {suspect.message}")
-        self.say(f"  < {self.review.answer(suspect)}")
+        self.say(f"  > {suspect.message}\n  < {self.review.answer(suspect)}")
         if keys := self._keys(suspect):
             self.say(f"  right is: {' · '.join(f'{key} {choice}' for key, (choice, _) in keys.items())}")
         self.say(f"  {_HELP}")
@@ -169,16 +167,12 @@ class TerminalReview:
 
     def _press(self, pressed: str, suspect: Suspect) -> None:
         if choice := self._keys(suspect).get(pressed):
-            same = choice[1] == self.review.answer(suspect)
-            self.review.mark(suspect, "keep" if same else "relabel", choice[1])
-            self.place += 1
+            self._mark(suspect, "keep" if choice[1] == self.review.answer(suspect) else "relabel", choice[1])
         elif pressed in ("k", "d"):
-            self.review.mark(suspect, "keep" if pressed == "k" else "drop")
-            self.place += 1
+            self._mark(suspect, "keep" if pressed == "k" else "drop")
         elif pressed == "e":
             answer = self.line("the right answer (\\n for a new line): ").replace("\\n", "\n")
-            self.review.mark(suspect, "edit", answer)
-            self.place += 1
+            self._mark(suspect, "edit", answer)
         elif pressed == "r":
             self._relabel(suspect)
         elif pressed == "/":
@@ -190,21 +184,22 @@ class TerminalReview:
         else:
             self.say(f"  {pressed!r} is no key here; {_HELP}")
 
+    def _mark(self, suspect: Suspect, decision: Decision, answer: str = "") -> None:
+        self.review.mark(suspect, decision, answer)
+        self.place += 1
+
     def _relabel(self, suspect: Suspect) -> None:
-        choices = self.review.choices(suspect)
-        if not choices:
+        if not (choices := self.review.choices(suspect)):
             raise BadInput("this answer has no label; e edits the whole of it")
         self.say("  " + "  ".join(f"{n} {choice}" for n, choice in enumerate(choices, 1)))
         number = self.line("number: ").strip()
         if not number.isascii() or not number.isdigit() or not 1 <= int(number) <= len(choices):
             raise BadInput(f"{number!r} is none of 1 to {len(choices)}")
-        self.review.mark(suspect, "relabel", list(choices.values())[int(number) - 1])
-        self.place += 1
+        self._mark(suspect, "relabel", list(choices.values())[int(number) - 1])
 
     def _search(self) -> None:
         self.words = self.line("search: ").strip() or self.words
-        hit = self.review.search(self.words, self.place)
-        if hit is None:
+        if (hit := self.review.search(self.words, self.place)) is None:
             raise BadInput(f"no row holds {self.words!r}")
         self.place, self.most = hit, 0
 
@@ -214,31 +209,13 @@ def in_terminal(review: Review, out: Output, most: int = 0) -> None:
 
     Where there is no terminal, each line of stdin is a key or what was asked for.
     """
-    notice = f"{len(review.suspects)} rows of {review.run}, {review.order}; every mark is kept as it is made"
-    out.say(notice)
+    out.say(f"{len(review.suspects)} rows of {review.run}, {review.order}; every mark is kept as it is made")
     unmarked = next((n for n, suspect in enumerate(review.suspects) if suspect.row.row_id not in review.marks), 0)
     most = min(unmarked + most, len(review.suspects)) if most else 0
-    TerminalReview(review, _key, _line, lambda text: out.console.print(render.plain(text)), most, unmarked).go()
+    with keys() if sys.stdin.isatty() else nullcontext(_first_of_line) as key:
+        TerminalReview(review, key, line, lambda text: out.console.print(render.plain(text)), most, unmarked).go()
 
 
-def _key() -> str:
-    """One key, without Enter; the first character of a line where stdin is no terminal."""
-    if not sys.stdin.isatty():
-        line = sys.stdin.readline()
-        return line.strip()[:1] or ("n" if line else "")
-    import termios
-    import tty
-
-    descriptor = sys.stdin.fileno()
-    before = termios.tcgetattr(descriptor)
-    try:
-        tty.setcbreak(descriptor)
-        return sys.stdin.read(1)
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-
-
-def _line(question: str) -> str:
-    sys.stderr.write(question)
-    sys.stderr.flush()
-    return sys.stdin.readline().rstrip("\n")
+def _first_of_line() -> str:
+    """A key where no terminal is: the first character of a line."""
+    return sys.stdin.readline().lstrip(" \t\r")[:1].lower()

@@ -19,7 +19,8 @@ from prompt_toolkit.input.typeahead import clear_typeahead
 from rich.console import Console, Group, RenderableType
 
 from tunesmith.agent.commands import queries, render, run_steps, settings
-from tunesmith.agent.commands.approvals import TerminalApprover, drop_typed_ahead, let_keys_pass, pending, yes_or_no
+from tunesmith.agent.commands.approvals import TerminalApprover, let_keys_pass, pending, yes_or_no
+from tunesmith.agent.commands.keys import drop_typed_ahead
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.price import forecast_table, price_lines, price_page

@@ -63,10 +63,10 @@ ROWS = [
 ]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def made_rows(tmp_path: Path, said: dict[str, Any]) -> Store:
+    """A home whose run has the rows, of a behaviour that was described so."""
     made = Store(tmp_path / "home")
-    folder = write_behaviour(spec_of(SAID, "test"), made.home / "behaviours")  # in the home, as `teach` does
+    folder = write_behaviour(spec_of(said, "test"), made.home / "behaviours")  # in the home, as `teach` does
     run = made.new_run("test")
     step = made.propose(run, "generate", plan_hash="h")
     made.add_rows(run, step, ROWS)
@@ -75,6 +75,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
     made.add_artifact(
         Artifact("", run, step, "rows", tmp_path / "rows", str(sha), 1, meta={"behaviour": str(folder), "rows": 5})
     )
+    return made
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = made_rows(tmp_path, SAID)
     yield made
     made.close()
 
