@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 """As shells have it: 128 + SIGINT."""
-_STREAMS = ("run", "demo")
+_STREAMS = ("run", "resume", "demo")
 _MODULES = {
     "run": "run_steps",
     "demo": "run_steps",
@@ -157,7 +157,7 @@ def _dispatch(args: argparse.Namespace, rest: list[str], settings: Settings, out
             from tunesmith.agent.commands.run_steps import stage
 
             return stage(args, rest, settings, store, out)
-        name = "teach_rows" if args.command == "teach" and args.rows else args.command
+        name = "teach_rows" if args.command == "teach" and args.rows and not args.example else args.command
         module = import_module(f"tunesmith.agent.commands.{_MODULES.get(name, 'queries')}")
         exit_code: int = getattr(module, name)(args, settings, store, out)
         return exit_code
@@ -173,9 +173,8 @@ def _failed(message: str, exit_code: int, words: list[str], opened: list[Output]
     message = _ENDLESS.sub(lambda word: f"{word[0][:200]}…{word[0][-20:]}", message)
     if "--json" in words:
         from tunesmith.agent.commands.output import Output
-        from tunesmith.agent.commands.same_words import in_full
 
-        streams = "-p" in words or any(word in _STREAMS for word in in_full(words))
+        streams = "-p" in words or any(word in _STREAMS for word in words)
         out = opened[0] if opened else Output(as_json=True, stream=streams)
         out.failed(message, exit_code)
         out.end(exit_code)

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 from tunesmith.memory.errors import NotFound
+from tunesmith.memory.step_records import say
 from tunesmith.memory.store import Store
 
 _USER, _ASSISTANT, _MESSAGES, _UNDO, _SUMMARY = "user", "assistant", "messages", "undo", "summary"
@@ -95,10 +96,6 @@ class Conversations:
         self._write(conversation, _UNDO, str(turns[-1].number))
         return turns[-1]
 
-    def compact(self, conversation: str, summary: str) -> None:
-        """Let a summary stand for every turn so far."""
-        self._write(conversation, _SUMMARY, summary)
-
     def waiting(self) -> str:
         """The conversation whose calls were put to the user last and that may still wait; empty where none does."""
         rows = self._store.read(
@@ -162,10 +159,5 @@ class Conversations:
         return json.dumps(self._store.places.stored(document), ensure_ascii=False)
 
     def _write(self, conversation: str, role: str, content: str) -> int:
-        with self._store.write() as conn:
-            cursor = conn.execute(
-                "INSERT INTO conversations (conversation, at, role, content) VALUES (?, ?, ?, ?)",
-                (conversation, time.time(), role, content),
-            )
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
+        row = {"conversation": conversation, "at": time.time(), "role": role, "content": content}
+        return say(self._store, "conversations", row)

@@ -32,7 +32,8 @@ class _Field(argparse.Action):
         self, parser: argparse.ArgumentParser, args: argparse.Namespace, values: object, option: str | None = None
     ) -> None:
         setattr(args, self.dest, values)
-        setattr(args, _SPELLED, {**spelled(args), self.dest.removeprefix(PREFIX): option or self.dest})
+        name = self.dest.removeprefix(PREFIX)
+        setattr(args, _SPELLED, {**spelled(args), name: option or f"--{name}"})
 
 
 def spelled(args: argparse.Namespace) -> dict[str, str]:
@@ -40,15 +41,19 @@ def spelled(args: argparse.Namespace) -> dict[str, str]:
     return dict(getattr(args, _SPELLED, {}))
 
 
-def add_flags(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
-    """Give `parser` one flag for every field of a request."""
+def add_flags(parser: argparse.ArgumentParser, model: type[BaseModel], bare: str = "") -> None:
+    """Give `parser` one flag for every field of a request, but for the `bare` one: a word of its own."""
     group = parser.add_argument_group("fields of the request")
     spellings: dict[str, list[str]] = {name: [name] for name in model.model_fields}
     for other, name in others(model.model_fields).items():
         spellings[name].append(other)
     for name, info in model.model_fields.items():
         default = "required" if info.is_required() else f"default: {_default(info)}"
-        text = f"{info.description or ''} ({default})".strip().replace("%", "%%")
+        said = (info.description or "").replace("%", "%%")
+        if name == bare:
+            parser.add_argument(PREFIX + name, action=_Field, metavar=_metavar(name, info), help=said)
+            continue
+        text = f"{said} ({default.replace('%', '%%')})".strip()
         _add_flag(group, f"--{name.replace('_', '-')}", name, info, text)
         for typed in dict.fromkeys(one for other in spellings[name] for one in (other, other.replace("_", "-"))):
             if typed != name.replace("_", "-"):

@@ -10,39 +10,16 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from tunesmith.agent.commands.help_groups import ByGroup
 from tunesmith.agent.commands.option_values import gib, gigabytes, hours
-from tunesmith.agent.commands.parser_errors import Parser
+from tunesmith.agent.commands.parser_errors import PROGRAM, Parser
 from tunesmith.agent.commands.rate_options import RATE, add_rate_options, port_number
-from tunesmith.agent.commands.same_words import SAME_AS, command_at, in_full
+from tunesmith.agent.commands.same_words import SAME_AS
 from tunesmith.agent.version import VERSION
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.pipeline import catalog
 
 MCP_CLIENTS = ("claude-code", "codex", "cursor")
-_GROUPS = (
-    ("start here", ("setup", "doctor", "fits", "demo", "teach")),
-    ("steps", ("pull", *catalog.BY_NAME, "run", "resume", "jobs", "queue")),
-    ("look", ("runs", "show", "rows", "rate", "compare", "explain", "report", "pack", "verify", "suite")),
-)
-"""What the help puts together; every other command stands under `service`."""
-
-
-class _ByGroup(argparse.HelpFormatter):
-    """The commands under headings, each on a line that begins with its name."""
-
-    def _format_action(self, action: argparse.Action) -> str:
-        if not isinstance(action, argparse._SubParsersAction):
-            return super()._format_action(action)
-        left = {listed.dest: listed for listed in action._get_subactions()}  # private, too: no other list of them
-        groups = [(title, [left.pop(name) for name in names if name in left]) for title, names in _GROUPS]
-        # What no group names is listed all the same.
-        return "".join(self._group(*group) for group in (*groups, ("service", list(left.values()))))
-
-    def _group(self, title: str, listed: Sequence[argparse.Action]) -> str:
-        self._indent()
-        lines = [self._format_action(action) for action in listed]
-        self._dedent()
-        return f"{'':{self._current_indent}}{title}:\n{''.join(lines)}"
 
 
 class _Version(argparse.Action):
@@ -53,49 +30,55 @@ class _Version(argparse.Action):
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The arguments, and those that a stage's request does not know. Raises BadInput."""
-    argv, what = _served(in_full(argv))
-    chosen = next((word for word in argv if word in catalog.BY_NAME), None)
-    args, rest = build(chosen).parse_known_args(argv)
-    if what is not None:
-        args.what = what
+    parser = build()
+    args, rest = parser.parse_known_args(argv)
+    if args.command == "help":
+        build().parse_args([*args.words, "--help"])  # it prints and leaves
+    if args.command == "serve":
+        _deploys(args, rest)
     if args.prompt is not None and args.command is not None:
         raise BadInput(f"-p is a whole turn, so no command goes with it; leave -p or {args.command!r} out")
     if rest and args.command not in catalog.BY_NAME:
-        raise BadInput(f"unexpected argument {rest[0]!r}; `tunesmith --help` lists the commands")
+        parser.refuse(rest)
     # The option is there only where it was given.
     if hasattr(args, "max_hours") and not getattr(args, "yes", False):
         raise BadInput(f"--max-hours {args.max_hours:g} limits what --yes agrees to; give --yes too, or leave it out")
     return args, rest
 
 
-def _served(argv: list[str]) -> tuple[list[str], str | None]:
-    """`serve WHAT` is a step of the stage that serves, with all of its options; any other command line as it is."""
-    at = command_at(argv)
-    follows = command_at(argv[at + 1 :]) if at is not None and argv[at] == "serve" else None
-    if at is None or follows is None or {"-h", "--help"} & set(argv):
-        return argv, None
-    what = argv[at + 1 + follows]
-    if what in SERVE_ACTIONS:
-        return argv, None
-    rest = [word for place, word in enumerate(argv[at + 1 :]) if place != follows]
-    return [*argv[:at], catalog.maker_of("deployment"), *rest], what
+def _deploys(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    """`serve WHAT`, and `serve` with an option that says what and how, is a step of the stage that serves.
+
+    Raises BadInput for an option beside `status` or `stop`.
+    """
+    what = getattr(args, "what", None)
+    shared = {"command", "what", "json", "prompt", "yes", "max_hours"}
+    given = {name for name, value in vars(args).items() if value is not None} - shared
+    if what not in (None, *SERVE_ACTIONS) or (what is None and (given or rest)):
+        args.command = catalog.maker_of("deployment")
+        return
+    if given or rest:
+        typed = " ".join(("serve", what or "")).strip()
+        raise BadInput(f"`tunesmith {typed}` takes no option but --json; `tunesmith serve RUN` takes those of `deploy`")
+    args.action = what
 
 
-def build(chosen: str | None = None) -> Parser:
-    """The parser; only the `chosen` stage's request is imported, to give it a flag for every field."""
+def build() -> Parser:
+    """The parser; of a stage's request it imports the one whose command is typed."""
     parser = Parser(
-        prog="tunesmith",
-        description="Fine-tune open-weight language models with you, on your own hardware.",
-        epilog="Without a command: the REPL. Exit codes: 0 done, 1 the step failed, 2 bad input (nothing was "
-        "started), 3 an approval is pending, 4 a gate refused (of the demo an outcome, so 0).",
+        prog=PROGRAM,
+        description="Fine-tune open-weight models with you, on your own hardware. `tunesmith` alone starts the "
+        "conversation.",
+        epilog="Exit codes: 0 done, 1 the step failed, 2 bad input (nothing was started), 3 an approval is pending, "
+        "4 a gate refused (of the demo an outcome, so 0).",
         allow_abbrev=False,
-        formatter_class=_ByGroup,
+        formatter_class=ByGroup,
     )
     parser.add_argument("--version", nargs=0, action=_Version, help="print the version and leave")
     parser.add_argument("-p", metavar="TEXT", dest="prompt", help="one turn of the talk, for scripts; - reads stdin")
     _consent(parser)
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", parser_class=Parser)
-    _stages(commands, chosen)
+    _stages(commands)
     _pipelines(commands)
     _set_up(commands)
     _suites(commands)
@@ -103,6 +86,7 @@ def build(chosen: str | None = None) -> Parser:
     _asking(commands)
     _serving(commands)
     _other_agents(commands)
+    _help(commands)
     return parser
 
 
@@ -124,22 +108,37 @@ if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[Parser]  # private: argparse has no other name for it
 
 
-def _add(commands: _Commands, name: str, help_: str) -> argparse.ArgumentParser:
+def _add(commands: _Commands, name: str, help_: str) -> Parser:
     return commands.add_parser(name, help=help_, description=help_, allow_abbrev=False)
 
 
-def _stages(commands: _Commands, chosen: str | None) -> None:
-    for entry in catalog.STAGES:
-        parser = _add(commands, entry.name, entry.summary)
-        parser.add_argument("--request", metavar="FILE.json", help="the request as a JSON object; flags go over it")
-        parser.add_argument(
-            "--approve", metavar="HASH", help="carry out the pending step whose plan was shown with this hash"
-        )
-        _consent(parser)
-        if entry.name == chosen:
-            from tunesmith.agent.commands.fields import add_flags
+def _same_as(commands: _Commands, word: str) -> Parser:
+    words, summary = SAME_AS[word]
+    return _add(commands, word, f"{summary}; the same as `{' '.join(words)}`")
 
-            add_flags(parser, entry.load().request)
+
+def _stages(commands: _Commands) -> None:
+    for entry in catalog.STAGES:
+        _stage(_add(commands, entry.name, entry.summary), entry.name)
+    pull = _same_as(commands, "pull")
+    pull.set_defaults(command="base")
+    _stage(pull, "base", bare="model")
+
+
+def _stage(parser: Parser, name: str, bare: str = "") -> None:
+    """Give a parser what a stage takes; the `bare` field is a word without its name."""
+    parser.add_argument("--request", metavar="FILE.json", help="the request as a JSON object; flags go over it")
+    parser.add_argument(
+        "--approve", metavar="HASH", help="carry out the pending step whose plan was shown with this hash"
+    )
+    _consent(parser)
+
+    def add_fields() -> None:
+        from tunesmith.agent.commands.fields import add_flags
+
+        add_flags(parser, catalog.BY_NAME[name].load().request, bare)
+
+    parser.add_fields = add_fields
 
 
 def _pipelines(commands: _Commands) -> None:
@@ -148,17 +147,21 @@ def _pipelines(commands: _Commands) -> None:
     _placed(demo)
     _consent(demo)
     run = _add(commands, "run", "carry out a written plan, or go on with a run")
-    run.add_argument("plan", nargs="?", metavar="PLAN.yaml", help="relative paths in it start from its own folder")
-    resume = "go on with a run where it stopped: its plan, or its step"
-    run.add_argument("--resume", nargs="?", const=True, metavar="RUN", help=resume)
-    _placed(run)
-    _consent(run)
-    for word, (words, summary) in SAME_AS.items():
-        _add(commands, word, f"{summary}; the same as `{' '.join(words)}`")
-    teach = _add(commands, "teach", "the whole way for a behaviour that you describe in a file, to the served model")
+    goes_on = "go on with a run where it stopped: its plan, or its step"
+    run.add_argument("--resume", nargs="?", const=True, metavar="RUN", help=goes_on)
+    resume = _same_as(commands, "resume")
+    resume.add_argument("resume", nargs="?", default=True, metavar="RUN", help="else the newest")
+    resume.set_defaults(command="run")
+    for parser in (run, resume):
+        parser.add_argument("plan", nargs="?", metavar="PLAN.yaml", help="its relative paths start from its own folder")
+        _placed(parser)
+        _consent(parser)
+    teach = _add(commands, "teach", "fine-tune from a description or from your own rows, end to end")
     teach.add_argument(
         "file", nargs="?", metavar="FILE", help="a behaviour.yaml, or what you would say: when, what, examples"
     )
+    begin = "write a description to begin with to FILE, else to behaviour.yaml here, and do nothing else"
+    teach.add_argument("--example", action="store_true", help=begin)
     _own_rows(teach)
     teach.add_argument(
         "--model", default="", metavar="MODEL",
@@ -179,7 +182,7 @@ def _pipelines(commands: _Commands) -> None:
 
 
 def _placed(parser: argparse.ArgumentParser) -> None:
-    where = "carry its steps out here; or there, as far as they can go, as [ray] in settings.toml says; over the plan"
+    where = "where steps run: here, or on the Ray machine in settings.toml, as far as they can; overrides the plan"
     parser.add_argument("--on", choices=("here", "ray"), default="", help=where)
 
 
@@ -192,7 +195,8 @@ def _set_up(commands: _Commands) -> None:
 def _rows(rows: argparse.ArgumentParser) -> None:
     _listing_flags(rows)
     actions = rows.add_subparsers(dest="action", metavar="[ACTION]", parser_class=Parser)
-    _listing_flags(_add(actions, "show", "the newest rows, the most suspicious first, and their balance"))
+    show = _add(actions, "show", "the newest rows, the most suspicious first, and their balance")
+    _listing_flags(show, kind=argparse.SUPPRESS, limit=argparse.SUPPRESS)  # else it undoes `rows --limit 5 show`
     importer = _add(actions, "import", "the stage `import`: rows of your own, a file, a folder or a hub data set")
     importer.add_argument("file", metavar="FILE", help="or a folder, or hub:owner/name, which is downloaded")
     importer.add_argument("--behaviour", metavar="FILE", help="the behaviour that they are held to")
@@ -233,14 +237,15 @@ def _own_rows(teach: argparse.ArgumentParser) -> None:
 def _reading_flags(parser: argparse.ArgumentParser) -> None:
     """How rows of one's own are read."""
     parser.add_argument("--map", nargs="+", metavar="PART=COLUMN", help="such as user=question assistant=reply")
-    parser.add_argument("--limit", type=int, metavar="N", help="records taken at most, of each file")
+    # its own place: `rows` has a --limit too
+    parser.add_argument("--limit", dest="records", type=int, metavar="N", help="records taken at most, of each file")
     share = "share of records that may be no rows (else 0.05): these are left out"
     parser.add_argument("--max-unusable-share", type=float, metavar="X", help=share)
 
 
-def _listing_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--kind", default="", metavar="KIND", help="only rows with this verdict, such as keep")
-    parser.add_argument("--limit", type=int, default=20, metavar="N", help="rows shown at most")  # a screen
+def _listing_flags(parser: argparse.ArgumentParser, kind: str = "", limit: int | str = 20) -> None:  # a screen
+    parser.add_argument("--kind", default=kind, metavar="KIND", help="only rows with this verdict, such as keep")
+    parser.add_argument("--limit", type=int, default=limit, metavar="N", help="rows shown at most")
     _json(parser)
     _run(parser)
 
@@ -287,9 +292,11 @@ def _history(commands: _Commands) -> None:
     _json(runs)
     actions = runs.add_subparsers(dest="action", metavar="[ACTION]", parser_class=Parser)
     _json(_add(actions, "list", "all runs, the newest first"))
-    show = _add(actions, "show", "the steps of a run, with times, peaks and artifacts")
-    _newest_run(show)
-    _json(show)
+    show = _same_as(commands, "show")
+    show.set_defaults(command="runs", action="show")
+    for parser in (_add(actions, "show", "the steps of a run, with times, peaks and artifacts"), show):
+        _newest_run(parser)
+        _json(parser)
     recover = _add(actions, "recover", "what runs/ holds of a store that was lost; with RUN, take its whole steps back")
     recover.add_argument("runs", nargs="*", metavar="RUN")
     _json(recover)
@@ -311,7 +318,7 @@ def _history(commands: _Commands) -> None:
     verify = _add(commands, "verify", "check such an archive, on any machine: digests, gradings, statistics")
     verify.add_argument("file", metavar="FILE")
     _json(verify)
-    fits = _add(commands, "fits", "would a model be trained, measured, quantized and served: here, or on another card")
+    fits = _add(commands, "fits", "check whether a model fits this machine, or a card that you name")
     fits.add_argument(
         "model", nargs="?", default=None, metavar="MODEL",
         help="a hub id (owner/name), a folder, a known name, or a size such as 8b; else the bases that are listed",
@@ -358,6 +365,11 @@ def _asking(commands: _Commands) -> None:
     _consent(add_rate_options(_add(commands, "rate", RATE)))
 
 
+def _help(commands: _Commands) -> None:
+    help_ = _add(commands, "help", "print this list, or the help of a command: help teach")
+    help_.add_argument("words", nargs="*", metavar="COMMAND")
+
+
 def _other_agents(commands: _Commands) -> None:
     mcp = _add(commands, "mcp", "the typed tools for another agent, over stdio; the person is asked for each price")
     actions = mcp.add_subparsers(dest="action", metavar="[ACTION]", parser_class=Parser)
@@ -379,7 +391,7 @@ def _serving(commands: _Commands) -> None:
     _queue(_add(commands, "queue", "plans that wait for the machine, carried out one by one within one budget"))
     serve = _add(commands, "serve", "serve a model, as `deploy` does; or status, or stop")
     serve.add_argument(
-        "action", nargs="?", choices=SERVE_ACTIONS, metavar="WHAT",
+        "what", nargs="?", default=argparse.SUPPRESS, metavar="|".join((*SERVE_ACTIONS, "WHAT")),
         help="an arm, a run or a taught model, as `deploy` takes it; status: what is served; stop: end it",
     )  # fmt: skip
-    _json(serve)
+    _stage(serve, catalog.maker_of("deployment"))

@@ -68,7 +68,7 @@ def _show(args: argparse.Namespace, review: Review, out: Output) -> int:
 
 def _import(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """One step of the stage `import`."""
-    given: dict[str, object] = {"source": args.file, "behaviour": args.behaviour, "limit": args.limit}
+    given: dict[str, object] = {"source": args.file, "behaviour": args.behaviour, "limit": args.records}
     given["max_unusable_share"] = args.max_unusable_share
     given["mapping"] = mapping_of(args) or None
     fields = {name: value for name, value in given.items() if value is not None}

@@ -1,4 +1,5 @@
-"""Words that stand for others, at the shell and in the conversation alike: one table for both.
+"""Words that stand for others: `resume`, `show` and `pull`, at the shell and in the conversation alike; and words that
+newcomers type at the shell.
 
 Light: the command line's help reads it.
 """
@@ -6,7 +7,7 @@ Light: the command line's help reads it.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -23,31 +24,19 @@ SAME_AS: Mapping[str, SameAs] = {
     "show": SameAs(("runs", "show"), "the steps of a run; else of the newest"),
     "pull": SameAs(("base", "--model"), "get a base model: a hub id, a folder, or a bundled one"),
 }
-_WITH_VALUE = ("-p", "--max-hours", "--run", "--on", "--port", "--context-tokens", "--context_tokens")
-
-
-def in_full(argv: Sequence[str]) -> list[str]:
-    """A command line with a word of the table replaced by what it stands for; options may come before it.
-
-    Its help is that of the command it stands for, with all options.
-    """
-    at = command_at(argv)
-    if at is None or argv[at] not in SAME_AS:
-        return list(argv)
-    words, rest = SAME_AS[argv[at]].words, argv[at + 1 :]
-    if {"-h", "--help"} & set(rest):
-        words, rest = tuple(word for word in words if not word.startswith("-")), ["--help"]
-    return [*argv[:at], *words, *rest]
-
-
-def command_at(argv: Sequence[str]) -> int | None:
-    """Where the command stands among the words; None where there is none."""
-    skip = False
-    for at, word in enumerate(argv):
-        if not (skip or word.startswith("-")):
-            return at
-        skip = word in _WITH_VALUE and not skip
-    return None
+_TALK = "`tunesmith` alone starts the conversation"
+_BEGIN = "`tunesmith teach --example` writes a description to begin with, and `tunesmith demo` shows the whole way"
+_TEACH = "`tunesmith teach FILE` fine-tunes a model from a description, `tunesmith teach --rows FILE` from your rows"
+MEANT: Mapping[str, str] = {
+    **dict.fromkeys(("chat", "talk", "repl", "start"), _TALK),
+    **dict.fromkeys(("init", "new", "create", "example"), _BEGIN),
+    **dict.fromkeys(("finetune", "fine-tune", "fine_tune", "tune", "learn", "sft"), _TEACH),
+    **dict.fromkeys(("download", "fetch"), "`tunesmith pull MODEL` gets a base model"),
+    **dict.fromkeys(("list", "ls", "history"), "`tunesmith runs` lists the runs"),
+    "install": "`tunesmith setup` installs what training and serving need",
+    "version": "`tunesmith --version` prints the version",
+}
+"""What is said to a word that people type for a command, where no command has that name."""
 
 
 def commands_that_take(word: str, parser: argparse.ArgumentParser) -> list[str]:
@@ -55,5 +44,7 @@ def commands_that_take(word: str, parser: argparse.ArgumentParser) -> list[str]:
     # argparse has no public way to list a parser's commands.
     commands = (a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     below = ((name, action) for named in commands for name, one in named.items() for action in one._actions)
-    actions = ((name, action.choices) for name, action in below if not action.option_strings)  # `fast` is no action
-    return list(dict.fromkeys(name for name, choices in actions if choices and word in choices))
+    actions = ((name, action) for name, action in below if not action.option_strings)  # `fast` is no action
+    # A word that stands beside anything else is no choice, and stands in its name: status|stop|WHAT.
+    taken = ((name, action.choices or str(action.metavar).split("|")[:-1]) for name, action in actions)
+    return list(dict.fromkeys(name for name, words in taken if word in words))

@@ -1,16 +1,17 @@
 """`tunesmith teach FILE`: the whole way for a described behaviour, from its file to the served model, without a talk.
 
-What the file leaves out a model proposes, once, from its words; without one a person answers six questions. Code holds
-both to the examples and shows them beside what was said; the folder that is written keeps it, and any field may be
-changed there. The plan is a written plan like any other, with its prices, its approvals and its record.
+What the file leaves out a model proposes, once, from its words. Code holds it to the examples and shows it beside what
+was said; the folder that is written keeps it, and any field may be changed there. The plan is a written plan like any
+other, with its prices, its approvals and its record.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
-import sys
 from collections.abc import Collection, Iterable, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -22,18 +23,18 @@ from tunesmith.agent.commands.plan_document import plan_document
 from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.commands.reading import Read
 from tunesmith.agent.commands.settings import Settings
-from tunesmith.agent.commands.six_questions import answered
 from tunesmith.agent.commands.spec_view import PARTS, spec_view
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.local_paths import expanded, is_there
+from tunesmith.tools.core.local_paths import existing_path, expanded, is_there
+from tunesmith.tools.core.plain_file import write_private_text
 from tunesmith.tools.core.similarity import normal
 from tunesmith.tools.core.stage import Facts
-from tunesmith.tools.core.yaml_file import read_yaml
 from tunesmith.tools.data.behaviour import (
     REHEARSAL,
     SPEC_FILE,
     check_answer_lengths,
+    document_in,
     is_complete,
     load_behaviour,
     own_suites,
@@ -62,7 +63,12 @@ _NAMES_OF = {"attributes": ("attributes", "fields", "labels"), "answer": ("answe
 
 
 def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """Propose what is missing, write the behaviour's folder, and carry out its plan; with --plan-only, price it."""
+    """Propose what is missing, write the behaviour's folder, and carry out its plan; with --plan-only, price it.
+
+    With --example, write a file to begin with and do nothing else.
+    """
+    if args.example:
+        return _write_example(args.file or SPEC_FILE, out)
     path = described_in(args.file)
     stated = stated_parts(path)
     ws = run_steps.workspace_of(args, settings, store, out)
@@ -71,6 +77,16 @@ def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
     folder, plan = planned(ws, read.spec, path, args, out, facts)
     report, view = document(read, stated, folder, plan), spec_view(read.spec, stated, read.left_out)
     return carry_out(ws, folder, plan, report, view, args, settings, out, facts)
+
+
+def _write_example(name: str, out: Output) -> int:
+    """Write a description that explains itself. Raises BadInput where its file is there already."""
+    if is_there(expanded(name)):
+        raise BadInput(f"{name} is there already; name another file: tunesmith teach --example my-task.yaml")
+    path = write_private_text(name, (files("tunesmith.prompts") / "starter.yaml").read_text(encoding="utf-8"))
+    next_ = f"tunesmith teach {shlex.quote(name)} --plan-only"
+    out.document({"file": str(path), "next": next_}, render.plain(f"written: {path}; change it, then type: {next_}"))
+    return 0
 
 
 def facts_for(args: argparse.Namespace, ws: Workspace) -> Facts:
@@ -96,12 +112,7 @@ def described_in(name: str | None) -> Path:
             "teach needs a FILE that says when, what and examples, or rows of your own: --rows mine.jsonl; both may be "
             "given"
         )
-    path = expanded(name)
-    if not is_there(path):
-        raise BadInput(
-            f"there is no {name}; name the file that says what is to be learned, or the one that your rows lie in: "
-            "teach --rows FILE"
-        )
+    path = existing_path(name, "name a description file, or --rows FILE for rows of your own")
     if path.suffix.lower() in KINDS and path.suffix.lower() != ".json":
         raise BadInput(f"{name} is a file of rows by its name; `tunesmith teach --rows {name}` trains on them")
     return path
@@ -151,7 +162,7 @@ def read_spec(
     """The spec of a file, and where it lies: as it stands where it is complete, else as somebody reads its words.
 
     What was read before is not read again. A model that answers already comes first, then one that is started after a
-    yes (`may_start`), then a person at the terminal; else what the file states and its examples show, and that is said.
+    yes (`may_start`); without any, what the file states and its examples show is taken, and that is said.
     """
     words, stated = words_in(path)
     check_answer_lengths(words)
@@ -177,17 +188,10 @@ def _read(
             return reading.read_by(ws, endpoint, marked, stated)
         if may_start:
             return reading.read_once_started(settings, ws, run_steps.approver_of(args, out), marked, stated)
-    except (BadInput, StepFailed) as error:  # it goes on by questions to the person
+    except (BadInput, StepFailed) as error:  # it goes on with what the file states
         why = str(error)
     finally:
         out.let_go()
-    if sys.stdin.isatty() and sys.stderr.isatty():
-        out.say(f"no model reads your words ({why}); six questions instead:")
-        try:
-            checked = verified(marked, answered(words, stated, run_steps.ask_person, out.say))
-        except EOFError:
-            raise BadInput("the questions about your words were not answered; nothing was started") from None
-        return Read(checked.spec, "you", checked.left_out)
     checked = verified(words, stated)
     note = f"nobody has read your words ({why}): only what the file states as data and its examples show was taken"
     return Read(checked.spec, "", (note, *checked.left_out))
@@ -228,8 +232,8 @@ def planned(
 
 
 def stated_parts(path: Path) -> frozenset[str]:
-    """The parts of a behaviour that its file says itself; the others are proposed."""
-    document = read_yaml(path / SPEC_FILE if path.is_dir() else path, "behaviour", through_link=True)
+    """The parts of a behaviour that its file says itself; the others are proposed. Raises BadInput for plain text."""
+    document, _ = document_in(path)
     given = {name for name, value in document.items() if value} if isinstance(document, dict) else set()
     return frozenset(part for part in PARTS if given & set(_NAMES_OF.get(part, (part,))))
 

@@ -62,7 +62,7 @@ def _wanted(args: argparse.Namespace) -> Wanted:
     return Wanted(
         names=tuple(args.rows),
         mapping=mapping_of(args),
-        limit=fields["limit"].default if args.limit is None else args.limit,
+        limit=fields["limit"].default if args.records is None else args.records,
         max_unusable_share=fields["max_unusable_share"].default if share is None else share,
         blind=args.blind,
         contradictory=args.contradictory,

@@ -15,23 +15,6 @@ TOPICS: dict[str, tuple[str, ...]] = {
         "Your words are kept letter for letter. “what did I say so far?”, “back”, “change the second example to …”,",
         "“never: …” and “drop it” work at any time, a question on the side keeps the place; “edit” opens $EDITOR.",
     ),
-    "plan": (
-        "A plan is proposed with every price; “rank 8, three epochs”, “without quantizing” "
-        "change it, “start it” starts.",
-        "Each expensive step asks again before it begins. `/resume r1` goes on with a run, “go on” takes one step.",
-    ),
-    "steps": (
-        "Every stage is a command, such as `/train lora_rank=8 epochs=2`, or words: “train again with half the rank”.",
-        "`/help train` lists the fields. `/jobs` and `/attach` show what runs, `/stop` ends it after one question.",
-    ),
-    "results": (
-        "`/compare r1`, `/explain r1` and `/report r1` say what came out; `/sql SELECT … "
-        "FROM v_steps` asks the records.",
-    ),
-    "driver": (
-        "[driver] in settings.toml names a model folder or an endpoint. It is tried out behind your first answer, or",
-        "by `tunesmith doctor --driver`. That sets its level: native (it chooses tools) or fallback (code does).",
-    ),
     "keys": (
         "Up and Ctrl-R search what was typed before, Tab completes, Alt-Enter begins a new line, a paste is never sent",
         "half. Ctrl-C clears the line and lets go of a bar, twice on an empty line it "
@@ -61,7 +44,6 @@ COMMANDS = {
     "new": "a fresh conversation; the old one is kept",
     "conversations": "all conversations, the newest first; `/conversations resume ID` goes on with one",
     "undo": "take the newest turn of the conversation back",
-    "compact": "let a short account stand for the turns so far",
     "export": "write the conversation as Markdown",
     "doctor": "what this machine and what is installed can do",
     "help": "this list, the fields of a stage (/help train), or a topic (/help keys)",

@@ -5,7 +5,6 @@ a stage takes `field=value` and gives the prompt back as soon as its worker runs
 from __future__ import annotations
 
 import re
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -18,7 +17,6 @@ from tunesmith.agent.commands.layout import Prose, prose
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.parser_errors import nearest
 from tunesmith.agent.commands.same_words import SAME_AS
-from tunesmith.agent.commands.served_models import to_serve
 from tunesmith.agent.commands.suites import suite
 from tunesmith.agent.queries.answer import day
 from tunesmith.agent.repl.command_table import COMMANDS, TOPICS
@@ -32,9 +30,6 @@ from tunesmith.tools.pipeline.workspace import StepRequest
 
 if TYPE_CHECKING:
     from tunesmith.agent.repl.shell import Shell
-
-_SUMMARY_CHARACTERS = 1500
-"""It goes into every later prompt of a driver whose context is small: the newest words stay."""
 
 
 def carry_out(screen: Shell, line: str) -> bool:
@@ -61,17 +56,21 @@ def stage(screen: Shell, name: str, words: str) -> None:
     """Price a stage, ask, and leave it to its worker; the monitor tells its end."""
     if words in ("--help", "-h"):
         return help_(screen, name)
-    entry = catalog.BY_NAME[name]
-    request = StepRequest.given(name, fields.of_words(words, entry.load().request))
+    return _step(screen, StepRequest.given(name, fields.of_words(words, catalog.BY_NAME[name].load().request)))
+
+
+def _step(screen: Shell, request: StepRequest) -> None:
+    entry = catalog.BY_NAME[request.stage]
     if entry.only_looks:
         screen.show(render.result_table(run_steps.look(screen.ws, request)["result"]))
-        return None
+        return
     outcome = run_step(screen.ws, request, screen.approver, follow=False)
     if not entry.asks(outcome.step.request):
         screen.show(render.result_table(outcome.done().report))
     elif outcome.declined:
-        screen.say(f"{name} ({outcome.step.id}) was declined; nothing was started. /{name} shows its price again")
-    return None
+        again = f"/{entry.name} shows its price again"
+        screen.say(f"{entry.name} ({outcome.step.id}) was declined; nothing was started. {again}")
+    return
 
 
 def as_command_line(screen: Shell, argv: list[str]) -> None:
@@ -108,13 +107,13 @@ def resume_run(screen: Shell, words: str) -> None:
 
 def serve(screen: Shell, words: str) -> None:
     """`/serve`, `/serve status`, `/serve stop`; `/serve WHAT` is a step of the stage that serves."""
-    named = fields.split_words(words)
-    what = next((word for word in named if not word.startswith("-") and "=" not in word), None)
-    if what is None or what in parser.SERVE_ACTIONS:
-        return as_command_line(screen, ["serve", *named])
-    given = to_serve(screen.store, what)
-    rest = [word for word in named if word != what]
-    return stage(screen, catalog.maker_of("deployment"), shlex.join([*(f"{k}={v}" for k, v in given.items()), *rest]))
+    # At the prompt a field may come as `port=8099`, which the command line would take for WHAT.
+    typed = [f"--{word}" if re.match(r"[a-z_]+=", word) else word for word in fields.split_words(words)]
+    if not {"-h", "--help"} & {*typed}:
+        args, rest = parser.parse(["serve", *typed])
+        if args.command != "serve":
+            return _step(screen, run_steps.stage_request(args, rest, screen.store))
+    return as_command_line(screen, ["serve", *typed])
 
 
 def demo(screen: Shell, words: str) -> None:
@@ -257,18 +256,6 @@ def undo(screen: Shell, words: str) -> None:
     screen.talk.tell_description()
 
 
-def compact(screen: Shell, words: str) -> None:
-    """`/compact`: a short account stands for the turns so far."""
-    chat = screen.talk.chat()
-    conversation = chat.conversations.load(chat.id)
-    if not conversation.turns:
-        raise BadInput("nothing was said yet")
-    lines = [f"user: {turn.prompt} / you: {turn.reply}" for turn in conversation.turns]
-    summary = " | ".join([conversation.summary, *lines] if conversation.summary else lines)[-_SUMMARY_CHARACTERS:]
-    chat.conversations.compact(chat.id, summary)
-    screen.say(f"compacted to {len(summary)} characters")
-
-
 def export(screen: Shell, words: str) -> None:
     """`/export [FILE] [--force]`: the conversation as Markdown. Raises BadInput for a file that is there already."""
     names = [word for word in fields.split_words(words) if word != "--force"]
@@ -312,7 +299,6 @@ _OWN: dict[str, Callable[[Shell, str], None]] = {
     "new": new,
     "resume": resume,
     "undo": undo,
-    "compact": compact,
     "export": export,
     "conversations": conversations,
     "conversation": conversations,

@@ -200,7 +200,7 @@ def test_the_repl_lives_on_when_the_driver_misbehaves(
     assert "Traceback" not in repl.text
 
 
-def test_a_conversation_is_left_gone_back_to_compacted_and_exported(
+def test_a_conversation_is_left_gone_back_to_and_exported(
     tunesmith: Tunesmith,
     terminal: Callable[..., Terminal],
     driver: Callable[..., StubDriver],
@@ -227,8 +227,6 @@ def test_a_conversation_is_left_gone_back_to_compacted_and_exported(
     place = repl.line("and my cat")
     repl.expect("I see.", after=place)
     assert "Rex" in sent()
-    place = repl.line("/compact")
-    repl.expect("compacted to", after=place)
     target = tunesmith.home / "talk.md"
     place = repl.line(f"/export {target}")
     repl.expect("written", after=place)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ from tests.fixtures import FIXTURES, warm
 from tests.fixtures.hub_stand_in import COMMIT, MODEL, hub_of
 from tests.fixtures.scripted_reader import by_piece, served
 from tests.fixtures.tables import table
-from tests.fixtures.terminal import Terminal
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import DriverSettings, Settings
 from tunesmith.agent.commands.teach import read_spec, why_none_is_started
 from tunesmith.memory.store import Store
+from tunesmith.tools.data.behaviour import described_in, words_in
+from tunesmith.tools.data.description import EXAMPLES_MIN
+from tunesmith.tools.data.proposal import STATED
+from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.verify import spec_faults, verified
 from tunesmith.tools.pipeline.workspace import Workspace
 from tunesmith.tools.serving import servers
 
@@ -129,22 +134,26 @@ def test_without_a_model_and_a_terminal_what_is_stated_is_taken_and_that_is_said
     assert told["read_by"] == "" and "nobody has read your words" in told["left_out"][0]
 
 
-def test_a_person_answers_six_questions_where_no_vllm_is(terminal: Callable[..., Terminal], tmp_path: Path) -> None:
-    file = said(tmp_path, fields=None)
-    talk = terminal("teach", str(file), "--plan-only")
-    for question, line in (
-        ("1 of 6", "some"), ("2 of 6", "template"), ("3 of 6", "{PLANT} gives {LITRES}"), ("it does not give", ""),
-    ):  # fmt: skip
-        talk.expect(question)
-        if line:
-            talk.line(line)
-    for question, line in (("3 of 6", "{PLANT} gets {LITRES}"), ("4 of 6", "copied"), ("4 of 6", "")):
-        talk.expect(question)
-        talk.line(line)
-    for question in ("5 of 6", "6 of 6"):
-        talk.expect(question)
-        talk.line("")
-    talk.expect("{PLANT} gets {LITRES}")
+def test_the_example_is_read_without_a_complaint_and_can_be_planned_at_once(tmp_path: Path) -> None:
+    home, file = tmp_path / "home", tmp_path / "my task.yaml"
+    told = json.loads(teach(home, "--example", file, "--json").stdout)
+    assert told == {"file": str(file), "next": f"tunesmith teach {shlex.quote(str(file))} --plan-only"}
+    words, stated = words_in(file)
+    read = verified(words, stated)
+    assert read.left_out == () and spec_faults(read.spec) == () and len(words.examples) == EXAMPLES_MIN
+    named = re.findall(r"`(\w+)`", file.read_text())
+    assert named and not {*yaml.safe_load(file.read_text()), *named} - {*Spec.model_fields, *STATED}
+    priced = teach(home, *shlex.split(told["next"])[2:], "--card", "4090", "--json")
+    assert priced.returncode == 0 and json.loads(priced.stdout)["estimated_seconds"] > 60, priced.stderr
+
+
+def test_the_example_replaces_no_file_and_is_no_behaviour_of_the_home(tmp_path: Path) -> None:
+    home, file = tmp_path / "home", tmp_path / "behaviour.yaml"
+    assert "tunesmith teach behaviour.yaml --plan-only" in teach(home, "--example", "--rows", "x.csv").stdout
+    file.write_text("mine")
+    for again in (teach(home, "--example"), teach(home, file, "--example")):
+        assert again.returncode == 2 and "name another file: tunesmith teach --example" in again.stderr
+    assert file.read_text() == "mine" and described_in(home) == {}
 
 
 def test_a_file_that_was_changed_into_what_its_examples_contradict_is_told_so(tmp_path: Path) -> None:
@@ -187,8 +196,8 @@ def test_the_same_words_are_one_behaviour_and_other_words_another(tmp_path: Path
 @table(
     ("changes", "wanted"),
     [
-        ({"examples": SAID["examples"][:2]}, "2 examples, 3 are needed"),
-        ({"examples": None}, "0 examples, 3"),
+        ({"examples": SAID["examples"][:1]}, "description.yaml has 1 example; give at least 3 (prompt + answer)"),
+        ({"examples": None}, "description.yaml has 0 examples; give at least 3"),
         ({"fields": 3}, "fields are lists of names"),
         ({"kolour": "red"}, "kolour"),
     ],

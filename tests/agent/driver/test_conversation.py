@@ -412,7 +412,7 @@ def test_a_summary_is_sent_however_many_turns_come_after_it(talk: Callable[..., 
     one = talk()
     one.deps.window = Window(4096)
     one.turn("my dog is called Rex")
-    one.chat.conversations.compact(one.chat.id, "the dog is called Rex")
+    one.chat.conversations._write(one.chat.id, "summary", "the dog is called Rex")
     for number in range(12):
         one.turn(f"question {number} {'why ' * 200}", "Well.")
     prompts = [str(p.content) for m in one.requests[-1][0] for p in m.parts if isinstance(p, UserPromptPart)]
@@ -422,7 +422,7 @@ def test_a_summary_is_sent_however_many_turns_come_after_it(talk: Callable[..., 
 def test_a_plan_outlives_a_compaction(talk: Callable[..., Talk]) -> None:
     one = talk()
     propose(one)
-    one.chat.conversations.compact(one.chat.id, "a plan was proposed")
+    one.chat.conversations._write(one.chat.id, "summary", "a plan was proposed")
     again = talk()
     again.chat.switch(one.chat.id)
     assert again.deps.draft == one.deps.draft
@@ -433,7 +433,7 @@ def test_every_turn_but_those_taken_back_is_there_after_a_compaction(talk: Calla
     for words in ("first", "second", "third"):
         one.turn(words, "Yes.")
     one.chat.undo()
-    one.chat.conversations.compact(one.chat.id, "in short")
+    one.chat.conversations._write(one.chat.id, "summary", "in short")
     one.turn("fourth", "Yes.")
     held = one.chat.conversations
     assert [turn.prompt for turn in held.load(one.chat.id).turns] == ["fourth"]

@@ -212,6 +212,7 @@ def test_an_error_is_one_line_and_the_repl_lives_on(terminal: Open) -> None:
         ("/sql DROP TABLE runs", "only reading is allowed"),
         ("/attach", "no step is at work"),
         ("/base model='open", "quotation"),
+        ("/base model=bundled on=ray", "no field 'on' here"),
         ("/demo --slow", "takes --fast, --on ray"),
         ("/demo --on mars", "takes --fast, --on ray"),
         ("/resume c1", "no conversation 'c1'"),
@@ -242,7 +243,8 @@ def test_run_resume_show_and_serve_mean_what_they_mean_at_the_shell(
         ("/conversations resume c1", "no conversation 'c1'"),
         ("/serve", "nothing is served"),
         ("/serve r1", "no tuned model yet"),
-        ("/run nofile.yaml", "no file nofile.yaml"),
+        ("/serve --arm merged r1", "no tuned model yet"),
+        ("/run nofile.yaml", "nofile.yaml is not there"),
     ):
         place = repl.line(line)
         repl.expect(told, after=place)
