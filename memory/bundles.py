@@ -16,6 +16,7 @@ from tunesmith.memory.json_values import as_float, as_list, as_object
 from tunesmith.memory.ledger import add_event, to_json
 from tunesmith.memory.records import APPROVED, DONE, PLANNED, Step
 from tunesmith.memory.store import Store
+from tunesmith.memory.store_file import insert
 
 Records = dict[str, list[dict[str, object]]]
 """Table → its rows."""
@@ -33,6 +34,7 @@ _TELLING = ("eval_results", "rows", "ratings")
 _PACKED = ("runs", "approvals", "steps", "artifacts", "events", "metrics", *_TELLING)
 _KEYS = {"runs": "run", "steps": "step", "approvals": "approval", "artifacts": "artifact"}
 _UNIQUE = {"rows": ("step", "row_id"), "eval_results": ("step", "arm", "case_id", "repeat")}
+_UNIQUE |= dict.fromkeys(("marks", "ratings", "conversations"), ("id",))
 RETURNED = "step.returned"
 """The event that says from where, and by which submission, what a step made was brought back."""
 
@@ -131,13 +133,10 @@ def put_down(store: Store, step: str, records: Records) -> None:
 
 
 def _put(conn: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:
-    names = ", ".join(row)
-    insert = f"INTO {table} ({names}) VALUES ({', '.join('?' * len(row))})"
     if table in ("runs", "steps", "artifacts"):
-        changes = ", ".join(f"{name} = excluded.{name}" for name in row)
-        conn.execute(f"INSERT {insert} ON CONFLICT ({_KEYS[table]}) DO UPDATE SET {changes}", [*row.values()])
+        insert(conn, table, row, then=_replaces([_KEYS[table]], row))
     else:
-        conn.execute(f"INSERT OR IGNORE {insert}", [*row.values()])
+        insert(conn, table, row, how="INSERT OR IGNORE")
 
 
 def new_records(store: Store, step: Step, before: Records) -> Records:
@@ -184,10 +183,12 @@ def bring_back(store: Store, step: Step, records: Records, *, submission: str, l
 
 def put_back(conn: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:
     """Insert a row; one that is there under the same key becomes what it was made there."""
-    names, keys = ", ".join(row), _UNIQUE.get(table)
-    changes = ", ".join(f"{name} = excluded.{name}" for name in row)
-    replaces = f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}" if keys else ""
-    conn.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(row))}){replaces}", [*row.values()])
+    keys = _UNIQUE.get(table)
+    insert(conn, table, row, then=_replaces(keys, row) if keys else "")
+
+
+def _replaces(keys: Iterable[str], row: Iterable[str]) -> str:
+    return f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in row)}"
 
 
 def _refuse_others(step: Step, records: Records) -> None:

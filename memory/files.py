@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TypedDict
 
@@ -49,6 +49,18 @@ def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o644, new: bo
     except BaseException:  # a Ctrl-C, too
         Path(temp).unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+def append(path: Path, lines: Iterable[str]) -> None:
+    """Add lines to a file of its user alone, on disk when this returns.
+
+    A newline comes before each: what a kill or a full disk cut off spoils no line that is added later.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write("".join(f"\n{line}" for line in lines).encode())
+    _sync(path)
     sync_folder(path.parent)
 
 

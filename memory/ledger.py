@@ -335,10 +335,16 @@ class Ledger(RunLedger):
         rows = self.read("SELECT * FROM steps WHERE (?1 IS NULL OR run = ?1) ORDER BY rowid", run)
         return [Step.of(row, self.places) for row in rows]
 
+    def stopped_by(self, step: str) -> str:
+        """Who had the present attempt at a step stopped, as people are told."""
+        of_attempt = "step = ?1 AND at >= (SELECT started_at FROM steps WHERE step = ?1)"
+        rows = self.read(f"SELECT data FROM events WHERE event = 'step.stopped' AND {of_attempt} ORDER BY id", step)
+        return str(json.loads(rows[-1]["data"])["by"]) if rows else "the user"
+
     def unannounced(self) -> list[Step]:
         """Steps that ended while nobody watched, marked as told by this call."""
-        ended = (DONE, FAILED)
-        rows = self.read("SELECT * FROM steps WHERE announced = 0 AND status IN (?, ?)", *ended)
+        ended = (DONE, FAILED, STOPPED)
+        rows = self.read("SELECT * FROM steps WHERE announced = 0 AND status IN (?, ?, ?)", *ended)
         steps = [Step.of(row, self.places) for row in rows]
         self.announce([step.id for step in steps])
         return steps

@@ -6,9 +6,11 @@ Nothing is ever deleted: of several marks of one message the last one counts.
 from __future__ import annotations
 
 import time
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Literal
 
+from tunesmith.memory.json_values import picked
+from tunesmith.memory.step_records import say
 from tunesmith.memory.store import Store
 
 Decision = Literal["keep", "drop", "relabel", "edit"]
@@ -50,12 +52,7 @@ _COLUMNS = tuple(field.name for field in fields(Mark) if field.name != "origin")
 
 def add_mark(store: Store, mark: Mark) -> None:
     """Keep a mark; it is in the store when this returns."""
-    values = (*astuple(mark)[:-2], mark.at or time.time())
-    with store.write() as conn:
-        conn.execute(
-            f"INSERT INTO marks ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' for _ in _COLUMNS)})",
-            values,
-        )
+    say(store, "marks", picked(mark, *_COLUMNS) | {"at": mark.at or time.time()})
 
 
 def marks_of(store: Store, behaviour: str) -> list[Mark]:

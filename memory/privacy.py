@@ -12,7 +12,7 @@ from tunesmith.memory.errors import BadInput
 _STORE = "tunesmith.db"
 _OURS = ("servers", "runs", "models", "logs", "history", "settings.toml", "accelerator.lock", ".migrate.lock")
 _FOLDERS = ("servers", "runs", "models", "locks", "downloads", "behaviours", "exports", "dry-loads")
-_OUR_ENTRIES = {*_OURS, *_FOLDERS, "backups", "rates.json", "driver-probe.json"}
+_OUR_ENTRIES = {*_OURS, *_FOLDERS, "backups", "rates.json", "driver-probe.json", "conversations.jsonl"}
 _OUR_ENTRIES |= {"lost+found"}  # a disk of its own begins with it
 
 

@@ -20,7 +20,7 @@ from typing import TypedDict
 from tunesmith.memory.damage import damaged, is_damage
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.places import HOME_MARK
-from tunesmith.memory.records import Artifact, Step
+from tunesmith.memory.records import STOPPED, Artifact, Step
 from tunesmith.memory.store import Store
 from tunesmith.memory.views import PATHS, VIEWS
 
@@ -244,6 +244,8 @@ class StepShape(TypedDict):
     plan_hash: str
     request: dict[str, object]
     error: str | None
+    stopped_by: str | None
+    """Who had it stopped; None where nobody did."""
     artifacts: list[ArtifactShape]
 
 
@@ -315,6 +317,7 @@ def step_shape(store: Store, step: Step) -> StepShape:
         "plan_hash": step.plan_hash,
         "request": step.request,
         "error": step.error,
+        "stopped_by": store.stopped_by(step.id) if step.status == STOPPED else None,
         "artifacts": [_artifact_shape(artifact) for artifact in artifacts],
     }
 

@@ -14,7 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from tunesmith.memory.step_records import keep_words
 from tunesmith.memory.store import Store
+from tunesmith.memory.store_file import insert, new_id
 
 Source = Literal["typed", "pasted", "file", "generated"]
 
@@ -83,60 +85,57 @@ def digest_of(message: str) -> str:
 
 def add_messages(store: Store, pair: Pair, messages: Iterable[tuple[str, Source]]) -> int:
     """Add messages that are to be answered, each with the order in which its answers are shown; how many are new."""
-    added = 0
+    added: list[sqlite3.Row] = []
     with store.write() as conn:
         for message, source in messages:
-            values = (digest_of(message), message, source, secrets.choice(pair.arms), time.time())
-            added += conn.execute(
-                "INSERT OR IGNORE INTO ratings (run, first_arm, first_artifact, last_arm, last_artifact, training,"
-                " digest, message, source, shown_first, added_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*pair, *values),
-            ).rowcount
-    return added
+            asked = {"digest": digest_of(message), "message": message, "source": source, "added_at": time.time()}
+            row = {"id": new_id(conn, "ratings"), **pair._asdict(), **asked, "shown_first": secrets.choice(pair.arms)}
+            added += insert(conn, "ratings", row, how="INSERT OR IGNORE")
+    keep_words(store, "ratings", added)
+    return len(added)
 
 
 def keep_answer(store: Store, rating: int, arm: str, text: str, cut_at_tokens: int = 0) -> None:
     """Keep an arm's answer; the first one counts, and no later one takes its place."""
+    kept: list[sqlite3.Row] = []
     with store.write() as conn:
         for side in ("first", "last"):
-            conn.execute(
+            kept += conn.execute(
                 f"UPDATE ratings SET {side}_answer = ?, {side}_cut = ?"
-                f" WHERE id = ? AND {side}_arm = ? AND {side}_answer IS NULL",
+                f" WHERE id = ? AND {side}_arm = ? AND {side}_answer IS NULL RETURNING *",
                 (text, cut_at_tokens, rating, arm),
             )
+    keep_words(store, "ratings", kept)
 
 
 def rate(store: Store, rating: Rating, answers_right: tuple[bool, bool], by: str) -> bool:
     """Keep whether answer 1 and answer 2 are right; False where somebody else judged, or took it back, meanwhile."""
-    one, two = answers_right
-    right = (one, two) if rating.shown_first == rating.pair.first_arm else (two, one)
+    right = answers_right if rating.shown_first == rating.pair.first_arm else answers_right[::-1]
     with store.write() as conn:
         changed = conn.execute(
             "UPDATE ratings SET first_right = ?, last_right = ?, rated_by = ?, rated_at = ? WHERE id = ?"
-            " AND first_right IS NULL AND taken_back IS NULL AND first_answer IS NOT NULL AND last_answer IS NOT NULL",
+            " AND first_right IS NULL AND taken_back IS NULL AND first_answer IS NOT NULL AND last_answer IS NOT NULL"
+            " RETURNING *",
             (*right, by, time.time(), rating.id),
-        )
-    return changed.rowcount == 1
+        ).fetchall()
+    keep_words(store, "ratings", changed)
+    return bool(changed)
 
 
 def take_back(store: Store, rating: Rating) -> bool:
     """Let a judgement count no more; its answers are there to be judged again. False where that was done already."""
     with store.write() as conn:
         changed = conn.execute(
-            "UPDATE ratings SET taken_back = ? WHERE id = ? AND first_right IS NOT NULL AND taken_back IS NULL",
+            "UPDATE ratings SET taken_back = ? WHERE id = ? AND first_right IS NOT NULL AND taken_back IS NULL"
+            " RETURNING *",
             (time.time(), rating.id),
-        )
-        if changed.rowcount != 1:
-            return False
-        same = (
-            "run, first_arm, first_artifact, last_arm, last_artifact, training, digest, message, source, "
-            "first_answer, last_answer, first_cut, last_cut, added_at"
-        )
-        conn.execute(
-            f"INSERT INTO ratings ({same}, shown_first) SELECT {same}, ? FROM ratings WHERE id = ?",
-            (secrets.choice(rating.pair.arms), rating.id),
-        )
-    return True
+        ).fetchall()
+        for row in map(dict, changed[:1]):
+            row |= dict.fromkeys(("first_right", "last_right", "rated_at", "taken_back")) | {"rated_by": ""}
+            row |= {"id": new_id(conn, "ratings"), "shown_first": secrets.choice(rating.pair.arms)}
+            changed += insert(conn, "ratings", row)
+    keep_words(store, "ratings", changed)
+    return bool(changed)
 
 
 def ratings_in(store: Store, run: str) -> list[Rating]:
@@ -155,21 +154,8 @@ def _read(store: Store, where: str, *values: str) -> list[Rating]:
 
 
 def _rating(row: sqlite3.Row) -> Rating:
-    first, last = row["first_right"], row["last_right"]
-    return Rating(
-        id=row["id"],
-        pair=Pair(*(row[name] for name in Pair._fields)),
-        digest=row["digest"],
-        message=row["message"],
-        source=row["source"],
-        shown_first=row["shown_first"],
-        first_answer=row["first_answer"],
-        last_answer=row["last_answer"],
-        first_cut=row["first_cut"],
-        last_cut=row["last_cut"],
-        first_right=None if first is None else bool(first),
-        last_right=None if last is None else bool(last),
-        rated_by=row["rated_by"],
-        rated_at=row["rated_at"] or 0.0,
-        taken_back=row["taken_back"] is not None,
-    )
+    values = {name: row[name] for name in Rating.__dataclass_fields__ if name != "pair"}
+    for name in ("first_right", "last_right"):
+        values[name] = None if row[name] is None else bool(row[name])
+    values |= {"rated_at": row["rated_at"] or 0.0, "taken_back": row["taken_back"] is not None}
+    return Rating(pair=Pair(*(row[name] for name in Pair._fields)), **values)

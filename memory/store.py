@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.json_values import picked
 from tunesmith.memory.ledger import Ledger, add_event, to_json
 from tunesmith.memory.records import KEEP, Artifact, AssertionResult, EvalResult, TrainingRow, Verdict
 from tunesmith.memory.row_attributes import RowAttributes
+from tunesmith.memory.store_file import insert
 
 _DROP = "drop"
 
@@ -51,17 +53,8 @@ class Store(Ledger):
         )
         if same:
             return Artifact.of(same[0], self.places)
-        values = {
-            "run": artifact.run,
-            "step": artifact.step,
-            "kind": artifact.kind,
-            "path": path,
-            "sha256": artifact.sha256,
-            "bytes": artifact.bytes,
-            "parents": to_json(list(artifact.parents)),
-            "meta": self.places.to_json(artifact.meta),
-            "created_at": time.time(),
-        }
+        values = picked(artifact, "run", "step", "kind", "sha256", "bytes") | {"path": path, "created_at": time.time()}
+        values |= {"parents": to_json(list(artifact.parents)), "meta": self.places.to_json(artifact.meta)}
         with self.write() as conn:
             identity = self._insert(conn, "artifacts", values)
         return self.artifact(identity)
@@ -127,11 +120,7 @@ class Store(Ledger):
                 values["tool_calls"] = to_json(result.tool_calls)
                 values["assertions"] = to_json([asdict(assertion) for assertion in result.assertions])
                 values |= {"run": run, "step": step, "at": time.time()}
-                names = ", ".join(values)
-                conn.execute(
-                    f"INSERT OR IGNORE INTO eval_results ({names}) VALUES ({', '.join('?' * len(values))})",
-                    [*values.values()],
-                )
+                insert(conn, "eval_results", values, how="INSERT OR IGNORE")
 
     def results(self, step: str, arm: str | None = None) -> list[EvalResult]:
         """The answered cases of a step, in the order they came."""
@@ -148,13 +137,10 @@ class Store(Ledger):
         with self.write() as conn:
             for row in rows:
                 talk = to_json(row.prompt), to_json(row.completion)
-                added = conn.execute(
-                    "INSERT OR IGNORE INTO rows (run, step, row_id, origin, split, attributes, prompt, completion,"
-                    " verdict, kind, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (run, step, row.row_id, row.origin, row.split, to_json(row.attributes.as_json()), *talk,
-                     *_verdict_columns(row.verdict)),
-                )  # fmt: skip
-                if not added.rowcount:
+                values = {"run": run, "step": step, **picked(row, "row_id", "origin", "split")}
+                values |= {"attributes": to_json(row.attributes.as_json()), "prompt": talk[0], "completion": talk[1]}
+                values |= zip(("verdict", "kind", "reason"), _verdict_columns(row.verdict), strict=True)
+                if not insert(conn, "rows", values, how="INSERT OR IGNORE"):
                     same = "SELECT prompt, completion FROM rows WHERE step = ? AND row_id = ?"
                     if tuple(conn.execute(same, (step, row.row_id)).fetchone()) != talk:
                         raise BadInput(
@@ -166,20 +152,10 @@ class Store(Ledger):
         """Record what critique decided about the rows of a generating step, and put right in them, all or nothing."""
         columns = "verdict = ?, kind = ?, reason = ?, split = ?, attributes = ?, completion = ?"
         with self.write() as conn:
-            conn.executemany(
-                f"UPDATE rows SET {columns} WHERE step = ? AND row_id = ?",
-                [
-                    (
-                        *_verdict_columns(row.verdict),
-                        row.split,
-                        to_json(row.attributes.as_json()),
-                        to_json(row.completion),
-                        step,
-                        row.row_id,
-                    )
-                    for row in rows
-                ],
-            )
+            for row in rows:
+                texts = row.split, to_json(row.attributes.as_json()), to_json(row.completion)
+                values = (*_verdict_columns(row.verdict), *texts, step, row.row_id)
+                conn.execute(f"UPDATE rows SET {columns} WHERE step = ? AND row_id = ?", values)
 
     def rows(self, step: str, *, verdict: str | None = None) -> list[TrainingRow]:
         """Rows of a generating step, in the order they were written."""

@@ -13,7 +13,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ from tunesmith.memory.unwritable import open_to_read
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
+Values = Mapping[str, object]
 BUSY_TIMEOUT_S = 30.0
 """Writes take milliseconds: who waits longer waits for a migration, or a disk that is fully used."""
 _BACKUPS_MAX = 3
@@ -42,6 +43,21 @@ _KEYS = {
     "approvals": ("approval", "p"),
     "artifacts": ("artifact", "a"),
 }
+
+
+def insert(conn: sqlite3.Connection, table: str, row: Values, how: str = "INSERT", then: str = "") -> list[sqlite3.Row]:
+    """Insert a row; that row as it is then, or none where one that is there stays as it is."""
+    into = f"{how} INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
+    return conn.execute(f"{into} {then} RETURNING *", [*row.values()]).fetchall()
+
+
+def new_id(conn: sqlite3.Connection, table: str) -> int:
+    """The next id of a table: the time in microseconds, or what follows its last one.
+
+    So a new store gives none that a lost one gave, and what came back is named by its id as before.
+    """
+    last = conn.execute(f"SELECT max(id) FROM {table}").fetchone()[0] or 0
+    return max(last + 1, time.time_ns() // 1000)
 
 
 @contextmanager
@@ -70,6 +86,8 @@ class StoreFile:
         self.path = home / "tunesmith.db"
         """The file that is read, which is a copy elsewhere where the home itself allows no reading."""
         self.unwritable = unwritable
+        self.tell: Callable[[str], None] = lambda line: None
+        """Says to the user what no caller has to know."""
         self.is_new = False
         """Whether this opening made the file."""
         self._busy_timeout_s = busy_timeout_s
@@ -279,7 +297,6 @@ class StoreFile:
         """Insert a row under the table's next id and return that id; no file of a store before has that id either."""
         key, letter = _KEYS[table]
         last_id = conn.execute(f"SELECT max(CAST(substr({key}, 2) AS INTEGER)) FROM {table}").fetchone()[0]
-        values = {key: f"{letter}{max(last_id or 0, highest_number(self.home, letter)) + 1}", **values}
-        names = ", ".join(values)
-        conn.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(values))})", [*values.values()])
+        values = {**values, key: f"{letter}{max(last_id or 0, highest_number(self.home, letter)) + 1}"}
+        insert(conn, table, values)
         return str(values[key])

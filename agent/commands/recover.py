@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.output import Output
 from tunesmith.memory.errors import NotFound
-from tunesmith.memory.step_records import LeftStep, damage, left_steps, take_back
+from tunesmith.memory.numbering import folders
+from tunesmith.memory.step_records import LeftStep, bring_back, damage, left_steps, take_back
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import count, short, size
+from tunesmith.tools.core.format import count, listed, short, size
 
 
 def left_behind(store: Store) -> str:
@@ -27,9 +29,12 @@ def left_behind(store: Store) -> str:
 
 
 def recover(args: argparse.Namespace, store: Store, out: Output) -> int:
-    """`runs recover` lists; `runs recover RUN…` proves every byte of what whole steps made, and records those."""
+    """`runs recover` lists; `runs recover RUN…` proves every byte of what whole steps made, and records those.
+
+    Of a run that is named, what people said of it comes back too, and with it the conversations.
+    """
     left = left_steps(store)
-    if unknown := sorted({*args.runs} - {one.run for one in left}):
+    if unknown := sorted({*args.runs} - {folder.name for folder in folders(store.home / "runs", "r")}):
         raise NotFound(
             f"runs/ holds nothing of {unknown[0][:40]!r} to take back; `tunesmith runs recover` lists it all"
         )
@@ -45,13 +50,29 @@ def recover(args: argparse.Namespace, store: Store, out: Output) -> int:
     lines = [_line(one, left) | {"why_not": why_not[one.step], "recovered": one.step in taken} for one in left]
     columns = ["run", "step", "stage", "kind", "base", "plan_hash", "bytes", "recovered", "why_not"]
     rows = [[_cell(name, line[name]) for name in columns] for line in lines]
-    if not left:
-        out.document({"left_behind": []}, "the store knows every step that lies in runs/")
-        return 0
-    out.document({"left_behind": lines}, render.rows_table(columns, rows))
-    if not chosen:
-        out.say(f"`tunesmith runs recover {left[0].run}` hashes what a run made and takes its whole steps back")
+    named = left[0].run if left else "RUN"
+    hint = f"`tunesmith runs recover {named}` hashes what a run made and brings back its whole steps and your words"
+    said, line = _said(store, args.runs, chosen, taken) if args.runs else ({}, hint)
+    shown = render.rows_table(columns, rows) if left else "the store knows every step that lies in runs/"
+    out.document({"left_behind": lines, **said}, shown)
+    out.say(line)
     return 1 if len(whole) < len(chosen) else 0
+
+
+def _said(store: Store, runs: list[str], chosen: list[LeftStep], taken: list[str]) -> tuple[dict[str, object], str]:
+    """What of people's words and decisions came back and what did not: the counts of each kind, and a line."""
+    back, missed = bring_back(store, runs)
+    for one in chosen:
+        decided = {("approvals", (one.step, row["approval"])) for row in (one.records or {}).get("approvals", ())}
+        back |= decided if one.step in taken else set()
+        missed |= {(*row, f"{one.step} is not whole") for row in decided - back}
+    came, lost = Counter(kind for kind, _ in back), Counter((kind, why) for kind, _, why in missed)
+    here = [count(number, kind[:-1]) for kind, number in sorted(came.items())]
+    gone = [f"{count(number, kind[:-1])} ({why})" for (kind, why), number in sorted(lost.items())]
+    line = f"brought back: {', '.join(here) or 'no words'}; not brought back: {', '.join(gone) or 'none'}"
+    if earlier := [one.step for one in chosen if "approvals" not in (one.records or {})]:
+        line += f"; approvals of {listed(earlier)}, and words of before this version, were in the lost store alone"
+    return {"said": {"brought_back": came, "not_brought_back": Counter(kind for kind, _, _ in missed)}}, line
 
 
 def _line(one: LeftStep, left: list[LeftStep]) -> dict[str, object]:

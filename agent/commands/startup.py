@@ -35,6 +35,7 @@ def open_store(settings: Settings, out: Output) -> Store:
         if why := trouble(home, error):
             raise StepFailed(why) from None
         raise BadInput(f"cannot open the store in {settings.home}: {error}; set TUNESMITH_HOME to a folder") from None
+    store.tell = out.say
     if store.unwritable:
         out.say(f"nothing is recorded now: {store.unwritable}")
         return store

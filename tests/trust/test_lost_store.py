@@ -182,7 +182,7 @@ def test_a_step_that_left_nothing_whole_is_not_spoken_of(tmp_path: Path) -> None
         lambda records: records["steps"][0].update(run="r9"),
         lambda records: records["steps"][0].update(status="running"),
         lambda records: records.pop("metrics"),
-        lambda records: records.update(approvals=[]),
+        lambda records: records.update(marks=[]),
         lambda records: records["steps"][0].update({"stage) VALUES (1); --": 1}),
     ],
 )

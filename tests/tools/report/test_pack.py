@@ -14,6 +14,7 @@ from tests.fixtures.stored_runs import Builder, new_builder
 from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
+from tunesmith.memory.marks import Mark, add_mark
 from tunesmith.memory.records import Artifact, EvalResult
 from tunesmith.memory.step_records import keep_record
 from tunesmith.memory.store import Store
@@ -112,6 +113,14 @@ def test_what_was_packed_holds(store: Store, tmp_path: Path) -> None:
     assert (verified.run, verified.graded, verified.judged) == ("r1", 36, 0)
 
 
+def test_the_journal_of_what_was_said_stays_in_the_home(store: Store, tmp_path: Path) -> None:
+    add_mark(store, Mark("b", "r1", "s1", "row1", "keep", "a private word", "right", "wrong"))
+    assert (store.home / "runs" / "r1" / "marks.jsonl").is_file()
+    with zipfile.ZipFile(packed(store, tmp_path / "r1.zip")) as archive:
+        assert not [name for name in archive.namelist() if name.endswith(".jsonl")]
+        assert all(b"a private word" not in archive.read(name) for name in archive.namelist())
+
+
 def test_the_same_run_gives_the_same_archive(store: Store, tmp_path: Path) -> None:
     one, two = packed(store, tmp_path / "1.zip"), packed(store, tmp_path / "2.zip")
     assert one.read_bytes() == two.read_bytes()
@@ -208,5 +217,6 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(b"PK\x03\x04 but no more")
     with pytest.raises(BadInput, match=r"x.zip is no whole archive of a run"):
         verify_pack(tmp_path / "x.zip")
-    with pytest.raises(BadInput, match="there is no archive"):
-        verify_pack(tmp_path / "none.zip")
+    for name, told in (("none.zip", "none.zip is not there; name an archive"), ("", f"{tmp_path.name} is a folder; ")):
+        with pytest.raises(BadInput, match=told):
+            verify_pack(tmp_path / name)

@@ -122,7 +122,7 @@ def test_the_page_shows_every_part(finished: tuple[Facts, Page]) -> None:
 def test_what_the_audits_of_saved_bytes_said_is_shown(finished: tuple[Facts, Page]) -> None:
     facts, page = finished
     assert [(audit.model, audit.faults) for _, audit in facts.audits] == [("merged", ()), ("quantized", ())]
-    assert "210 carry the adapter's update, 24 of them computed again (rounding is 3.1% of the update)" in page.text
+    assert "210 carry the adapter's update, rows of 24 computed again (rounding is 3.1% of the update)" in page.text
     assert [(one.arm, one.passed) for one in facts.evaluation.retained] == [("merged", 57), ("quantized", 55)]
     assert "Gain retained: quantized keeps 55 of the 57 target cases that the adapter won over the base" in page.text
     assert "Saved bytes of the quantized model" in page.text and "210 layers quantized" in page.text
