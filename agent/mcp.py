@@ -205,12 +205,11 @@ class _Tools:
             time.sleep(_LOOK_EVERY_S)
         return _step(now)
 
-    def stop(self, step: str) -> Json:
+    def stop(self, step: str, ctx: Context) -> Json:
         """End a step at work, unasked. What it did is kept: going on from there takes a new yes."""
-        if self.store.step(step).status != RUNNING:
-            raise BadInput(f"{step} does not run: it is {self.store.step(step).status}")
-        self.store.event("step.stopped", step=step, by="mcp")
-        return _step(launcher.stop(self.store, step))
+        client = ctx.session.client_params
+        name = one_line(client.client_info.name if client else "")[:40] or "an agent"  # a stranger's text
+        return _step(launcher.stop(self.store, step, by=f"{name} over MCP"))
 
     def describe_behaviour(self, behaviour: Described) -> Json:
         """Write down what a new behaviour is to be: when, what, never and three examples at least. What is missing is

@@ -21,6 +21,7 @@ from tunesmith.tools.core.format import clip, size, visible
 from tunesmith.tools.evaluation.judge_settings import JudgeSettings
 from tunesmith.tools.models.base import source_of
 from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.models.hub_client import NO_USER
 from tunesmith.tools.serving.addresses import Address, read_address, refuse_key_in_clear, visible_address
 from tunesmith.tools.serving.listeners import can_tell
 from tunesmith.tools.serving.traffic import Contacts, contacts
@@ -78,6 +79,8 @@ def _hub(settings: Settings) -> Channel:
     hub = visible_address(settings.network.hub)
     if settings.network.hub_offline:
         return Channel("hub", OFF, hub, "HF_HUB_OFFLINE is set")
+    if "@" in settings.network.hub:
+        return Channel("hub", REFUSED, "", NO_USER)
     words = "what you name of it or say yes to, by its name, with your token where you are logged in"
     with suppress(BadInput):  # an address that is none reaches nothing
         if proxy := read_address(settings.network.hub).proxy_place:

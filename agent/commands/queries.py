@@ -106,9 +106,6 @@ def jobs(args: argparse.Namespace, settings: Settings, store: Store, out: Output
     if args.action == "attach":
         return attach(store, args.step, out)
     if args.action == "stop":
-        before = store.step(args.step)
-        if before.status != RUNNING:
-            raise BadInput(f"{args.step} does not run: it is {before.status}")
         step = launcher.stop(store, args.step)
         store.announce([step.id])
         out.document(job_line(step), render.step_end(step))

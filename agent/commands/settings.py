@@ -7,6 +7,7 @@ the found vLLM can do, and whether it starts; `tunesmith doctor` says that.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tomllib
 from collections.abc import Mapping
@@ -67,7 +68,7 @@ class NetworkEnvironment(BaseModel, frozen=True, extra="forbid"):
     """What the environment says of other machines; of keys the names alone."""
 
     hub: str = "https://huggingface.co"
-    """HF_ENDPOINT, as huggingface_hub reads it."""
+    """HF_ENDPOINT, as huggingface_hub reads it; … stands for a user or a password in it."""
     hub_offline: bool = False
     trackers: tuple[str, ...] = ()
     """Variables that are set and that would switch a tracker on in other programs."""
@@ -129,7 +130,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
 def _network(environ: Mapping[str, str]) -> NetworkEnvironment:
     offline = environ.get("HF_HUB_OFFLINE") or environ.get("TRANSFORMERS_OFFLINE") or ""
     return NetworkEnvironment(
-        hub=(environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
+        hub=re.sub("(?s).*@", "…@", environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
         # The words that huggingface_hub takes for yes.
         hub_offline=offline.upper() in ("1", "ON", "YES", "TRUE"),
         trackers=tuple(sorted(name for name in environ if name.startswith(TRACKERS) and environ[name])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,23 @@ import pytest
 
 pytest.importorskip("mcp", reason="pip install 'tunesmith[mcp]'")
 
+from mcp.client.client import Client
+from mcp_types import Implementation
+
 from tests.agent.test_mcp import BASE, MODES, Person, called, home, launched, talk
 from tests.fixtures.stored_runs import new_builder
-from tunesmith.memory.records import Step
+from tunesmith.agent.commands import render
+from tunesmith.agent.commands.settings import Settings
+from tunesmith.agent.commands.summary import write_run_report
+from tunesmith.agent.driver.state_summary import state_summary
+from tunesmith.agent.mcp import server
+from tunesmith.agent.queries.answer import Context as Records
+from tunesmith.agent.queries.registry import ask
+from tunesmith.agent.queries.steps import StepQuery
+from tunesmith.memory.questions import show_run
 from tunesmith.memory.store import Store
-from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline import catalog, launcher
+from tunesmith.tools.pipeline.workspace import Workspace
 
 __all__ = ["home", "launched"]
 
@@ -98,13 +111,8 @@ def test_stop_ends_a_step_at_work_without_a_yes_and_nothing_else(home: Path, mon
     build = new_builder(home)
     ended, at_work = build.step("base"), build.step("train")
     build.end(ended, 1.0, 1)
-    stopped: list[str] = []
-
-    def stop(store: Store, step: str) -> Step:
-        stopped.append(step)
-        return store.step(step)
-
-    monkeypatch.setattr("tunesmith.tools.pipeline.launcher.stop", stop)
+    groups: list[object] = []
+    monkeypatch.setattr(launcher, "stop_group", lambda worker, grace_s: groups.append(worker))
     person = Person(start=False)
 
     async def calls(client: Any) -> list[Any]:
@@ -112,9 +120,72 @@ def test_stop_ends_a_step_at_work_without_a_yes_and_nothing_else(home: Path, mon
 
     refused, answer = talk(home, calls, person=person)
     assert refused.is_error and "does not run: it is done" in str(refused.content)
-    assert not answer.is_error and stopped == [at_work] and person.shown == []
-    [event] = Store(home).read("SELECT step, data FROM events WHERE event = 'step.stopped'")
-    assert tuple(event) == (at_work, '{"by": "mcp"}')
+    assert not answer.is_error and len(groups) == 1 and person.shown == []
+    assert [step.status for step in Store(home).steps()] == ["done", "stopped"]
+
+
+@pytest.fixture
+def at_work(home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A training at work, whose worker ends at once when it is stopped, without a word."""
+    monkeypatch.setattr(launcher, "stop_group", lambda worker, grace_s: None)
+    build = new_builder(home)
+    build.end(build.step("base"), 1.0, 1)
+    return build.step("train")
+
+
+def stopped_by(home: Path, step: str, name: str, mode: str = "auto") -> Any:
+    """The step as a client of that name is shown it once it has stopped it."""
+
+    async def connected() -> Any:
+        made, client_info = server(Settings(home=home), Store(home)), Implementation(name=name, version="1")
+        async with Client(made, mode=mode, client_info=client_info) as client:
+            return await called(client, "stop", step=step)
+
+    return asyncio.run(connected())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_who_stopped_a_step_is_told_by_its_name_wherever_its_end_is(home: Path, at_work: str, mode: str) -> None:
+    answer, who = stopped_by(home, at_work, "claude-code", mode), "stopped by claude-code over MCP"
+    store = Store(home)
+    step = store.step(at_work)
+    assert step.status == "stopped" and answer["error"].startswith(f"{who} (")
+    shown = show_run(store, step.run)["steps"]
+    assert [one["stopped_by"] for one in shown] == [None, "claude-code over MCP"]
+    records = Records(Workspace(store, None, lambda event, **data: None), store.newest_run())
+    page = write_run_report(store, step.run).path.read_text()
+    for told in (
+        render.step_end(step).text.plain, ask(StepQuery(step=at_work), records).for_model(), page,
+        state_summary(store, store.newest_run(), None), str(shown),
+    ):  # fmt: skip
+        assert who in told and "by the user" not in told
+    assert [one.id for one in store.unannounced()].count(at_work) == 1, "nobody here stopped it: it is told once"
+
+
+def test_what_a_person_stopped_is_told_so_also_after_an_agent_stopped_an_earlier_attempt(
+    home: Path, at_work: str
+) -> None:
+    stopped_by(home, at_work, "claude-code")
+    store = Store(home)
+    store.reopen(at_work)
+    store.decide(at_work, "yes", by="test", reason="", price={})
+    store.claim(at_work, needs_approval=True, pid=4242, pid_started=1.0, boot_id="boot")
+    assert store.stopped_by(at_work) == "the user", "a signal that nobody announced"
+    assert (launcher.stop(store, at_work).error or "").startswith("stopped by the user (")
+    assert store.stopped_by(at_work) == "the user"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a\nb\x1b[2J\u202e", "a b⟨U+001B⟩[2J⟨U+202E⟩"), ("x" * 99, "x" * 40), (" \n", "an agent"),
+        ("you' OR 1=1 --", "you' OR 1=1 --"), ("<b>[red]&amp;", "<b>[red]&amp;"),
+    ],
+)  # fmt: skip
+def test_a_clients_name_is_a_strangers_text(home: Path, at_work: str, name: str, told: str) -> None:
+    error = stopped_by(home, at_work, name)["error"]
+    assert error.startswith(f"stopped by {told} over MCP (") and len(error.splitlines()) == 1
+    assert Store(home).stopped_by(at_work) == f"{told} over MCP"
 
 
 def test_settings_of_a_run_whose_newest_step_with_any_is_an_import_are_told(home: Path) -> None:

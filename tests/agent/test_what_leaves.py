@@ -87,10 +87,14 @@ def test_the_environment_is_told_by_names_alone(tmp_path: Path) -> None:
             "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "https://me:pw@mirror.example/",
         }
     )  # fmt: skip
+    online = load({"TUNESMITH_HOME": str(tmp_path), "HF_ENDPOINT": "https://me:p/w@mirror.example/"})
     store = Store(tmp_path)
     assert "MLFLOW_TRACKING_URI, WANDB_API_KEY" in channel(settings, store, "trackers").note
-    assert channel(settings, store, "hub") == Channel("hub", "off", "https://mirror.example", "HF_HUB_OFFLINE is set")
-    assert KEY not in settings.model_dump_json()
+    assert channel(settings, store, "hub") == Channel("hub", "off", "…@mirror.example", "HF_HUB_OFFLINE is set")
+    told = channel(online, store, "hub")
+    assert (told.state, told.to) == ("refused", "") and "holds a user or password" in told.note
+    assert KEY not in settings.model_dump_json() and "pw" not in settings.model_dump_json()
+    assert "p/w" not in online.model_dump_json() and "p/w" not in shown(online, store)
 
 
 def test_what_the_file_allows_of_its_endpoint_it_allows_of_no_other(tmp_path: Path) -> None:

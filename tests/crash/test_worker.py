@@ -98,12 +98,13 @@ def test_kill_9_of_what_started_it_leaves_the_worker_to_finish(tmp_path: Path, b
     assert step in told.stderr + told.stdout
 
 
-def test_stop_ends_the_whole_group_and_records_who_did_it(ws: Workspace, big_model: Path) -> None:
+@pytest.mark.parametrize("by", ["the user", "claude-code over MCP"])
+def test_stop_ends_the_whole_group_and_records_who_did_it(ws: Workspace, big_model: Path, by: str) -> None:
     step = approved(ws, big_model)
     pid = launcher.launch(ws.store, step, vllm=None).pid
     wait_for(lambda: copying(ws.store.home))
-    stopped = launcher.stop(ws.store, step)
-    assert stopped.status == "stopped" and "by the user" in (stopped.error or "")
+    stopped = launcher.stop(ws.store, step, by=by)
+    assert (stopped.status, stopped.error) == ("stopped", f"stopped by {by}"), "its worker said so"
     assert not Path(f"/proc/{pid}").exists() or not launcher.is_alive(ws.store, stopped)
     assert ws.store.artifacts(stopped.run) == []
 

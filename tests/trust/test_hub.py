@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import sqlite3
 import threading
 import time
 import zlib
@@ -18,6 +19,7 @@ import tunesmith.agent
 import tunesmith.memory
 import tunesmith.tools
 from tests.fixtures.hub_stand_in import COMMIT, MODEL, TOKEN, Hub, Sender, hub_of, make_certificate
+from tests.fixtures.tables import table
 from tests.fixtures.terminal import Tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import TunesmithError
@@ -392,6 +394,48 @@ def test_a_token_does_not_travel_in_the_open(here: Hub, tmp_path: Path, monkeypa
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://hub.example")
     refused(here, tmp_path, "your token would travel in the open; name an https address, or unset HF_TOKEN")
     assert here.asked == []
+
+
+PASSWORD = "of-a-mirror"
+
+
+@table(
+    "named",
+    [f"//me:{PASSWORD}@", f"//{PASSWORD}@", f"//me:{PASSWORD}/x@", f"//me:80/{PASSWORD}@", f"//me@{PASSWORD}@"],
+)
+def test_an_address_with_a_user_or_a_password_is_refused_before_anything_is_asked(
+    here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", here.address.replace("//", named))
+    told = refused(here, tmp_path, "HF_ENDPOINT holds a user or password, which would replace your token; leave it out")
+    assert PASSWORD not in told and here.asked == []
+
+
+@pytest.mark.heavy
+def test_a_password_in_the_hubs_address_is_told_and_written_down_nowhere(hub: Hub, tmp_path: Path) -> None:
+    """What asks the hub is refused, what asks nothing goes on; no screen, record or log has the password."""
+    named = {"HF_ENDPOINT": hub.address.replace("//", f"//me:{PASSWORD}@"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": TOKEN}
+    tunesmith, said = Tunesmith(tmp_path / "home"), ""
+    Store(tunesmith.home).new_run("test", plan={"steps": [{"stage": "import"}]})
+    for code, words in (
+        (2, ("base", "--model", MODEL, "--revision", COMMIT, "--yes")), (2, ("fits", MODEL)),
+        (2, ("import", "--source", f"hub:org/rows@{COMMIT}", "--yes")), (0, ("doctor",)), (0, ("doctor", "--json")),
+        (3, ("base", "--model", str(hub.folder))), (0, ("runs",)),
+    ):  # fmt: skip
+        done = tunesmith(*words, **named)
+        assert done.returncode == code, (words, done.stdout, done.stderr)
+        said += done.stdout + done.stderr
+    assert said.count("HF_ENDPOINT holds a user or password, which would") == 5 and hub.asked == []
+    written = [file.read_bytes() for file in tunesmith.home.rglob("*") if file.is_file()]
+    dump = "\n".join(sqlite3.connect(tunesmith.home / "tunesmith.db").iterdump())
+    assert PASSWORD.encode() not in b"".join(written) and PASSWORD not in dump + said
+
+
+def test_a_redirect_that_names_a_user_changes_nothing_of_what_is_sent(here: Hub, tmp_path: Path) -> None:
+    here.answers[SHARD] = lambda to: to.redirect(here.address.replace("//", f"//me:{PASSWORD}@") + "/back")
+    here.answers["/back"] = lambda to: here.send_file(SHARD, to)
+    assert (fetched(here, tmp_path) / SHARD).read_bytes() == (here.folder / SHARD).read_bytes()
+    assert {asked.key for asked in here.asked} == {f"Bearer {TOKEN}"}
 
 
 def test_what_is_in_git_itself_is_held_against_its_blob(here: Hub, tmp_path: Path) -> None:

@@ -62,6 +62,9 @@ _NEARLY: Mapping[str, tuple[str, str]] = {
         "max_seq_len_tokens",
         _PACKING,
     ),
+    "on": ("run", "it works on files or a port of this machine; to another one can go inspect, baseline, generate, "
+           "critique, preflight, train, evaluate, merge and quantize"),
+    "map": ("mapping", """mapping is it, as JSON: mapping='{"user": "COLUMN", "assistant": "COLUMN"}'"""),
     "limit": ("cases_per_block", "cases_per_block is of each block: target, general, tools and near misses"),
 }  # fmt: skip
 """Another program's name → a field that a request of ours has where it is asked for, and what is to be said of it."""

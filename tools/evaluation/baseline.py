@@ -155,7 +155,7 @@ def inspect_inputs(request: BaselineRequest, inputs: Inputs) -> BaselineContext:
     if not cases:
         raise BadInput("the suites ask nothing of the base; name base among the providers, or leave them out")
     base = inputs.existing("base")
-    models = find_models(suite.cases, request.judge, inputs.store.home, coming_models(inputs))
+    models = find_models(suite.cases, request.judge, inputs.store.home, coming_models(inputs), request.on)
     context_settings, need = _engine(request, suite.cases, inputs.artifacts.get("base"))
     tools, system = (base is None or takes(base.path) for takes in (takes_tools, takes_system))
     return BaselineContext(suite, models, tools, system, context_settings, need)

@@ -189,7 +189,7 @@ def _of_baseline(request: EvaluateRequest, inputs: Inputs) -> EvaluateContext:
         suite = read_suite(baseline.path)
         base_asked = tuple(_base_asked(inputs.store, inputs.run, suite.sha256))
     judge = request.judge or str(asked.get("judge", ""))
-    models = find_models(suite.cases, judge, inputs.store.home, coming_models(inputs))
+    models = find_models(suite.cases, judge, inputs.store.home, coming_models(inputs), request.on)
     return EvaluateContext(suite, models, sampling_of(asked), base_asked)
 
 

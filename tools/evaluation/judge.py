@@ -148,8 +148,9 @@ class Models:
         return tuple(lines)
 
 
-def find_models(cases: Sequence[Case], judge: str, home: Path, coming: Collection[str] = ()) -> Models:
-    """Who judges and embeds for these cases. Raises BadInput, with what to do, where one is needed and not here.
+def find_models(cases: Sequence[Case], judge: str, home: Path, coming: Collection[str] = (), on: str = "") -> Models:
+    """Who judges and embeds for these cases. Raises BadInput, with what to do, where one is needed and not here, or
+    does not go along to the machine that they are asked `on`.
 
     A bundled model among those `coming` is one that an earlier step of the plan will fetch.
     """
@@ -159,6 +160,8 @@ def find_models(cases: Sequence[Case], judge: str, home: Path, coming: Collectio
             f"{_listed(embedding)} assertions need an embedding model, and none is installed; "
             "pip install 'tunesmith[similar]', or use rouge-n"
         )
+    if judging and on == "ray":
+        raise BadInput(f"{_listed(judging)} assertions ask a judge, which stays here; say `on: here` of the step")
     try:
         model = find_judge(judge, home, coming) if judging else None
     except BadInput as error:

@@ -32,6 +32,8 @@ CONNECT_S, READ_S = 5.0, 5.0
 _REDIRECTS = 5
 """The hub sends a file's request on to its store, and a renamed model's to its new name; more is a circle."""
 _KEY = "authorization"
+NO_USER = "HF_ENDPOINT holds a user or password, which would replace your token; leave it out, and log in by HF_TOKEN"
+"""Not its host either: where a password ends is not always clear."""
 
 
 @contextmanager
@@ -44,6 +46,8 @@ def answer(
 
     if constants.is_offline_mode():
         raise ConnectionError(f"HF_HUB_OFFLINE is set: {what} is not asked for")
+    if "@" in constants.ENDPOINT:  # httpx would send the two in the token's place, and an error would show them
+        raise BadInput(NO_USER)
     endpoint, where = httpx.URL(constants.ENDPOINT), httpx.URL(constants.ENDPOINT + path)
     headers = {**_key(endpoint), **(more or {})}
     for _ in range(_REDIRECTS + 1):
@@ -125,7 +129,7 @@ def _key(endpoint: httpx.URL) -> dict[str, str]:
 
 def _allowed(where: httpx.URL, endpoint: httpx.URL, what: str) -> httpx.URL:
     if where.scheme == "https" or _same_origin(where, endpoint):
-        return where
+        return where.copy_with(userinfo=b"")  # else httpx sends them as a login
     raise StepFailed(
         f"the hub redirected {what} to {where.scheme}://{where.host}, and only https is followed; nothing was fetched "
         "from there"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -237,17 +236,22 @@ def _last_sign(store: Store, step: Step) -> float:
 
 
 # 10 s: a worker stops its servers in them, and records that it was stopped.
-def stop(store: Store, step: str, *, grace_s: float = 10.0) -> Step:
-    """End the worker of a running step: SIGTERM to its whole group, SIGKILL after `grace_s`."""
+def stop(store: Store, step: str, *, by: str = "", grace_s: float = 10.0) -> Step:
+    """End the worker of a running step: SIGTERM to its whole group, SIGKILL after `grace_s`.
+
+    `by` names who had it stopped, where that is not the user. Raises BadInput for a step that does not run.
+    """
     record = store.step(step)
     if record.status != RUNNING:
-        return record
+        raise BadInput(f"{step} does not run: it is {record.status}")
     worker = _worker_of(record)
     assert worker is not None
     if worker.elsewhere:
         raise BadInput(f"{step} is at work on {record.host} or in another container; stop it there")
+    if by:  # the user's own stop needs no room on a disk
+        store.event("step.stopped", step=step, by=by)
     stop_group(worker, grace_s=grace_s)
-    why = f"stopped by the user ({signal.Signals.SIGKILL.name} after {grace_s:.0f} s)"
+    why = f"stopped by {store.stopped_by(step)} (SIGKILL after {grace_s:.0f} s)"
     store.fail(step, why, status=STOPPED, worker=record.worker)
     return store.step(step)
 

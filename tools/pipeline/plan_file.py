@@ -136,16 +136,14 @@ def load_pipeline(path: Path, say: Callable[[str], None] = lambda text: None) ->
     Relative paths in it start from the folder that it lies in, wherever tunesmith was started. What is to be said of
     its names goes to `say`.
     """
-    document = read_yaml(path, "plan")
+    document = read_yaml(path)
     if not isinstance(document, dict) or not isinstance(document.get("steps"), list):
         raise BadInput(f"{path} is not a plan: it needs `name` and a list `steps`")
     entries = [_entry(path, number, entry) for number, entry in enumerate(document["steps"], 1)]
     if (on := document.pop("on", None)) is not None:
         entries = [(stage, {**place_of(stage, on), **fields}) for stage, fields in entries]
     steps = [_step_spec(path, stage, fields) for stage, fields in entries]
-    if on not in (None, "here") and not any("on" in fields for _, fields in entries):
-        stay = ", ".join(dict.fromkeys(stage for stage, _ in entries))
-        raise BadInput(f"{path}: `on: {on}` is followed nowhere, for {stay} can be done only here; leave `on` out")
+    check_place([stage for stage, _ in entries], on)
     for sentence in dict.fromkeys(one for stage, fields in entries for one in renamed(stage, fields)):
         say(sentence)
     try:
@@ -166,7 +164,11 @@ def _entry(path: Path, number: int, entry: object) -> tuple[str, dict[str, objec
 
 
 def placed(plan: PipelinePlan, on: str) -> PipelinePlan:
-    """The plan with every step that can go there carried out `on` a machine, whatever its steps say; "": as it is."""
+    """The plan with every step that can go there carried out `on` a machine, whatever its steps say; "": as it is.
+
+    Raises BadInput as `check_place`.
+    """
+    check_place([spec.stage for spec in plan.steps], on)
     if not on:
         return plan
     return plan.with_steps(
@@ -174,10 +176,17 @@ def placed(plan: PipelinePlan, on: str) -> PipelinePlan:
     )
 
 
+def check_place(stages: Sequence[str], on: object) -> None:
+    """Raises BadInput where none of the stages can be carried out where `on` says; None, "": it says nothing."""
+    if on not in (None, "", "here") and stages and not any(place_of(stage, on) for stage in stages):
+        stay = ", ".join(dict.fromkeys(stages))
+        raise BadInput(f"`on: {on}` is followed nowhere, for {stay} can be done only here; leave `on` out (here, ray)")
+
+
 def place_of(stage: str, on: object) -> dict[str, object]:
     """What `on` of a whole plan says of a stage: its work is done there where that can be."""
-    known = catalog.BY_NAME[stage].load().request.model_fields if stage in catalog.BY_NAME else ()
-    return {"on": on} if "on" in known else {}
+    entry = catalog.BY_NAME.get(str(stage))  # of a file it may be anything
+    return {"on": on} if entry and "on" in entry.load().request.model_fields else {}
 
 
 def _step_spec(path: Path, stage: str, fields: Mapping[str, object]) -> dict[str, object]:

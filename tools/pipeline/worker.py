@@ -122,7 +122,7 @@ def _work(store: Store, step: str, vllm: str | None, ray: RaySettings | None) ->
             record(job, result)
             _measure_device(job)
     except _Stopped:
-        _fail(store, step, "stopped by the user", status=STOPPED)
+        _fail(store, step, f"stopped by {store.stopped_by(step)}", status=STOPPED)
     except BaseException as error:  # whatever a library raises, SystemExit too: the step ends with a reason
         traceback.print_exc()
         _fail(store, step, reason(store, step, error))

@@ -124,7 +124,7 @@ def visible_address(url: str) -> str:
 
 def _without_password(url: str) -> str:
     """Without what may be a password."""
-    return repr(clip(re.sub(r"//.*@", "//…@", url), _VISIBLE_CHARS))
+    return repr(clip(re.sub(r"(?s)//.*@", "//…@", url), _VISIBLE_CHARS))
 
 
 def _why(url: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,16 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import sha256_file
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Estimate, Plan
+from tunesmith.tools.evaluation.judge import find_models
+from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.pipeline.executor import go_on, run_pipeline
 from tunesmith.tools.pipeline.guest import MARK, inside
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec, placed
 from tunesmith.tools.pipeline.ray_settings import RaySettings
 from tunesmith.tools.pipeline.storage import Storage
 from tunesmith.tools.pipeline.there import check_place, returned, words
+from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.suites.case import Assertion, Case
 
 WHOLE = {"address": "127.0.0.1:8265", "token_file": "token", "storage": "/srv/shared"}
 
@@ -102,6 +109,51 @@ def test_a_plan_holds_for_the_machine_that_it_was_priced_for() -> None:
     assert plan.hash != here.hash == here.model_copy(update={"request": {"on": "here"}}).hash, (
         "as before there was `on`"
     )
+
+
+def refused_by(approved: list[str]) -> Any:
+    """Who is asked: nobody should be."""
+    return lambda plan, step: approved.append(step) or Decision(True, "test")
+
+
+def test_a_plan_of_which_no_step_can_go_is_refused_by_name_and_nothing_of_it_is_carried_out_here(
+    tmp_path: Path,
+) -> None:
+    ws, asked = Workspace(Store(tmp_path), None, lambda event, **data: None), list[str]()
+    spec = StepSpec(stage="base", fields={"model": "bundled"})
+    plan, told = PipelinePlan(name="p", steps=(spec,)), "`on: ray` is followed nowhere, for base can be done only here"
+    with pytest.raises(BadInput, match=told):
+        run_pipeline(ws, plan, refused_by(asked), on="ray")
+    assert ws.store.runs() == [] and placed(plan, "here") == placed(plan, "") == plan
+    ws = replace(ws, ray=RaySettings(**WHOLE))  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match=told):
+        run_pipeline(ws, plan, refused_by(asked), on="ray")
+    assert ws.store.priced_steps() == [] and asked == []
+
+
+def test_what_is_left_of_a_run_and_cannot_go_is_not_carried_out_here(tmp_path: Path) -> None:
+    """With a plan and without one; of a plan what is done does not count."""
+    ws, asked = Workspace(Store(tmp_path), None, lambda event, **data: None), list[str]()
+    steps = ({"stage": "inspect"}, {"stage": "base", "fields": {"model": "bundled"}})
+    build = Builder(ws.store, ws.store.new_run("p", plan={"name": "p", "steps": list(steps)}))
+    build.end(build.step("inspect"), 1.0, 1)
+    plan = PipelinePlan.model_validate(ws.store.run(build.run).plan)
+    with pytest.raises(BadInput, match="followed nowhere, for base can be done only here"):
+        run_pipeline(ws, plan, refused_by(asked), resume_run=build.run, on="ray")
+    without = Builder(ws.store, ws.store.new_run("q"))
+    without.end(without.step("base", request={"model": "bundled"}), 1.0, 1, error="killed")
+    with pytest.raises(BadInput, match="followed nowhere, for base can be done only here"):
+        go_on(ws, without.run, refused_by(asked), on="ray")
+    assert len(ws.store.priced_steps()) == 2 and asked == []
+
+
+def test_cases_that_ask_a_judge_are_not_asked_where_there_is_none(tmp_path: Path) -> None:
+    judged = Case(case_id="c", block="target", suite="s", messages=(), assertions=(Assertion(type="llm-rubric"),))
+    coming = {BUNDLED["bundled-driver"].title}
+    with pytest.raises(BadInput, match="1 llm-rubric assertions ask a judge, which stays here; say `on: here` of"):
+        find_models([judged], "", tmp_path, coming, "ray")
+    assert find_models([judged], "", tmp_path, coming, "here").judge
+    assert find_models([], "", tmp_path, coming, "ray").judge is None
 
 
 @pytest.fixture

@@ -64,11 +64,29 @@ def test_what_no_training_comes_of_is_refused_with_its_number_and_what_to_do(
 def test_columns_of_unclear_meaning_are_asked_about_and_never_guessed(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text("alpha,beta\n" + "".join(f"{a},{b}\n" for a, b in PAIRS))
-    with pytest.raises(BadInput, match=r"mine.csv: NEEDS MAPPING: the columns are alpha, beta; agree with --map"):
+    for ask in (nobody, lambda question: True):
+        with pytest.raises(BadInput, match=r"mine.csv: cannot tell which of the columns alpha, beta is the message"):
+            bring(wanted(path), ask)
+    assert brought(path, mapping={"user": "beta", "assistant": "alpha"}).survey
+    path.write_text(path.read_text().replace("alpha,beta", "question,beta"))
+    with pytest.raises(BadInput, match=r"mine.csv: Which columns\? Run again with --map user=question assistant=beta$"):
         brought(path)
     agreed = bring(wanted(path), lambda question: True)
-    assert agreed.imports[0]["mapping"] == {"user": "alpha", "assistant": "beta"}
-    assert brought(path, mapping={"user": "beta", "assistant": "alpha"}).survey
+    assert agreed.imports[0]["mapping"] == {"user": "question", "assistant": "beta"}
+
+
+@table(("header", "left"), [("question,answer,id", "id"), ("Text, LABEL ,date", "date"), ("question,answer", "")])
+def test_a_message_and_its_answer_need_no_mapping_and_what_is_left_out_is_said(
+    header: str, left: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(f"{header}\n" + "".join(f"{a},{b}{',x' if left else ''}\n" for a, b in PAIRS))
+    known = brought(path)
+    assert known.survey and known.survey.different == len(PAIRS) and known.imports[0]["mapping"] == {}
+    assert known.survey.examples[0].prompt == PAIRS[0][0] and known.survey.examples[0].answer == PAIRS[0][1]
+    assert [note for note in known.notes if "taken" in note] == [
+        f"{path}: columns taken: {', '.join(name.strip() for name in header.split(',')[:2])}; not taken: {left}"
+    ] * bool(left)
 
 
 @pytest.mark.heavy
@@ -80,7 +98,7 @@ def test_a_mapping_is_for_the_sources_that_have_its_columns_and_for_one_at_least
     assert [step["mapping"] for step in both.imports] == [{}, {"user": "alpha", "assistant": "beta"}]
     assert both.survey and both.survey.rows == len(PAIRS)
     for files in ((known,), (known, known)):
-        with pytest.raises(BadInput, match="names user=nosuch, and no record looked at has such a column"):
+        with pytest.raises(BadInput, match=r"^known.jsonl has no column 'nosuch'; its columns: prompt, completion$"):
             bring(wanted(*files, mapping={"user": "nosuch", "assistant": "completion"}), nobody)
 
 

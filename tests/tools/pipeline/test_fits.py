@@ -179,18 +179,11 @@ def test_inspect_says_what_the_plans_say(card: float) -> None:
             assert (found.fits, found.peak_bytes) == (told[work, parameters].fits, told[work, parameters].needs_bytes)
 
 
-def test_a_training_that_uses_more_than_it_needs_says_for_what() -> None:
+def test_the_least_that_a_training_needs_depends_on_no_room() -> None:
     roomy, tight = on_card("Qwen3-8B", 24), on_card("Qwen3-8B", 9)
-    qlora, lora = task(roomy, "train", "nf4"), task(roomy, "train", "bf16")
-    assert lora.vram_bytes > qlora.vram_bytes > 1.9 * qlora.least_bytes, "or it needs no explanation"
-    assert qlora.bought == (
-        "7.7 GiB at the least; it uses 14.8 GiB of what is free, for speed: QLoRA (4 bits), 4 rows of up to 256 tokens "
-        "at once, all activations kept"
-    )
-    assert "activations" not in lora.bought
-    least = task(tight, "train", "nf4")
-    assert least.vram_bytes < 9 * GIB and least.least_bytes == qlora.least_bytes, "the least depends on no room"
-    assert task(tight, "train", "bf16").bought == "", "what does not fit buys nothing"
+    qlora, least = task(roomy, "train", "nf4"), task(tight, "train", "nf4")
+    assert qlora.vram_bytes > 1.9 * qlora.least_bytes and least.vram_bytes < 9 * GIB
+    assert least.least_bytes == qlora.least_bytes
 
 
 def test_a_card_is_not_held_to_the_disk_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

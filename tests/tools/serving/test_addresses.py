@@ -56,6 +56,7 @@ def test_another_machine_gets_a_key_in_clear_only_where_that_is_allowed(url: str
         "http://localhost.", "http://127.0.0.256", "http://1.2.3.4.5", "http://[::1", "http://[::1%25lo]", "http://[1.2.3.4]",
         "http://::1", "http://0.0.0.0:8000", "http://[::]:8000", "http://127.0.0.1:0", "http://127.0.0.1:65536",
         "http://127.0.0.1:80:81", "http://", "http:///v1", "ftp://127.0.0.1", "127.0.0.1:8000", "http:127.0.0.1",
+        "http://user:pw\nx@127.0.0.1", "http://user:pw/@127.0.0.1",
         "http://-evil.com", "http://a..b", "http://127.0.0.1/v1?key=x", "//127.0.0.1", "",
     ],
 )  # fmt: skip
