@@ -19,10 +19,8 @@ from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.teach import described_in, read_before
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.core.local_paths import is_folder
 from tunesmith.tools.core.plain_file import write_private_text
-from tunesmith.tools.core.yaml_file import read_yaml
-from tunesmith.tools.data.behaviour import SPEC_FILE, is_complete, words_in
+from tunesmith.tools.data.behaviour import document_in, is_complete, words_in
 from tunesmith.tools.data.description import Example, parted, turns_of
 from tunesmith.tools.data.draw import axes
 from tunesmith.tools.data.spec import Spec
@@ -49,7 +47,7 @@ def request(args: argparse.Namespace, settings: Settings, out: Output) -> int:
     if not is_complete(words) and (folder := read_before(words, stated, settings.home)):
         path = folder  # with its examples as they were parted, and what was changed there since
         words, _ = words_in(path)
-    document = read_yaml(path / SPEC_FILE if is_folder(path) else path, "behaviour", through_link=not is_folder(path))
+    document, _ = document_in(path)
     assert isinstance(document, dict)  # words were read from it
     page, examples = request_page(document, words, args.rows)
     out.say(

@@ -306,6 +306,7 @@ def test_a_defect_of_ours_is_a_sentence_and_its_traceback_a_file(home: Path, mon
         ("plan", {"stage": "import", "fields": {"source": "/etc/passwd"}}, "no step that is priced"),
         ("plan", {"stage": "train", "fields": {"lora_rank": "many"}}, "lora_rank"),
         ("plan", {"stage": "train", "run": "r999"}, "r999"),
+        ("plan", {**BASE, "fields": {"model": "bundled", "on": "ray"}}, "no field 'on' here: it works on files"),
         ("start", {"plan_hash": "0" * 64}, "no step waits"),
         ("get_step", {"step": "s999"}, "s999"),
         ("get_step", {"step": "s1", "wait_s": 3600}, "50"),

@@ -6,9 +6,12 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from tunesmith.agent.commands.settings import SettingsFile
+from tunesmith.memory.errors import BadInput
 from tunesmith.tools.pipeline import catalog
-from tunesmith.tools.pipeline.plan_file import load_pipeline, placed
+from tunesmith.tools.pipeline.plan_file import load_pipeline, parse_request, placed
 
 PAGE = (Path(__file__).parents[2] / "docs" / "another-machine.md").read_text()
 
@@ -29,3 +32,7 @@ def test_the_stages_that_it_names_are_those_that_can_go() -> None:
     go, stay = (re.findall(r"`(\w+)`", part) for part in parts)
     fields = {entry.name: "on" in entry.load().request.model_fields for entry in catalog.STAGES}
     assert fields == {**dict.fromkeys(go, True), **dict.fromkeys(stay, False)}
+    for stage in stay:
+        with pytest.raises(BadInput, match=f"{stage}: .*no field 'on' here: .* can go (.+)") as told:
+            parse_request(stage, {"on": "ray"})
+        assert set(re.findall(r"\w+", str(told.value).rpartition(" can go ")[2])) - {"and"} == set(go)

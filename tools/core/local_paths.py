@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunesmith.memory.errors import BadInput
+from tunesmith.memory.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
     from pydantic import AfterValidator, ValidationInfo
@@ -67,6 +67,14 @@ def expanded(name: str) -> Path:
 def _nobody(name: str) -> str:
     user = name.partition("/")[0][:100]  # a name may be any text; an error is one sentence
     return f"no user of this machine is called {user[1:]!r}, so {user} is no folder; write ./{user} for a name"
+
+
+def existing_path(name: str, remedy: str) -> Path:
+    """The path of a file or folder that a user names. Raises NotFound with the remedy where nothing is there."""
+    path = expanded(name)
+    if not is_there(path):
+        raise NotFound(f"{name} is not there; {remedy}")
+    return path
 
 
 def is_there(path: str | Path) -> bool:

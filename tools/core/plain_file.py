@@ -35,13 +35,14 @@ def read_plain_text(path: Path, limit_bytes: int = MAX_BYTES, *, through_link: b
         if error.errno == errno.ELOOP and not through_link:
             raise BadInput(f"{path}: is a symbolic link; put a copy of the file there") from None
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise NotFound(f"no file {path}; check the name") from None
+            raise NotFound(f"{path} is not there; check the name") from None
         raise BadInput(f"{path}: cannot be read ({error.strerror}); check the name and the rights") from None
     except ValueError:  # a NUL
         raise BadInput(f"{str(path)[:300]!r} is no file name") from None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
+        kind = "a folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "not a regular file"
         os.close(fd)
-        raise BadInput(f"{path}: is not a regular file; name a text file")
+        raise BadInput(f"{path} is {kind}; name a text file")
     with os.fdopen(fd, "rb") as file:
         data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:

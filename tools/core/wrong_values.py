@@ -30,10 +30,8 @@ def sentences(error: ValidationError, model: type[BaseModel], spelled: Mapping[s
     return "; ".join(sentence(one, model, spelled) for one in errors if one["loc"] not in within or not one["loc"])
 
 
-def sentence(
-    error: ErrorDetails, model: type[BaseModel], spelled: Mapping[str, str] | None = None, wanted: Sequence[str] = ()
-) -> str:
-    """One thing that is wrong; `wanted` are the fields that one which there is not may stand for, else all."""
+def sentence(error: ErrorDetails, model: type[BaseModel], spelled: Mapping[str, str] | None = None) -> str:
+    """One thing that is wrong."""
     name = _place(error["loc"], spelled)
     holder = _holder(model, error["loc"][:-1])
     info = holder.model_fields.get(str(error["loc"][-1])) if holder and error["loc"] else None
@@ -41,7 +39,7 @@ def sentence(
     if kind == "extra_forbidden":
         *before, field = error["loc"]
         listed = any(isinstance(key, int) for key in before)
-        known = wanted or (list(holder.model_fields) if holder else [])
+        known = list(holder.model_fields) if holder else []
         return unknown(f"{field!r} in {_place(before, spelled)}" if listed else repr(name), str(field), known)
     if kind == "missing":
         return f"{name} is missing{_described(info)}"
@@ -78,11 +76,11 @@ def _holder(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel]
 
 
 def first_wrong(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first thing that is wrong, with all else that is wrong in the very same place."""
+    """The first thing that is wrong, with all other fields that are wrong in the very same place."""
     first, *rest = error.errors()
-    here = [first, *(one for one in rest if first["loc"] and one["loc"][:-1] == first["loc"][:-1])]
-    missing = [str(one["loc"][-1]) for one in here if one["type"] == "missing"]
-    return "; ".join(sentence(one, model, wanted=missing) for one in here)
+    *place, name = first["loc"] or (0,)
+    here = [first, *(one for one in rest if isinstance(name, str) and [*one["loc"][:-1]] == place)]
+    return "; ".join(sentence(one, model) for one in here)
 
 
 def unknown(name: str, field: str, known: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.yaml_nodes import YamlRefused, parse_yaml
 
@@ -27,19 +27,18 @@ def read_own(file: Traversable) -> Any:
     return yaml.load(file.read_text(encoding="utf-8"), _LOADER)
 
 
-def read_yaml(path: Path, what: str, *, through_link: bool = True) -> object:
-    """The document in a file; `what` names it in an error. Raises BadInput."""
-    try:
-        text = read_plain_text(path, _MAX_BYTES, through_link=through_link)
-    except NotFound:
-        raise
-    except BadInput as error:
-        raise BadInput(f"cannot read the {what} {error}") from None
+class BrokenYaml(BadInput):
+    """A text that is no YAML, or no plain data."""
+
+
+def read_yaml(path: Path, *, through_link: bool = True) -> object:
+    """The document in a file. Raises BadInput, BrokenYaml."""
+    text = read_plain_text(path, _MAX_BYTES, through_link=through_link)
     try:
         return parse_yaml(text, str(path)).plain
     except YamlRefused as error:
         why = " ".join(str(error).split())[:_MAX_MESSAGE_CHARS]
-        raise BadInput(f"{path}:{error.line}: is not a YAML file that can be read: {why}") from None
+        raise BrokenYaml(f"{path} line {error.line}: {why}") from None
 
 
 class _Dumper(yaml.SafeDumper):

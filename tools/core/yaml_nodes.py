@@ -34,6 +34,13 @@ _WORDS: dict[str, object] = {
 }
 
 
+_BEGUN_BEFORE = {
+    "could not find expected ':'": "expected 'key: value'",
+    "found unexpected end of stream": "a quote that opens here is not closed",
+}
+"""A parser's words for what it notices lines behind the fault → plain words, of the line where it begins."""
+
+
 class YamlRefused(ValueError):
     """The text is not YAML, or not the harmless kind; `line` counts from 1."""
 
@@ -74,10 +81,12 @@ def parse_yaml(text: str, name: str, *, lenient: bool = False) -> Document:
         for event in _events(text):
             builder.take(event)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)  # a reader's error has none
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-        hint = "; a text with a colon in it needs quotes" if "mapping values" in str(problem) else ""
-        raise YamlRefused(f"not valid YAML: {problem}{hint}", mark.line + 1 if mark else 1) from None
+        problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
+        plain = _BEGUN_BEFORE.get(problem)
+        mark = getattr(error, "context_mark" if plain else "problem_mark", None)  # a reader's error has none
+        line = min(mark.line, text.rstrip().count("\n")) + 1 if mark else 1  # what is never closed ends behind the text
+        hint = "; a text with a colon in it needs quotes" if "mapping values" in problem else ""
+        raise YamlRefused(plain or f"not valid YAML: {problem}{hint}", line) from None
     return builder.document
 
 

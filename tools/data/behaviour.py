@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from pydantic import ValidationError
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write, new_folder
 from tunesmith.memory.records import TrainingRow
-from tunesmith.tools.core.format import listed
+from tunesmith.tools.core.format import count, listed
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, bundled_behaviour, expanded, is_folder
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.wrong_values import first_wrong, unknown
-from tunesmith.tools.core.yaml_file import dump_yaml, read_yaml
+from tunesmith.tools.core.yaml_file import BrokenYaml, dump_yaml, read_yaml
 from tunesmith.tools.data.answer_shape import json_examples, object_paths
 from tunesmith.tools.data.description import EXAMPLES_MIN, Description, Example, distinct, slug
 from tunesmith.tools.data.examples import example_problems
@@ -87,10 +88,22 @@ def load_behaviour(name: str) -> Spec:
     Of a file that only says what a user would say (say, when, what, never, examples), code takes what it states as data
     (labels, fields, template) and what its examples show; its words are read by who asks a model to (`reading`).
     """
-    path = expanded(name)
-    named = name != BUNDLED_BEHAVIOUR and not is_folder(path)
-    path = path if named else behaviour_folder(name) / SPEC_FILE
-    return spec_of(read_yaml(path, "behaviour", through_link=named), str(path))
+    return spec_of(*document_in(bundled_behaviour() if name == BUNDLED_BEHAVIOUR else expanded(name)))
+
+
+def document_in(path: Path) -> tuple[object, str]:
+    """The document in a behaviour's file, or in the one of a folder, and the file's name. Raises BadInput."""
+    file = path / SPEC_FILE if is_folder(path) else path
+    named = file.suffix.lower() in (".yaml", ".yml", ".json")
+    document: object = ""
+    with suppress(*(() if named else (BrokenYaml,))):
+        document = read_yaml(file, through_link=file == path)
+    if isinstance(document, str) or not (named or (isinstance(document, dict) and document.keys() & {*_TAKEN})):
+        raise BadInput(
+            f"{file} is plain text. For plain words start `tunesmith` and say it there; a description file needs when, "
+            "what and three examples: `tunesmith teach --example` writes one"
+        )
+    return document, str(file)
 
 
 def behaviour_of_rows(named: str, rows: Iterable[TrainingRow]) -> Spec:
@@ -180,8 +193,7 @@ def _move_form(values: dict[str, object], stated: dict[str, object]) -> None:
 
 def words_in(path: Path) -> tuple[Spec, Proposal]:
     """As `words_of`, of a user's file, or of the one in a folder."""
-    file = path / SPEC_FILE if is_folder(path) else path
-    return words_of(read_yaml(file, "behaviour", through_link=not is_folder(path)), str(file))
+    return words_of(*document_in(path))
 
 
 def is_complete(spec: Spec) -> bool:
@@ -204,12 +216,9 @@ def _enough_examples(examples: object, where: str) -> None:
     """Examples are the one thing that nothing can stand for. Raises BadInput."""
     if examples and not isinstance(examples, list):
         raise BadInput(f"{where}: examples is no list; write each as a line of its own: - {{prompt: …, answer: …}}")
-    count = len(examples) if isinstance(examples, list) else 0
-    if count < EXAMPLES_MIN:
-        raise BadInput(
-            f"{where}: {count} examples, {EXAMPLES_MIN} are needed: no more than a guess can be made of what is "
-            "right without them; add `examples:` with a `prompt` and the `answer` that you want, the rarest kind too"
-        )
+    given = len(examples) if isinstance(examples, list) else 0
+    if given < EXAMPLES_MIN:
+        raise BadInput(f"{where} has {count(given, 'example')}; give at least {EXAMPLES_MIN} (prompt + answer)")
 
 
 def load_rehearsal(name: str) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.record_files import ASKED
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.suites.grading.calls import check_tools
@@ -168,7 +169,13 @@ class Example(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _of_messages(cls, data: object) -> object:
-        if not isinstance(data, dict) or "messages" not in data:
+        if not isinstance(data, dict):
+            return data
+        if "messages" not in data:
+            lacking = [name for name in ("answer", "prompt") if name not in data]
+            if lacking and (odd := next((name for name in data if name not in cls.model_fields), "")):
+                meant = lacking[-1 if odd in ASKED else 0]
+                raise ValueError(f"examples take prompt and answer; `{odd}` is not one of them: did you mean {meant}?")
             return data
         rest = {name: value for name, value in data.items() if name != "messages"}
         if clash := rest.keys() & {"prompt", "answer", "system", "conversation"}:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tunesmith.memory.confined import Limits, confined
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.core.local_paths import expanded
+from tunesmith.tools.core.local_paths import existing_path
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.record_files import ASKED, TEXT, Unreadable, text_records
 
@@ -25,7 +25,7 @@ _LIMITS = Limits(cpu_s=10.0, memory_bytes=1 << 30)
 
 def messages_in(name: str) -> list[str]:
     """The messages of a file: a text with one a line, or JSONL or CSV with one a record. Raises BadInput, NotFound."""
-    path = expanded(name)
+    path = existing_path(name, "name a file of messages, one a line")
     if path.suffix.lower() in TEXT:
         messages = [str(text) for text in confined(read_records, {"path": str(path.absolute())}, str(path), _LIMITS)]
     else:

@@ -1,8 +1,9 @@
 """A user's own rows as conversations: the formats that projects publish, recognised and turned into training rows.
 
-Messages, prompt and completion, ShareGPT, Alpaca, tool calls, exports of chats; other columns by a mapping, which is
-proposed. Each record is taken by its own format. What cannot be turned is told with its row number. Nothing here reads
-a file, and no row has its final id yet: a data set's own ids collide with each other and with those of a run.
+Messages, a message with its answer, ShareGPT, Alpaca, tool calls, exports of chats; other columns by a mapping, which
+is proposed where names tell it. Each record is taken by its own format. What cannot be turned is told with its row
+number. Nothing here reads a file, and no row has its final id yet: a data set's own ids collide with each other and
+with those of a run.
 """
 
 from __future__ import annotations
@@ -39,9 +40,16 @@ _WEIGHT = "weight"
 _HALF = re.compile("[\ud800-\udfff]")
 _LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat", "chat_messages")
 _ANSWERED = ("completion", "response", "answer", "output", "assistant", "reply", "target", "chosen", "label")
-_COMPLETED = ("completion", "answer")
-"""What stands beside `prompt` in a known format: trl's word, and the one that a description's examples have."""
-_NAMED = ("system", "system_prompt")
+_PAIRS = (
+    "prompt/completion", "prompt/answer", "prompt/response", "question/answer", "question/response", "query/response",
+    "instruction/output", "instruction/response", "input/output", "message/reply", "user/assistant", "text/label",
+)  # fmt: skip
+"""Formats of two columns, a message and its answer, in small letters."""
+_ALPACA, _MORE = "instruction", "input"
+"""Below an instruction stands its input, where there is one."""
+_SYSTEM, _TOOLS = ("system", "system_prompt"), ("tools", "functions")
+_BESIDE = ("user", "source", "id", "uid", "uuid", "date", "lang", "language", *_SYSTEM)
+"""Columns that by themselves are no message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,26 @@ class Inspection:
     """A few rows as they would be taken."""
     columns: tuple[str, ...] = ()
 
+    @property
+    def taken(self) -> str:
+        """Which columns rows are made of and which not, in words; empty where no column is left out."""
+        own = {*(self.mapping.values() or (*self.format.split("/"), *_SYSTEM)), *_TOOLS}
+        own.add(_MORE if self.format.startswith(_ALPACA) else "")
+        taken = [name for name in self.columns if name in own or plain_name(name) in own]
+        left = [name for name in self.columns if name not in taken]
+        whole = not left or not (self.mapping or "/" in self.format)  # or a column holds conversations
+        return "" if whole else f"columns taken: {in_words(taken)}; not taken: {in_words(left)}"
+
+
+def plain_name(name: object) -> str:
+    """A column's name without the space around it, in small letters."""
+    return str(name).strip().lower()
+
+
+def in_words(columns: Sequence[str]) -> str:
+    """Columns for a sentence: in a file without a header the name of one is a cell of any length."""
+    return ", ".join(name[:60] for name in columns[:12])
+
 
 def check_mapping(mapping: Mapping[str, str]) -> None:
     """Raises BadInput where a mapping names something else than parts of a conversation, or too few of them."""
@@ -82,45 +110,32 @@ def check_mapping(mapping: Mapping[str, str]) -> None:
         raise BadInput(f"mapping names no column for {lacking[0]}; it takes one for {' and one for '.join(_NEEDED)}")
 
 
-def _check_columns(mapping: Mapping[str, str], columns: Sequence[str]) -> None:
-    """Raises BadInput where a mapping names columns that are not there: it would be followed nowhere."""
-    if lacking := {part: column for part, column in mapping.items() if column not in columns}:
-        named = ", ".join(f"{part}={column}" for part, column in lacking.items())
-        raise BadInput(
-            f"mapping names {named}, and no record looked at has such a column; the columns are "
-            f"{', '.join(columns[:12])}"
-        )
-
-
 def inspect_records(
-    records: Sequence[object], mapping: Mapping[str, str] | None = None, behind: Iterable[object] = ()
+    records: Sequence[object], mapping: Mapping[str, str] | None = None, behind: Iterable[object] = (), name: str = "it"
 ) -> Inspection:
-    """How records would be taken: their format, and which of them cannot be.
+    """How the records of a source would be taken: their format, and which of them cannot be.
 
     Raises BadInput for a mapping that is followed nowhere, also not in the records `behind` these.
     """
     check_mapping(mapping or {})
     whole = [record for record in records if isinstance(record, dict) and record]
     columns = tuple(dict.fromkeys(str(name) for record in whole for name in record))
-    if not whole:
-        _, problems = convert(records, "", {})
-        return Inspection("INCOMPATIBLE", "", {}, problems, len(records))
     if mapping and not set(mapping.values()) <= {*columns}:
         # Files of several formats may lie in one folder, and those looked at first need no mapping.
         heads = (name for record in behind if isinstance(record, dict) for name in record)
-        _check_columns(mapping, [*dict.fromkeys([*columns, *map(str, heads)])])
-    name = "mapping" if mapping else _format_of(whole)
-    chosen = dict(mapping or {}) if name else propose_mapping(whole)
-    if not name and not chosen:
-        reason = f"no columns for a message and its answer among {', '.join(columns[:12])}"
-        problems = tuple(Problem(number, reason) for number in range(1, len(records) + 1))
-        return Inspection("INCOMPATIBLE", "", {}, problems, len(records), columns=columns)
-    rows, problems = convert(records, name or "mapping", chosen)
+        known = dict.fromkeys([*columns, *map(str, heads)])
+        if whole and (lacking := [column for column in mapping.values() if column not in known]):
+            raise BadInput(f"{name} has no column {' or '.join(map(repr, lacking))}; its columns: {in_words([*known])}")
+    format_ = "mapping" if mapping else _format_of(whole)
+    chosen = dict(mapping or {}) if format_ else propose_mapping(whole)
+    rows, problems = convert(records, format_ or "mapping", chosen)
+    if not format_ and not chosen and len(columns) > 1:
+        return Inspection("NEEDS MAPPING", "", {}, (), len(records), columns=columns)
     preview = tuple(_preview(row) for row in rows[:PREVIEW_RECORDS])
     if not rows:
-        return Inspection("INCOMPATIBLE", name, chosen, problems, len(records), columns=columns)
-    status: Status = "READY" if name else "NEEDS MAPPING"
-    return Inspection(status, name, chosen, problems, len(records), preview, columns)
+        return Inspection("INCOMPATIBLE", format_, chosen, problems, len(records), columns=columns)
+    status: Status = "READY" if format_ else "NEEDS MAPPING"
+    return Inspection(status, format_, chosen, problems, len(records), preview, columns)
 
 
 def convert(
@@ -150,7 +165,7 @@ def convert_one(record: object, number: int, name: str, mapping: Mapping[str, st
 def _format_of(records: Sequence[Mapping[str, object]]) -> str:
     """The name of the commonest format, where at least half of the records have a known one; else empty."""
     votes = Counter(name for record in records if (name := _format_of_one(record)))
-    return votes.most_common(1)[0][0] if votes.total() * 2 >= len(records) else ""
+    return votes.most_common(1)[0][0] if votes and votes.total() * 2 >= len(records) else ""
 
 
 def _format_of_one(record: Mapping[str, object]) -> str:
@@ -162,11 +177,10 @@ def _format_of_one(record: Mapping[str, object]) -> str:
         if "role" in turns[0] or "sender" in turns[0]:
             called = any("tool_calls" in turn for turn in turns if isinstance(turn, dict))
             return "tool calls" if record.get("tools") or called else "messages"
-    if "instruction" in record and "output" in record:
-        return "alpaca"
-    if "prompt" in record:
-        return next((f"prompt/{column}" for column in _COMPLETED if column in record), "")
-    return ""
+    names = {*map(plain_name, record)}
+    pairs = [pair for pair in _PAIRS if {*pair.split("/")} <= names]
+    pairs = [pair for pair in pairs if not (_ALPACA in names and pair.startswith(_MORE))]
+    return pairs[0] if len(pairs) == 1 else ""  # of several nobody can say which is meant
 
 
 def _listed(value: object) -> list[object]:
@@ -201,25 +215,17 @@ def _object(value: object) -> Mapping[str, object]:
 
 
 def propose_mapping(records: Sequence[Mapping[str, object]]) -> dict[str, str]:
-    """Columns for the message and the answer: by their names, else the two whose texts are longest."""
-    columns, lengths = [], {}
-    for column in dict.fromkeys(str(name) for record in records for name in record):
-        values = [record.get(column) for record in records]
-        lengths[column] = sum(len(str(value or "")) for value in values)
-        if sum(isinstance(value, str) and bool(value.strip()) for value in values) * 2 > len(values):
-            columns.append(column)
-    lowered = {column.lower(): column for column in columns}
-    asked = next((lowered[name] for name in ASKED if name in lowered), "")
-    answered = next((lowered[name] for name in _ANSWERED if name in lowered and lowered[name] != asked), "")
-    # the longest are likeliest a message and its answer
-    rest = sorted((c for c in columns if c not in (asked, answered)), key=lambda c: -lengths[c])
-    rest = [c for c in rest if c.lower() not in ("id", "uid", "uuid", "source", "date", "lang", "language", *_NAMED)]
-    asked = asked or (rest.pop(0) if rest else "")
-    answered = answered or (rest.pop(0) if rest else "")
-    if not asked or not answered:
+    """Columns for the message and the answer: both by their names, or one so and the only other one; else none."""
+    cells = ((str(name), value) for record in records for name, value in record.items())
+    texts = Counter(name for name, value in cells if isinstance(value, str) and value.strip())
+    columns = {plain_name(name): name for name, count in texts.items() if count * 2 > len(records)}
+    asked = [name for name in ASKED if name in columns and name not in _BESIDE]
+    answered = [name for name in _ANSWERED if name in columns]
+    rest = [name for name in columns if name not in (*asked, *answered, *_BESIDE)]
+    if not (asked or answered) or (len(asked or rest), len(answered or rest)) != (1, 1):
         return {}
-    named = next((lowered[name] for name in _NAMED if name in lowered), "")
-    return {"user": asked, "assistant": answered, **({"system": named} if named else {})}
+    parts = (*(asked or rest), *(answered or rest), *(name for name in _SYSTEM if name in columns))
+    return {part: columns[name] for part, name in zip(PARTS, parts, strict=False)}
 
 
 # One record
@@ -239,20 +245,18 @@ def _messages(
             raise ValueError("it holds no list of messages")
         given = [{"role": "system", "content": _text(record["system"], "system")}] if record.get("system") else []
         return ([] if turns[0]["role"] == "system" else given) + turns, tools
-    if name == "alpaca":
-        asked = _text(record.get("instruction"), "instruction")
-        more = record.get("input")
-        asked += f"\n\n{_text(more, 'input')}" if isinstance(more, str) and more.strip() else ""
-        return _pair(asked, _answer(record.get("output"), "output"), record.get("system")), tools
-    if name.startswith("prompt/"):
-        column = name.partition("/")[2]
-        asked_, answered = record.get("prompt"), record.get(column)
+    if "/" in name:
+        cells = {plain_name(key): value for key, value in record.items()}
+        question, _, column = name.partition("/")
+        asked_, answered = cells.get(question), cells.get(column)
         if _is_chat(asked_) or _is_chat(answered):
-            turns = [
-                _turn(turn, n) for n, turn in enumerate([*_chat(asked_, "user"), *_chat(answered, "assistant")], 1)
-            ]
-            return turns, tools
-        return _pair(_text(asked_, "prompt"), _answer(answered, column), record.get("system")), tools
+            both = enumerate([*_chat(asked_, "user"), *_chat(answered, "assistant")], 1)
+            return [_turn(turn, n) for n, turn in both], tools
+        asked = _text(asked_, question)
+        if question == _ALPACA and isinstance(more := cells.get(_MORE), str) and more.strip():
+            asked += f"\n\n{_text(more, _MORE)}"
+        system = next((cells[key] for key in _SYSTEM if cells.get(key)), None)
+        return _pair(asked, _answer(answered, column), system), tools
     missing = next((mapping.get(part) for part in _NEEDED if mapping.get(part) not in record), None)
     if missing is not None or not mapping.get("user"):
         raise ValueError(f"it has no column {missing or 'for the message'}")

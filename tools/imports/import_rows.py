@@ -7,7 +7,6 @@ are free; a data set of the hub is downloaded, which is priced by its listed byt
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,10 +15,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, recorded_bytes, room
-from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, expanded, is_there, local_path
+from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, existing_path, expanded, local_path
 from tunesmith.tools.core.stage import (
     Facts,
     Inputs,
@@ -33,7 +31,7 @@ from tunesmith.tools.core.stage import (
     pinned,
 )
 from tunesmith.tools.data.behaviour import load_behaviour, pins_of
-from tunesmith.tools.imports.formats import Inspection, Problem, check_mapping
+from tunesmith.tools.imports.formats import Inspection, Problem, check_mapping, in_words
 from tunesmith.tools.imports.hub_source import PREFIX, at_commit, list_files, listing_digest, parse_source
 from tunesmith.tools.imports.sources import (
     CHILD_BYTES,
@@ -43,6 +41,7 @@ from tunesmith.tools.imports.sources import (
     digest_of,
     find_files,
     inspect_files,
+    unclear,
 )
 
 _TOKENS_PER_BYTE = 0.25
@@ -139,13 +138,9 @@ def inspect_inputs(request: ImportRequest, inputs: Inputs) -> ImportContext:
 
 def files_of(source: str) -> SourceFiles:
     """The files that a source of this machine names. Raises BadInput."""
-    path = expanded(source)
-    if not is_there(path):
-        raise BadInput(
-            f"there is no {source}; name a file or a folder, or a data set of the hub as {PREFIX}owner/name@COMMIT "
-            f"(the rows of a run are written to a file by `tunesmith rows export {source}`)"
-        )
-    return find_files(path)
+    remedy = f"name a file or a folder of rows, or a data set of the hub as {PREFIX}owner/name@COMMIT"
+    export = f" (`tunesmith rows export {source}` writes a run's rows to it)"
+    return find_files(existing_path(source, remedy + export))
 
 
 def look_at(named: SourceFiles, mapping: Mapping[str, str], limit: int) -> Look:
@@ -207,7 +202,7 @@ def plan(request: ImportRequest, facts: Facts, context: ImportContext) -> Plan:
         writes=(f"at most {request.limit:,} candidate rows",),
         replaces=("the candidate rows of this run",) if "rows" in facts.artifacts and not request.beside else (),
         refusals=(
-            *refusals(inspection, request.max_unusable_share),
+            *(f"{context.name}: {why}" for why in refusals(inspection, request.max_unusable_share)),
             *too_much(look),
             *room(price, facts, remedy="a smaller limit"),
         ),
@@ -255,8 +250,9 @@ def _steps(inspection: Inspection | None, context: ImportContext) -> tuple[str, 
         return (f"download {size}: {context.name}", "tell its format, and turn every record into a conversation")
     mapping = ", ".join(f"{part} = {column}" for part, column in inspection.mapping.items())
     kind = f"{inspection.format or 'columns of its own'}{f' ({mapping})' if mapping else ''}"
+    taken = f"; {inspection.taken}" if inspection.taken else ""
     previews = tuple(f"for example: {text}" for text in inspection.preview)
-    return (f"{inspection.status}: {kind}, by its first {inspection.checked} records", *previews)
+    return (f"{inspection.status}: {kind}, by its first {inspection.checked} records{taken}", *previews)
 
 
 def refusals(inspection: Inspection | None, max_unusable_share: float) -> tuple[str, ...]:
@@ -270,11 +266,7 @@ def refusals(inspection: Inspection | None, max_unusable_share: float) -> tuple[
         wrong = too_many_unusable(weight, lines, max_unusable_share, problem_list(problems))
         return (wrong,) if wrong else ()
     if inspection.status == "NEEDS MAPPING":
-        pairs = shlex.join(f"{part}={column}" for part, column in inspection.mapping.items())
-        return (
-            f"NEEDS MAPPING: the columns are {', '.join(inspection.columns[:12])}; agree with --map {pairs}, or name "
-            "others",
-        )
+        return (unclear(inspection),)
     why = problem_list(inspection.problems, 1) or "no record is a row"
     return (f"INCOMPATIBLE: {len(inspection.problems)} of {inspection.checked} records looked at are no rows; {why}",)
 
@@ -284,7 +276,7 @@ def questions(inspection: Inspection | None) -> tuple[PlanQuestion, ...]:
     if inspection is None or inspection.status != "NEEDS MAPPING" or not inspection.mapping:
         return ()
     named = " and ".join(f"{column} as {part}" for part, column in inspection.mapping.items())
-    text = f"the columns are {', '.join(inspection.columns[:12])}: take {named}?"
+    text = f"the columns are {in_words(inspection.columns)}: take {named}?"
     return (PlanQuestion(text=text, yes={"mapping": dict(inspection.mapping)}),)
 
 

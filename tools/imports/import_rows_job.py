@@ -104,7 +104,7 @@ def _read_source(job: Job[ImportRequest], files: Sequence[Path]) -> tuple[list[T
                 totals = one
             job.progress(len(rows) + len(problems), request.limit, "reading")
     except Stopped as error:
-        raise StepFailed(f"{error}; see the plan of this step") from None
+        raise StepFailed(str(error)) from None
     unusable = sum(problem.weight for problem in problems)
     if wrong := too_many_unusable(unusable, totals.lines, request.max_unusable_share, problem_list(problems)):
         raise StepFailed(wrong)

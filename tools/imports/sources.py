@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.core.record_files import TEXT, Record, column_records, columns_of, open_regular, text_records
-from tunesmith.tools.imports.formats import Inspection, Problem, convert_one, inspect_records
+from tunesmith.tools.imports.formats import Inspection, Problem, convert_one, in_words, inspect_records
 
 COLUMNAR = (".parquet", ".arrow")
 KINDS = (*TEXT, *COLUMNAR)
@@ -171,6 +172,18 @@ class Stopped(BadInput):
     """The rows of a source cannot be taken as its first records look now."""
 
 
+def unclear(inspection: Inspection) -> str:
+    """What is said where columns have to be named: those that their names propose, else how they are named."""
+    if inspection.mapping:
+        return f"Which columns? Run again with --map {shlex.join(map('='.join, inspection.mapping.items()))}"
+    # A name of many words is a cell: the file has no header.
+    first_line = any(len(name.split()) > 3 for name in inspection.columns)
+    return (
+        f"cannot tell which of the columns {in_words(inspection.columns)} is the message and which the answer; say "
+        f"--map user=COLUMN assistant=COLUMN{' (the first line is taken as their names)' if first_line else ''}"
+    )
+
+
 def inspect_files(files: Sequence[Path], bytes_: int, mapping: Mapping[str, str], limit: int) -> Look:
     """Look at the first records. Raises BadInput for what cannot be read, is empty, or costs too much to look at."""
     first = files[0]
@@ -237,7 +250,7 @@ def look(argument: Mapping[str, Any]) -> Iterator[object]:
         beside = f", nor do the {len(files) - 1} files beside it" if len(files) > 1 else ""
         raise BadInput(f"{files[0]} holds no records{beside}")
     values = [record.value for record in records]
-    inspection = inspect_records(values, argument["mapping"], _heads(files))
+    inspection = inspect_records(values, argument["mapping"], _heads(files), Path(os.path.commonpath(files)).name)
     problems = tuple(_placed(inspection.problems, records, file_names(files)))
     rows = [convert_one(value, 1, inspection.format, inspection.mapping) for value in values]
     yield {
@@ -256,10 +269,11 @@ def take(argument: Mapping[str, Any]) -> Iterator[object]:
     names, every = file_names(files), _records_of(files)
     records = islice(every, argument["limit"])
     first = _first(records)
-    inspection = inspect_records([record.value for record in first], argument["mapping"], _heads(files))
+    values = [record.value for record in first]
+    inspection = inspect_records(values, argument["mapping"], _heads(files), Path(os.path.commonpath(files)).name)
     if inspection.status != "READY":
-        why = "; ".join(map(str, _placed(inspection.problems[:3], first, names)))
-        yield "stopped", f"{inspection.status}: {why or ', '.join(inspection.columns) or 'there are no records'}"
+        why = "; ".join(map(str, _placed(inspection.problems[:3], first, names))) or "there are no records"
+        yield "stopped", unclear(inspection) if inspection.status == "NEEDS MAPPING" else f"INCOMPATIBLE: {why}"
         return
     at, before = 0, 0
     count = lines = read = row_bytes = 0

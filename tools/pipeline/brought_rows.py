@@ -92,11 +92,13 @@ class Settled:
 
 def bring(wanted: Wanted, ask: Ask, say: Callable[[str], None] = lambda text: None) -> Brought:
     """Read the rows; where that takes a while it is said. Raises BadInput for what no training comes of."""
-    sources, imports = [], []
+    sources, imports, beyond = [], [], []
     for name in wanted.names:
         mapping = dict(wanted.mapping)
         if not is_on_hub(name):
             mapping = _mapping(name, wanted, ask)
+            taken = look_at(files_of(name), mapping, wanted.limit).inspection.taken
+            beyond += [f"{name}: {taken}"] if taken else []
             sources.append(RowsSource(files_of(name).files, mapping, wanted.limit, name))
         fields = {"source": name, "limit": wanted.limit, "max_unusable_share": wanted.max_unusable_share}
         imports.append({**fields, "mapping": mapping})
@@ -111,7 +113,7 @@ def bring(wanted: Wanted, ask: Ask, say: Callable[[str], None] = lambda text: No
     what = _contradictions(read)
     contradictory = wanted.contradictory or (_asked_about(what, ask) if what else "")
     then = {"": "you will be asked about them, or take --contradictory drop or keep", "drop": "they are left out"}
-    beyond = [
+    beyond += [
         f"{name}: it holds more than {wanted.limit:,} records; those behind them are left out (--limit)"
         for name in read.more
     ]

@@ -30,7 +30,7 @@ def refuse_cases(store: Store, source: str, mapping: object = None) -> int:
         return limit
     files = files_of(source)
     look = look_at(files, columns, limit)
-    if look.inspection.status == "INCOMPATIBLE":  # its import says why
+    if not look.inspection.preview:  # its import says why
         return look.records
     read = RowsSource(files.files, dict(look.inspection.mapping), limit, source)
     if found := asking_cases([read], list(_cases(store))):

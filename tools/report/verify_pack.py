@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tunesmith.memory.bundles import Records, as_records, put_run
 from tunesmith.memory.confined import Limits, confined
-from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.errors import BadInput, NotFound, StepFailed
 from tunesmith.memory.json_values import as_object
 from tunesmith.memory.records import DONE, EvalResult
 from tunesmith.memory.step_records import RECORD
@@ -75,7 +75,7 @@ class Verified:
 def verify_pack(path: Path) -> Verified:
     """Check an archive. Raises BadInput for a file that is no archive of a run, or is over the limits."""
     if not path.is_file():
-        raise BadInput(f"there is no archive {path}; `tunesmith pack RUN` writes one")
+        raise NotFound(f"{path} is {'a folder' if path.is_dir() else 'not there'}; name an archive of `tunesmith pack`")
     with tempfile.TemporaryDirectory(prefix="tunesmith-verify-") as home:
         items = list(confined(_checked, {"archive": str(path.resolve()), "home": home}, path.name, _LIMITS))
     head, *rest = items

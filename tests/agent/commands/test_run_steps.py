@@ -48,8 +48,8 @@ def plan_file(folder: Path, *steps: Any) -> str:
     return str(path)
 
 
-def refused(tunesmith: Tunesmith, told: str, plan: str, **env: str) -> None:
-    done = tunesmith("run", plan, "--yes", **{"TUNESMITH_VLLM": STUB, **env})
+def refused(tunesmith: Tunesmith, told: str, plan: str, *more: str, **env: str) -> None:
+    done = tunesmith("run", plan, "--yes", *more, **{"TUNESMITH_VLLM": STUB, **env})
     assert done.returncode == 2, done.stderr
     assert told in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     store = Store(tunesmith.home)
@@ -84,6 +84,30 @@ def test_a_step_that_serves_is_not_gone_on_with_where_vllm_is_gone(tmp_path: Pat
     with pytest.raises(BadInput, match="no vLLM: TUNESMITH_VLLM names vlm"):
         resume_step(ws, step, lambda plan, step: Decision(True, "test")).done()
     assert store.step(step).status == "planned"
+
+
+def test_what_cannot_go_to_another_machine_is_refused_at_every_door_and_carried_out_nowhere(
+    tunesmith: Tunesmith, tmp_path: Path
+) -> None:
+    """One step, a whole plan, what is left of a run, and a plan of the queue."""
+    plan, nowhere = plan_file(tmp_path), "`on: ray` is followed nowhere, for base can be done only here"
+    (tmp_path / "step.yaml").write_text(
+        (tmp_path / "plan.yaml").read_text().replace('"model":', '"on": "ray", "model":')
+    )
+    (tmp_path / "all.yaml").write_text((tmp_path / "plan.yaml").read_text().replace('"name"', '"on": "ray", "name"'))
+    alone = "base: no field 'on' here: it works on files or a port of this machine; to another one can go inspect"
+    refused(tunesmith, nowhere, plan, "--on", "ray")
+    refused(tunesmith, alone, str(tmp_path / "step.yaml"))
+    refused(tunesmith, nowhere, str(tmp_path / "all.yaml"))
+    assert tunesmith("run", plan).returncode == 3, "it waits for its yes here"
+    model, step = ("--model", str(tmp_path / "model")), str(tmp_path / "step.yaml")
+    for told, args in (
+        (alone, ("base", *model, "--on", "ray", "--yes")), (alone, ("base", *model, "on=ray", "--yes")),
+        (nowhere, ("resume", "r1", "--on", "ray", "--yes")), (alone, ("queue", "add", step)),
+    ):  # fmt: skip
+        done = tunesmith(*args)
+        assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr, (args, done.stderr)
+    assert [one.status for one in Store(tunesmith.home).priced_steps()] == ["planned"]
 
 
 def test_a_plan_for_a_taken_port_opens_no_run(tunesmith: Tunesmith, tmp_path: Path) -> None:

@@ -70,9 +70,12 @@ def test_cases_that_ask_a_judge_who_will_not_be_there_are_not_taken_from_an_earl
     [
         (
             ["my emails"],
-            "there is no my emails; name the file that says what is to be learned, or the one that your rows",
+            "my emails is not there; name a description file, or --rows FILE for rows of your own",
         ),
-        (["--rows", "emails.jsonl"], "there is no emails.jsonl; name a file or a folder"),
+        (
+            ["--rows", "emails.jsonl"],
+            "emails.jsonl is not there; name a file or a folder of rows, or a data",
+        ),
         ([], "teach needs a FILE that says when, what and examples, or rows of your own"),
         (["two.jsonl"], "two.jsonl is a file of rows by its name; `tunesmith teach --rows two.jsonl`"),
         (["--rows", "two.jsonl"], "two.jsonl: 2 rows are too few"),

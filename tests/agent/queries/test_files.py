@@ -85,5 +85,5 @@ def test_a_file_that_was_imported_is_told_with_its_step(store: Store, tmp_path: 
 def test_a_file_that_is_not_named_or_not_there_is_said_so(store: Store, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="No file is named"):
         asked(store, "file_of_rows")
-    with pytest.raises(BadInput, match="there is no"):
+    with pytest.raises(BadInput, match="is not there"):
         asked(store, "file_of_rows", path=str(tmp_path / "none.jsonl"))

@@ -71,6 +71,7 @@ def test_two_names_of_one_field_are_refused_by_both_where_they_differ() -> None:
         ("train", {"rank": 8}, "did you mean 'lora_rank'"),
         ("train", {"lora_r": "8x"}, "lora_r is '8x'; it takes a whole number of at least 1 and at most 256"),
         ("deploy", {"gradient_accumulation_steps": 4}, "unknown field"),
+        ("deploy", {"on": "ray"}, "deploy: no field 'on' here: it works on files or a port of this machine"),
     ],
 )  # fmt: skip
 def test_what_means_nearly_the_same_is_not_taken_but_explained(stage: str, given: dict[str, object], told: str) -> None:

@@ -14,7 +14,7 @@ from tests.fixtures.descriptions import COOKING, HOSTILE, SAID
 from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
-from tunesmith.tools.data.behaviour import SPEC_FILE, load_behaviour, load_rehearsal, write_behaviour
+from tunesmith.tools.data.behaviour import SPEC_FILE, load_behaviour, load_rehearsal, words_in, write_behaviour
 from tunesmith.tools.data.description import Description, DescriptionDraft, Example, described, missing
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import HARD_SUITE, NEAR_MISS_SUITE, SUITE
@@ -181,7 +181,7 @@ def test_the_demo_is_planned_as_any_other_behaviour() -> None:
     ("change", "match"),
     [
         ({"kind": "magic"}, "kind is .magic.; leave it out"),
-        ({"examples": []}, "behaviour.yaml: 0 examples, 3 are needed"),
+        ({"examples": []}, r"behaviour.yaml has 0 examples; give at least 3 \(prompt \+ answer\)$"),
         ({"rules": [{"says": "good", "type": "llm-rubric", "value": "is good"}]}, "asks a model"),
         ({"rules": [{"says": "odd", "type": "regex", "value": "("}]}, "regex .* is not valid"),
         (
@@ -192,8 +192,19 @@ def test_the_demo_is_planned_as_any_other_behaviour() -> None:
         ({"examples": {"a": "b"}}, "examples is no list; write each as a line of its own"),
         (
             {"examples": [{"prompt": "a", "completion": "b"}] * 3},
-            "answer in item 1 of examples is missing; unknown field 'completion' in item 1 .*; it takes answer$",
+            "item 1 of examples: examples take prompt and answer; `completion` is not one .*: did you mean answer.$",
         ),
+        (
+            {"examples": [{"response": "a", "question": "b"}] * 3},
+            "item 1 of examples: examples take prompt and answer; `question` is not one .*: did you mean prompt.$",
+        ),
+        ({"examples": [{"question": "a", "answer": "b"}] * 3}, "`question` is not one of them: did you mean prompt.$"),
+        ({"examples": [{"prompt": "a", "text": "b"}] * 3}, "`text` is not one of them: did you mean answer.$"),
+        (
+            {"examples": [{"prompt": "a", "answer": "b", "note": "c"}] * 3},
+            "unknown field 'note' in item 1 of examples; it takes prompt, answer, system, conversation, tools$",
+        ),
+        ({"examples": [{"prompt": "a"}] * 3}, "answer in item 1 of examples is missing$"),
         ({"examples": [{"prompt": "a", "answer": 4}] * 3}, "answer in item 1 of examples is 4; .*put it in quotes$"),
         (
             {"attributes": [{"name": "x", "kind": "lable"}]},
@@ -208,6 +219,29 @@ def test_a_spec_that_was_broken_by_hand_is_refused_where_it_is_broken(
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
     with pytest.raises(BadInput, match=match):
         load_behaviour(str(path))
+
+
+@table(
+    ("name", "text", "told"),
+    [
+        ("wish.txt", "please sort my emails by kind\nand answer with one word\n", ""),
+        ("wish.txt", "Please sort: my emails\nby kind, and answer: one word\n", ""),
+        ("wish.md", "Wanted: a sorter of emails\n", ""),
+        ("wish.yaml", "please sort my emails\n", ""),
+        ("wish.yaml", "Wanted: a sorter\n", "unknown field 'Wanted'"),
+        ("wish.yaml", "say: sort\nwhat\nnever: x\n", "wish.yaml line 2: expected 'key: value'$"),
+        ("wish.yaml", "- sort\n", "is not a behaviour: it holds no fields"),
+        ("wish.txt", "say: sort my emails\n", "wish.txt has 0 examples"),
+        ("wish.txt", "", ""),
+    ],
+)
+def test_a_wish_in_plain_words_is_told_where_words_are_read(name: str, text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    plain = rf"{name} is plain text\. For plain words start `tunesmith` and .*: `tunesmith teach --example` writes one$"
+    with pytest.raises(BadInput, match=told or plain):
+        words_in(tmp_path / name)
+    with pytest.raises(BadInput, match=told or plain):
+        load_behaviour(str(tmp_path / name))
 
 
 def test_the_rival_prompt_shows_no_example_as_they_are_test_cases(tmp_path: Path) -> None:

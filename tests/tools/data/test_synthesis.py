@@ -157,7 +157,7 @@ def test_the_price_and_the_plan_say_how_rows_come_about(ws: Workspace, tmp_path:
         plan.estimate.seconds < price(ws, StepRequest("generate", fields(folder, rows=10 * ROWS), run)).estimate.seconds
     )
     (folder / SPEC_FILE).write_text("kind: examples\nname: x\n")
-    with pytest.raises(BadInput, match=r"behaviour.yaml: "):
+    with pytest.raises(BadInput, match=r"behaviour.yaml has 0 examples"):
         price(ws, StepRequest("generate", fields(folder), run))
 
 

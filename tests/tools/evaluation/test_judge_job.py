@@ -177,6 +177,8 @@ def test_without_a_judge_nothing_starts_and_the_next_thing_to_try_is_said(ws: Wo
     for named in ("http://127.0.0.1:9/v1", "endpoint"):
         with pytest.raises(BadInput, match="no endpoint that settings"):
             price(ws, StepRequest("baseline", given | {"judge": named}, RUN))
+    with pytest.raises(BadInput, match="ask a judge, which stays here; say `on: here` of the step"):
+        price(ws, StepRequest("baseline", fields(ws, 2, RUBRIC) | {"on": "ray"}, RUN))
     with pytest.raises(BadInput, match="is no folder here"):
         price(ws, StepRequest("baseline", given | {"judge": "some/model"}, RUN))
     assert requests_sent(ws) == []
@@ -223,7 +225,10 @@ def test_an_endpoint_of_the_settings_judges_and_the_arms_server_stays(ws: Worksp
 def test_two_judges_make_two_arms_that_may_not_be_compared(ws: Workspace) -> None:
     given = fields(ws, 4, RUBRIC)
     baseline(ws, given)
-    ended = run_step(ws, StepRequest("evaluate", {"arm": "prompted", "system_prompt": "Agree."}, RUN), say_yes).done()
+    asked = {"arm": "prompted", "system_prompt": "Agree."}
+    with pytest.raises(BadInput, match="ask a judge, which stays here; say `on: here` of the step"):
+        price(ws, StepRequest("evaluate", asked | {"on": "ray"}, RUN))
+    ended = run_step(ws, StepRequest("evaluate", asked, RUN), say_yes).done()
     assert ended.request["judge"] == given["judge"], "the baseline's own judge"
     found = compare_run(ws.store, RUN, "base", "prompted")
     assert found.comparable and found.metrics["agrees"].cases == 4

@@ -268,5 +268,6 @@ def test_a_file_that_is_none_is_waited_for_by_nobody(tmp_path: Path) -> None:
     for name in ("pipe.txt", "pipe.jsonl"):
         with pytest.raises(BadInput, match="not a regular file"):
             messages_in(str(tmp_path / name))
-    with pytest.raises(NotFound):
-        messages_in(str(tmp_path / "none.txt"))
+    for name in ("none.txt", "none.csv"):
+        with pytest.raises(NotFound, match=f"{name} is not there; name a file of messages, one a line$"):
+            messages_in(str(tmp_path / name))

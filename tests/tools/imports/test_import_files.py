@@ -25,7 +25,17 @@ from tunesmith.tools.core.stage import GIB, Facts
 from tunesmith.tools.imports import sources
 from tunesmith.tools.imports.formats import Problem, convert
 from tunesmith.tools.imports.import_rows import ImportContext, ImportRequest, plan
-from tunesmith.tools.imports.sources import Look, Totals, digest_of, find_files, inspect_files, rows_of, take
+from tunesmith.tools.imports.sources import (
+    Look,
+    Stopped,
+    Totals,
+    digest_of,
+    find_files,
+    inspect_files,
+    rows_of,
+    take,
+    unclear,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 MB = 1 << 20
@@ -310,8 +320,53 @@ def test_columns_of_a_later_file_may_be_mapped_and_those_of_none_are_refused(tmp
     assert inspect_files(found.files, found.bytes, mapping, 1_000).inspection.status == "READY"
     rows = [one for one in rows_of(found.files, mapping, 1_000, MB) if isinstance(one, TrainingRow)]
     assert (len(rows), rows[0].answer, rows[-1].answer) == (251, "4", "10")
-    with pytest.raises(BadInput, match=r"names assistant=told, .*are prompt, completion, ask, tell$"):
+    with pytest.raises(BadInput, match=r" has no column 'told'; its columns: prompt, completion, ask, tell$"):
         list(rows_of(found.files, {"user": "ask", "assistant": "told"}, 1_000, MB))
+
+
+TICKETS = [("Where is it?", "On its way, I\nthink"), ('It said "soon",\nthen nothing', "Sorry")]
+
+
+def tickets(*columns: str, delimiter: str = ",", mark: str = "", end: str = "\n") -> str:
+    cells = {"question": [asked for asked, _ in TICKETS], "answer": [answer for _, answer in TICKETS], "nr": ["1", "2"]}
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator=end).writerows(
+        [columns, *zip(*(cells[name.strip().lower()] for name in columns), strict=True)]
+    )
+    return mark + text.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.csv", tickets("question", "answer", mark="\ufeff")),
+        ("b.csv", tickets("Nr", " ANSWER ", "Question", delimiter=";", mark="\ufeff", end="\r\n")),
+        ("c.tsv", tickets("answer", "Question", delimiter="\t")),
+        (
+            "d.jsonl",
+            "\n".join(json.dumps({"Answer ": told, "id": 1, "QUESTION": asked}) for asked, told in TICKETS),
+        ),
+        ("e.parquet", ""),
+    ],
+)
+def test_questions_and_answers_are_taken_whatever_the_kind_of_file_and_the_order(
+    name: str, data: str, tmp_path: Path
+) -> None:
+    asked, answers = ([*column] for column in zip(*TICKETS, strict=True))
+    path = written(tmp_path / name, data) if data else table(tmp_path / name, {"answer": answers, "Question": asked})
+    rows, problems, end = taken(path)
+    assert [(row.prompt[-1]["content"], row.answer) for row in rows] == TICKETS
+    assert not problems and (end.format, look(path).inspection.mapping) == ("question/answer", {})
+
+
+def test_a_file_without_a_header_is_told_that_its_first_line_was_taken_as_one(tmp_path: Path) -> None:
+    long = "Where does the parcel stay so long? " * 9
+    path = written(tmp_path / "a.csv", f"{long},On its way\nAnd this one?,Sorry\n")
+    sentence = unclear(look(path).inspection)
+    assert sentence.endswith("(the first line is taken as their names)") and long[:60] in sentence
+    assert long[:61] not in sentence, "a cell is no name, and may be of any length"
+    with pytest.raises(Stopped, match=r"^cannot tell which of the columns Where does"):
+        taken(path)
 
 
 def test_it_is_known_whether_a_limit_left_records_unread(tmp_path: Path) -> None:

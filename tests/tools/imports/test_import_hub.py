@@ -76,7 +76,8 @@ def test_only_what_downloads_is_asked_about() -> None:
 def test_a_file_that_is_not_there_asks_nobody(tunesmith: Tunesmith, hub: Rows) -> None:
     for name in ("data/rows.jsonl", "org/rows"):
         done = tunesmith("rows", "import", name, **hub.env)
-        assert done.returncode == 2 and f"there is no {name}" in done.stderr and "hub:owner/name@COMMIT" in done.stderr
+        assert done.returncode == 2 and f"{name} is not there; name a file" in done.stderr
+        assert "hub:owner/name@COMMIT" in done.stderr
     assert hub.asked == []
 
 

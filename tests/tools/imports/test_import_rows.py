@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.rows import read_rows
 from tunesmith.tools.imports.formats import convert, inspect_records
+from tunesmith.tools.imports.sources import unclear
 from tunesmith.tools.pipeline.run_step import price, run_step
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.training.rows import IGNORED, tokenize_row
@@ -31,8 +33,8 @@ FORMATS: dict[str, list[Any]] = {
         {"role": "assistant", "content": "Hello again."}]}],
     "sharegpt": [{"id": "x1", "system": "Be kind.", "conversations": [
         {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"}]}],
-    "alpaca": [{"instruction": "Add.", "input": "2 and 3", "output": "5"},
-               {"instruction": "Hi", "input": "", "output": "Yo"}],
+    "instruction/output": [{"instruction": "Add.", "input": "2 and 3", "output": "5"},
+                           {"instruction": "Hi", "input": "", "output": "Yo"}],
     "prompt/completion": [{"prompt": "2+2?", "completion": "4"},
                           {"prompt": [{"role": "user", "content": "3+3?"}],
                            "completion": [{"role": "assistant", "content": "6"}]}],
@@ -57,6 +59,64 @@ def test_a_published_format_is_ready_and_keeps_system_turns_and_tools(name: str)
     if name == "tool calls":
         assert rows[0].attributes.tools == (TOOL,)
         assert rows[0].completion[0]["tool_calls"][0]["function"]["arguments"] == {"city": "Graz"}
+    if name == "instruction/output":
+        assert [row.prompt[0]["content"] for row in rows] == ["Add.\n\n2 and 3", "Hi"]
+
+
+PAIRS = (
+    "prompt/completion", "prompt/answer", "prompt/response", "question/answer", "question/response", "query/response",
+    "instruction/output", "instruction/response", "input/output", "message/reply", "user/assistant", "text/label",
+)  # fmt: skip
+
+
+@table("name", PAIRS)
+def test_a_message_and_its_answer_are_told_by_the_names_of_their_columns(name: str) -> None:
+    asked, answered = name.split("/")
+    record = {"id": 7, f" {answered.title()}": "It is 4.", "System_Prompt": "Be brief.", "date": "1 May"}
+    record |= {f"{asked.upper()} ": "2+2?"}
+    found = inspect_records([record] * 3)
+    assert (found.status, found.format, found.mapping) == ("READY", name, {})
+    assert found.taken == f"columns taken:  {answered.title()}, System_Prompt, {asked.upper()} ; not taken: id, date"
+    [row], _ = convert([record], name, {})
+    assert [turn["content"] for turn in (*row.prompt, *row.completion)] == ["Be brief.", "2+2?", "It is 4."]
+
+
+@table(
+    "columns",
+    [
+        ("a", "b"), ("x", "y"), ("column1", "column2"), ("a", "date"), ("source", "a", "b"), ("question", "text"),
+        ("question", "a", "b"), ("question", "answer", "text", "label"),
+        ("prompt", "completion", "answer"), ("body", "reply", "label"),
+        ("instruction", "input", "output", "response"),
+    ],
+)  # fmt: skip
+def test_columns_that_tell_nothing_or_several_pairs_are_asked_about_and_never_guessed(columns: tuple[str, ...]) -> None:
+    records = [dict.fromkeys(columns, f"text {n}") for n in range(5)]
+    found = inspect_records(records)
+    assert (found.status, found.mapping, found.preview, found.problems) == ("NEEDS MAPPING", {}, (), ())
+    assert unclear(found) == (
+        f"cannot tell which of the columns {', '.join(columns)} is the message and which the answer; say "
+        "--map user=COLUMN assistant=COLUMN"
+    )
+    agreed = inspect_records(records, {"user": columns[1], "assistant": columns[0]})
+    assert agreed.status == "READY"
+
+
+@table(
+    ("columns", "proposed"),
+    [
+        (("question", "reply"), "user=question assistant=reply"),
+        (("id", "Reply", "date", "Question"), "user=Question assistant=Reply"),
+        (("user", "question", "source", "reply"), "user=question assistant=reply"),
+        (("question", "mood"), "user=question assistant=mood"),
+        (("mood", "answer"), "user=mood assistant=answer"),
+        (("system", "question", "we tell"), "user=question 'assistant=we tell' system=system"),
+    ],
+)
+def test_names_that_tell_the_pair_are_proposed(columns: tuple[str, ...], proposed: str) -> None:
+    found = inspect_records([dict.fromkeys(columns, f"text {n}") for n in range(5)])
+    assert found.status == "NEEDS MAPPING"
+    assert unclear(found) == f"Which columns? Run again with --map {proposed}"
 
 
 EXPORTS: dict[str, Any] = {
@@ -117,10 +177,13 @@ def test_columns_of_ones_own_need_a_mapping_that_is_proposed_on_three_rows() -> 
     [
         (
             {"user": "nosuch", "assistant": "alsonot"},
-            "names user=nosuch, assistant=alsonot, .* are prompt, completion$",
+            "^x.csv has no column 'nosuch' or 'alsonot'; its columns: prompt, completion$",
         ),
-        ({"user": "prompt", "assistant": "alsonot"}, "names assistant=alsonot, and no record looked at has such"),
-        ({"user": "prompt", "assistant": "completion", "system": "note"}, "names system=note, "),
+        (
+            {"user": "prompt", "assistant": "alsonot"},
+            "^x.csv has no column 'alsonot'; its columns: prompt, completion$",
+        ),
+        ({"user": "prompt", "assistant": "completion", "system": "note"}, "has no column 'note'; "),
         ({"system": "prompt"}, "names no column for user; it takes one for user and one for assistant"),
         ({"user": "prompt"}, "names no column for assistant"),
         ({"usr": "prompt"}, "names 'usr'; it names columns for user, assistant, system"),
@@ -129,7 +192,7 @@ def test_columns_of_ones_own_need_a_mapping_that_is_proposed_on_three_rows() -> 
 def test_a_mapping_that_would_be_followed_nowhere_is_refused(mapping: dict[str, str], told: str) -> None:
     records = [{"prompt": f"question {n}", "completion": "yes"} for n in range(5)]
     with pytest.raises(BadInput, match=told):
-        inspect_records(records, mapping)
+        inspect_records(records, mapping, name="x.csv")
 
 
 def test_a_mapping_is_followed_in_a_known_format_too() -> None:
@@ -187,7 +250,7 @@ def test_files_of_each_kind_are_taken_to_the_rows_file(ws: Workspace, tmp_path: 
     ]
     (tmp_path / "many" / "a.jsonl").write_text("\n".join([*lines, "{broken", ""]), encoding="utf-8-sig")
     with (tmp_path / "many" / "b.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["question", "answer"], ["Größe?", "5\nlines"], ["", "none"]])
+        csv.writer(file).writerows([["nr", "question", "answer"], [1, "Größe?", "5\nlines"], [2, "", "none"]])
     fields: dict[str, Any] = {"source": str(tmp_path / "many" / "a.jsonl")}
     with pytest.raises(BadInput, match=r"1 of 2 records are no rows, over 5%.*record 2: .*max_unusable_share=0.51"):
         price(ws, StepRequest("import", fields, RUN))
@@ -195,7 +258,9 @@ def test_files_of_each_kind_are_taken_to_the_rows_file(ws: Workspace, tmp_path: 
     step = run_step(ws, StepRequest("import", fields, RUN), say_yes).done()
     assert step.result and (step.result["rows"], step.result["incompatible"]) == (1, 1)
     assert step.result["problems"][0].startswith("record 2:") and step.result["turns"] == 2
-    fields |= {"source": str(tmp_path / "many" / "b.csv"), "mapping": {"user": "question", "assistant": "answer"}}
+    fields |= {"source": str(tmp_path / "many" / "b.csv")}
+    [what, *_] = price(ws, StepRequest("import", fields, RUN)).steps
+    assert what.endswith("question/answer, by its first 2 records; columns taken: question, answer; not taken: nr")
     step = run_step(ws, StepRequest("import", fields, RUN), say_yes).done()
     assert step.result and (step.result["rows"], step.result["rows_before"]) == (1, 1)
     rows = read_rows(ws.store.artifacts(RUN, "rows")[-1].path / "rows.jsonl")
@@ -203,9 +268,13 @@ def test_files_of_each_kind_are_taken_to_the_rows_file(ws: Workspace, tmp_path: 
 
 
 def test_what_cannot_be_taken_is_refused_before_anything_starts(ws: Workspace, tmp_path: Path) -> None:
-    (tmp_path / "own.jsonl").write_text(json.dumps({"ask": "a b c", "we tell": "d"}) + "\n")
-    with pytest.raises(BadInput, match=r"NEEDS MAPPING.*ask, we tell;.*--map user=ask 'assistant=we tell',"):
-        price(ws, StepRequest("import", {"source": str(tmp_path / "own.jsonl")}, RUN))
+    for columns, told in (
+        (("question", "we tell"), "own.jsonl: Which columns? Run again with --map user=question 'assistant=we tell'"),
+        (("ask", "we tell"), "own.jsonl: cannot tell which of the columns ask, we tell is the message and which the"),
+    ):
+        (tmp_path / "own.jsonl").write_text(json.dumps(dict.fromkeys(columns, "a b c")) + "\n")
+        with pytest.raises(BadInput, match=f"^import: {re.escape(told)}"):
+            price(ws, StepRequest("import", {"source": str(tmp_path / "own.jsonl")}, RUN))
     (tmp_path / "numbers.json").write_text(json.dumps(list(range(42))))
     with pytest.raises(BadInput, match="INCOMPATIBLE: 42 of 42"):
         price(ws, StepRequest("import", {"source": str(tmp_path / "numbers.json")}, RUN))
@@ -213,9 +282,9 @@ def test_what_cannot_be_taken_is_refused_before_anything_starts(ws: Workspace, t
         (tmp_path / name).write_bytes(text)
         with pytest.raises(BadInput):
             price(ws, StepRequest("import", {"source": str(tmp_path / name)}, RUN))
-    with pytest.raises(BadInput, match="there is no"):
+    with pytest.raises(BadInput, match=r"nothing.jsonl is not there; name a file or a folder of rows"):
         price(ws, StepRequest("import", {"source": str(tmp_path / "nothing.jsonl")}, RUN))
-    with pytest.raises(BadInput, match="there is no"):  # said before it is that there is no run
+    with pytest.raises(BadInput, match="is not there"):  # said before it is that there is no run
         StepRequest.given("import", {"source": str(tmp_path / "nothing.jsonl")})
 
 

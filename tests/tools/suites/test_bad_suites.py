@@ -89,7 +89,7 @@ BAD: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "absolute path": (HEAD + "tests: 'file:///etc/passwd'", "suite.yaml:1: .*leaves the suite's folder", {}),
     "link out": (HEAD + "tests: link.yaml", "suite.yaml:1: link.yaml goes through a symbolic link", {"link.yaml": _link("/etc/hostname")}),
     "folder link out": (HEAD + "tests: 'linked/*.yaml'", "suite.yaml:1: .*(symbolic link|no file matches)", {"linked": _link("/etc")}),
-    "pipe": (HEAD + "tests: pipe.yaml", "pipe.yaml: is not a regular file", {"pipe.yaml": _pipe}),
+    "pipe": (HEAD + "tests: pipe.yaml", "pipe.yaml is not a regular file", {"pipe.yaml": _pipe}),
     "itself": (HEAD + "tests: suite.yaml", "suite.yaml:1: unknown key '(prompts|tests)' in a test", {}),
     # code
     "javascript": (ONE + "{type: javascript, value: 'process.exit()'}", "suite.yaml:5: the assertion type 'javascript' is refused: it runs code; use", {}),
