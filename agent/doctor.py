@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import platform
 import time
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 
@@ -23,7 +21,6 @@ from tunesmith.tools.core.format import one_line, size
 from tunesmith.tools.core.machine import Machine, cores_text
 from tunesmith.tools.machine.gpus import left_out_gpus
 from tunesmith.tools.machine.measure import measure_machine
-from tunesmith.tools.serving.client import response_format_of
 
 if TYPE_CHECKING:
     from tunesmith.agent.driver.endpoint import Driver
@@ -31,15 +28,6 @@ if TYPE_CHECKING:
 
 _ANSWERS_S = 20.0
 """A model at work may answer late, and a person waits: after so long it is taken for one that is not there."""
-_TRIED_S = 120.0
-"""A driver on a CPU thinks for a minute or two."""
-_CITY: dict[str, Any] = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}},
-    "required": ["city"],
-    "additionalProperties": False,
-}
-_ASKED = [{"role": "user", "content": "What is the weather in Oslo? Use the tool."}]
 _LAB = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "llmcompressor", "compressed-tensors")
 
 
@@ -111,7 +99,6 @@ def _abilities(driver: Driver, endpoint: Endpoint, *, examine: bool) -> dict[str
     record, began = record_of(driver.home, key), time.monotonic()
     told: dict[str, object] = {"context_tokens": context_tokens}
     if examine:
-        told |= asyncio.run(_taken(endpoint))
         try:
             record = probe.examine(endpoint, context_tokens).model_copy(update={"agreed": record.agreed})
         except probe.NoVerdict as error:  # nothing is learned of it, so nothing is kept
@@ -122,22 +109,6 @@ def _abilities(driver: Driver, endpoint: Endpoint, *, examine: bool) -> dict[str
         return {**told, "level": "unknown; `tunesmith doctor --driver` tries it out"}
     told |= {"level": record.level, "tasks_failed": ", ".join(record.failed) or "none", "thinks": record.thinks}
     return {**told, "tasks_passed": f"{len(record.passed)} of {len(record.passed) + len(record.failed)}"}
-
-
-async def _taken(endpoint: Endpoint) -> dict[str, object]:
-    """Whether the endpoint takes tools, and a JSON Schema for its answer; else the words of its refusal."""
-    tool = {"type": "function", "function": {"name": "weather", "parameters": _CITY}}
-    bound = response_format_of(_CITY, "w")
-    found: dict[str, object] = {}
-    async with endpoint.client(timeout_s=_TRIED_S) as client:
-        ask: Any = partial(client.chat.completions.create, model=endpoint.model, messages=_ASKED, max_tokens=768)
-        for name, options in (("auto", {"tools": [tool]}), ("json_schema", {"response_format": bound})):
-            try:
-                said = (await ask(**options, temperature=0.0)).choices[0].message
-                found[name] = bool(said.tool_calls) if name == "auto" else [*json.loads(said.content)] == ["city"]
-            except Exception as error:  # whatever it is: this ability is not there
-                found[name] = f"refused: {one_line(str(error))[:160]}"
-    return found
 
 
 async def _silence(endpoint: Endpoint) -> str:

@@ -66,7 +66,6 @@ def view(answer: Fits, card: Card | None) -> RenderableType:
         render.rows_table(
             ["task", "precision", "fits", "VRAM", "RAM", "disk", "time, about"], [_row(task) for task in answer.tasks]
         ),
-        *(render.plain(f"{task.task} at {task.precision}: {task.bought}") for task in answer.tasks if task.bought),
         render.plain(f"The times are for {times_are_for()}."),
         *(
             render.plain(f"{task.task} at {task.precision}: {refusal}")

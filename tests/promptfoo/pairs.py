@@ -23,7 +23,7 @@ from tunesmith.tools.suites.loading import load_suites
 HERE = Path(__file__).parent
 CORPUS, RECORDED = HERE / "corpus.yaml", HERE / "recorded.json"
 GONE = frozenset((
-    "is-html", "contains-html", "is-xml", "contains-xml", "is-sql", "contains-sql", "gleu", "perplexity",
+    "is-html", "contains-html", "is-xml", "contains-xml", "is-sql", "contains-sql", "bleu", "gleu", "perplexity",
     "perplexity-score",
 ))  # fmt: skip
 """Types that are refused by name now: their pairs stay recorded, and nobody compares them."""

@@ -17,7 +17,6 @@ from typing import Literal, NamedTuple
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.json_values import picked
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import size
 from tunesmith.tools.core.machine import Gpu, Machine, usable_bytes, whole_bytes
 from tunesmith.tools.core.stage import GIB, UNMEASURED, Facts, Plan, expected
 from tunesmith.tools.evaluation import baseline
@@ -38,8 +37,6 @@ from tunesmith.tools.training.train import TrainRequest
 
 ROWS, ROW_TOKENS = 600, 128
 """Of the data set that training, merging and quantizing are planned for: those of the full pace, of usual length."""
-_MORE = 1.05
-"""A training that uses this much more than it needs says for what."""
 _ANY_VLLM = "vllm"
 _NOWHERE = Machine("", 1, 0, 0, 0, 0)
 
@@ -102,14 +99,6 @@ class Task:
     def cards(self) -> int:
         """That it works on, each with so much VRAM."""
         return self.plan.estimate.cards
-
-    @property
-    def bought(self) -> str:
-        """What it uses more memory for than it needs, in words; empty where it uses no more."""
-        if not self.fits or self.peak_bytes < _MORE * self.least_bytes or not self.least_bytes:
-            return ""
-        used = f"it uses {size(self.peak_bytes)} of what is free, for speed"
-        return f"{size(self.least_bytes)} at the least; {used}: {self.settings}"
 
     @property
     def peak_bytes(self) -> int:

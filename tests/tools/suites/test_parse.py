@@ -143,12 +143,14 @@ def test_tests_come_from_csv_json_jsonl_and_yaml_files_inside_the_folder(tmp_pat
 
 def test_a_cell_keeps_its_threshold_and_names_what_cannot_be_graded(tmp_path: Path) -> None:
     """As promptfoo 0.123 reads cells; a threshold that somebody wrote counts for every type."""
-    write(tmp_path, "q,__expected\na,similar(0.9): Paris\nb,similar: Paris\nc,bleu(0.3): x y\nd,rouge-n: x\n", "a.csv")
+    write(
+        tmp_path, "q,__expected\na,similar(0.9): Paris\nb,similar: Paris\nc,rouge-n(0.3): x y\nd,rouge-n: x\n", "a.csv"
+    )
     found = [
         case.assertions[0] for case in load_suites([write(tmp_path, HEAD + "tests: a.csv")], models=("embedder",)).cases
     ]
     assert [(one.type, one.threshold) for one in found] == [
-        ("similar", 0.9), ("similar", 0.8), ("bleu", 0.3), ("rouge-n", 0.75)
+        ("similar", 0.9), ("similar", 0.8), ("rouge-n", 0.3), ("rouge-n", 0.75)
     ]  # fmt: skip
     write(tmp_path, "q,__expected\na,human: hello\nb,factuality: Paris is a city\n", "a.csv")
     with pytest.raises(BadInput, match="'factuality' is refused: use llm-rubric"):
@@ -402,13 +404,14 @@ REFUSED = {
     "moderation": (ONE_TEST + "{type: moderation}", "'moderation' is refused: it asks an outside service"),
     "traces": (ONE_TEST + "{type: 'trajectory:tool-used', value: x}", "traces are not recorded; use tool-call-f1"),
     "cost": (ONE_TEST + "{type: cost, threshold: 1}", "'cost' is refused: .*use latency"),
-    "meteor": (ONE_TEST + "{type: meteor, value: x}", "use rouge-n or bleu"),
+    "meteor": (ONE_TEST + "{type: meteor, value: x}", "use rouge-n"),
     "sql": (ONE_TEST + "{type: is-sql, value: {databaseType: SQLite}}", "'is-sql' is refused: use is-code .*sql"),
     "no sql": (ONE_TEST + "{type: not-contains-sql}", "'not-contains-sql' is refused: use is-code"),
     "xml": (ONE_TEST + "{type: contains-xml, value: a.b}", "'contains-xml' is refused: use regex, or contains"),
     "html": (ONE_TEST + "{type: is-html}", "'is-html' is refused: use regex, or contains"),
     "perplexity": (ONE_TEST + "{type: not-perplexity-score}", "'not-perplexity-score' is refused: .*use llm-rubric"),
-    "gleu": (ONE_TEST + "{type: gleu, value: x}", "'gleu' is refused: use bleu or rouge-n"),
+    "gleu": (ONE_TEST + "{type: gleu, value: x}", "'gleu' is refused: use rouge-n, or llm-rubric"),
+    "bleu": (ONE_TEST + "{type: bleu, value: x}", "'bleu' is refused: use rouge-n, or llm-rubric"),
     "a judge of one's own": (ONE_TEST + "{type: llm-rubric, value: x, provider: 'openai:gpt-5'}", "'provider' in an assertion is refused: the judge is the locally served one"),
     "a judge by option": ("tests: [{vars: {q: a}, options: {rubricPrompt: x}}]", "options.rubricPrompt is refused"),
     "a test's own provider": ("tests: [{vars: {q: a}, provider: 'openai:x'}]", "every arm is asked the same way"),
@@ -453,10 +456,10 @@ def test_links_pipes_and_binaries_are_refused(tmp_path: Path) -> None:
     (folder / "bytes.yaml").write_bytes(b"a: b\nc: \xff\xfe")
     with pytest.raises(BadInput, match=r"bytes.yaml:2: not UTF-8"):
         load_suites([folder / "bytes.yaml"])
-    with pytest.raises(BadInput, match=r"no file .*absent\.yaml"):
+    with pytest.raises(BadInput, match=r"absent\.yaml is not there; check the name$"):
         load_suites([folder / "absent.yaml"])
     (folder / "dir.yaml").mkdir()
-    with pytest.raises(BadInput, match="not a regular file"):
+    with pytest.raises(BadInput, match=r"dir.yaml is a folder; name a text file"):
         load_suites([folder / "dir.yaml"])
 
 

@@ -127,7 +127,10 @@ def test_the_longest_rows_of_each_origin_are_tried_in_parts_as_large_as_training
     assert tried._settings().usual_row_tokens == 50, "as the data set has them, not as these few do"
 
 
-@pytest.mark.parametrize("fields", [{"lora_dropout": 0.3}, {"cards": 2}, {"micro_batch": 1, "lora_rank": 4}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"lora_dropout": 0.3}, {"cards": 2, "micro_batch": 4, "batch_size": 8}, {"micro_batch": 1, "lora_rank": 4}],
+)
 def test_the_settings_that_are_tried_are_those_of_the_training_that_is_priced(
     make_job: MakeJob, fields: dict[str, Any]
 ) -> None:
@@ -136,7 +139,8 @@ def test_the_settings_that_are_tried_are_those_of_the_training_that_is_priced(
     shared = set(TrainingMemory.model_fields) & {one.name for one in dataclass_fields(LoraSettings)}
     assert {*fields} <= shared == {*TrainingMemory.model_fields} - {"on", "run"}, "no setting of memory is left out"
     same = {name: getattr(asked, name) for name in shared - {"batch_size"}}
-    assert {name: getattr(tried, name) for name in same} == same and fields.items() <= same.items()
+    assert {name: getattr(tried, name) for name in same} == same
+    assert {name: getattr(asked, name) for name in fields} == fields
     assert tried.batch_size % asked.cards == 0 and tried.rows_at_once <= tried.batch_size // asked.cards
 
 

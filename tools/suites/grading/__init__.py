@@ -15,8 +15,8 @@ because the measurement would otherwise lie:
   is looked up in the schema itself (promptfoo looks in the suite file where the schema is written inline).
 - `tool-call-f1` on text reads the whole text or whole lines as JSON, not blocks spread over several lines.
 - `contains-any` and `contains-all` with an empty list are refused, and so is a threshold that no score reaches (80).
-- A threshold in a CSV cell counts for every type: `bleu(0.3): …` (promptfoo drops it for all but a few).
-- `gleu`, `perplexity`, and SQL, XML and HTML as types of their own are refused; the refusal says what to write instead.
+- A threshold in a CSV cell counts for every type: `rouge-n(0.3): …` (promptfoo drops it for all but a few).
+- `bleu`, `gleu`, `perplexity`, SQL, XML and HTML types are refused; the refusal says what to write instead.
 - `g-eval` reads a judge's reply that is JSON over several lines (promptfoo wants it on one).
 - `is-valid-openai-tools-call` with a value, a list of tools, wants as many calls, each of another of these with
   arguments that fit its parameters (promptfoo looks at the offered tools alone). `is-code` is a type of our own.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
-from collections.abc import Sequence
 
 from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
@@ -17,13 +15,6 @@ MAX_CELLS = 10**10
 def _need_string(assertion: Assertion) -> None:
     if not isinstance(assertion.value, str):
         raise ValueError(f"{assertion.type} needs a value in text; put it in quotes")
-
-
-def _need_strings(assertion: Assertion) -> None:
-    value = assertion.value
-    texts = value if isinstance(value, list) else [value]
-    if not texts or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"{assertion.type} needs a text, or a list of texts, as its value")
 
 
 def _at_least(assertion: Assertion, score: float, default: float, name: str) -> Finding:
@@ -101,32 +92,3 @@ def treebank_tokens(text: str) -> list[str]:
     for pattern, replacement in _TREEBANK:
         text = pattern.sub(replacement, text)
     return [token for token in text.split(" ") if token]
-
-
-@assertion_type("bleu", check=_need_strings, is_share=True)
-def bleu(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
-    """Sentence BLEU-4 against the nearest of the references, at least `threshold` (0.5). Papineni et al. 2002."""
-    return _at_least(assertion, bleu_score(response.output_text, assertion.texts), 0.5, "BLEU")
-
-
-def bleu_score(candidate: str, references: Sequence[str]) -> float:
-    """Geometric mean of clipped 1- to 4-gram precisions times the brevity penalty; a zero precision counts 1e-7.
-
-    Orders longer than the candidate are left out and the weights of the others scaled up.
-    """
-    words, others = js.words(candidate.lower()), [js.words(reference.lower()) or [""] for reference in references]
-    if not words:
-        return 0.0
-    logs = []
-    for order in range(1, min(4, len(words)) + 1):  # BLEU-4, by definition
-        grams = _ngrams(words, order)
-        clipped = max((grams & _ngrams(other, order)).total() for other in others)
-        # for none: a logarithm of 0 would say nothing of the others
-        logs.append(math.log(clipped / grams.total() or 1e-7))
-    nearest = min((len(other) for other in others), key=lambda length: (abs(length - len(words)), length))
-    brevity = 1.0 if len(words) > nearest else math.exp(1 - nearest / len(words))
-    return brevity * math.exp(math.fsum(logs) / len(logs))
-
-
-def _ngrams(words: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
-    return Counter(tuple(words[at : at + order]) for at in range(len(words) - order + 1))
