@@ -40,7 +40,8 @@ STATISTICS, SUITES, WHOLE = "statistics", "suites", "whole or absent"
 PEOPLE, BLIND, PRICES = "what people said", "blind cases", "prices"
 SAME_TOKENS = "the same tokens in training, measuring, serving and release"
 FIGURES, LEVEL = "figures in a driver's words", "a driver's level"
-LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, PEOPLE, BLIND, PRICES, SAME_TOKENS, FIGURES, LEVEL)
+MERGED = "a merged model is base + adapter"
+LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, PEOPLE, BLIND, PRICES, SAME_TOKENS, FIGURES, LEVEL, MERGED)
 """Guards beside them that nothing may weaken unseen."""
 
 
@@ -62,7 +63,9 @@ class Mutant(NamedTuple):
 
 _PINS = "tests/trust/test_pins.py::"
 _DECISIONS = "tests/tools/models/test_decisions.py::"
-_DEPLOYING = "tests/tools/export/test_deploying.py::"
+_DEPLOYING, _PROOF = "tests/tools/export/test_deploying.py::", "tests/tools/export/test_logit_proof_job.py::"
+_WRONG_MERGE = "test_a_merge_at_another_scale_or_with_a_module_wrong_fails_its_proof_by_a_weights_name"
+_PREFLIGHT = "tests/tools/training/test_preflight_job.py::"
 _SMOKE = "tests/tools/pipeline/test_smoke.py::"
 _CHANGED = f"{_PINS}test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"
 _STEPS = "tests/agent/queries/test_steps.py::"
@@ -83,11 +86,12 @@ _MCP_LEAVE = (
 _DESCRIBED = "tests/agent/driver/test_describe_tool.py::"
 _PLANNED = "tests/agent/driver/test_plan_tool.py::"
 _UNASKED = "tests/trust/test_unasked_looks.py::"
+_STOPPED = "tests/agent/test_mcp_yes.py::"
 _WORDS, _ACTS = "tests/agent/words/test_words.py::", "tests/agent/words/test_acts.py::"
 _FALLBACK = "tests/agent/driver/test_fallback.py::"
 _DESCRIBING = "tests/agent/driver/test_describing.py::"
 _LEAVE = "tests/agent/test_doors.py::test_leave_is_asked_for_exactly_what_would_be_looked_at"
-_LOST = "tests/trust/test_lost_store.py::"
+_LOST, _LOST_WORDS = "tests/trust/test_lost_store.py::", "tests/trust/test_lost_words.py::"
 _FIGURES = "tests/agent/driver/test_figures.py::"
 _PORTS = "tests/trust/test_ports.py::test_a_key_goes_to_a_users_own_port_alone"
 _RAYS_TOKEN = "tests/trust/test_ports.py::test_rays_token_goes_to_a_head_of_this_user_or_of_root_alone"
@@ -138,11 +142,23 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/test_mcp_yes.py::test_only_the_step_that_was_shown_last_is_started"),
         ("if (now := self.store.step(step.id)).status != PLANNED:", "if not (now := self.store.step(step.id)):",
          "tests/agent/test_mcp_yes.py::test_only_the_step_that_was_shown_last_is_started"),
-        ("if self.store.step(step).status != RUNNING:", "if False:",
-         "tests/agent/test_mcp_yes.py::test_stop_ends_a_step_at_work_without_a_yes_and_nothing_else"),
         ("if isinstance(price, AcceptedElicitation) and price.data.start:",
          "if isinstance(price, AcceptedElicitation):",
          "tests/agent/test_mcp.py::test_without_a_persons_yes_nothing_starts"),
+        ('one_line(client.client_info.name if client else "")[:40]', 'client.client_info.name',
+         f"{_STOPPED}test_a_clients_name_is_a_strangers_text"),
+        (', by=f"{name} over MCP")', ")",
+         f"{_STOPPED}test_who_stopped_a_step_is_told_by_its_name_wherever_its_end_is"),
+    )),
+    *rows(AGENT, "tools/pipeline/launcher.py", (
+        ("    if record.status != RUNNING:\n        raise BadInput(", "    if False:\n        raise BadInput(",
+         f"{_STOPPED}test_stop_ends_a_step_at_work_without_a_yes_and_nothing_else"),
+    )),
+    *rows(LEDGER, "memory/ledger.py", (
+        ('"step = ?1 AND at >= (SELECT started_at FROM steps WHERE step = ?1)"', '"step = ?1"',
+         f"{_STOPPED}test_what_a_person_stopped_is_told_so_also_after_an_agent_stopped_an_earlier_attempt"),
+        ("ended = (DONE, FAILED, STOPPED)", "ended = (DONE, FAILED, FAILED)",
+         f"{_STOPPED}test_who_stopped_a_step_is_told_by_its_name_wherever_its_end_is"),
     )),
     *rows(AGENT, "agent/mcp_forms.py", (
         ("if plan.hash != self.plan.hash:", "if False:",
@@ -195,8 +211,16 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_LOST}test_a_file_that_changed_since_it_was_recorded_is_not_taken_back"),
         ("file.read(_RECORD_BYTES)", "file.read()",
          f"{_LOST}test_a_record_is_read_no_further_than_its_bound"),
-        ('if not whole or (row["run"], row["step"], row["status"]) != (run, folder.name, DONE):', "if not whole:",
-         f"{_LOST}test_a_record_of_something_else_is_not_taken_back"),
+        ('if not whole or not own or (row["run"], row["step"], row["status"]) != (run, folder.name, DONE):',
+         "if not whole or not own:", f"{_LOST}test_a_record_of_something_else_is_not_taken_back"),
+        ("        if not whole or not own or (", "        if not whole or (",
+         f"{_LOST_WORDS}test_a_record_brings_no_yes_for_another_step"),
+        ('used = row["used_at"] or (row["decided_at"] if row["decision"] == "yes" else None)', 'used = row["used_at"]',
+         f"{_LOST_WORDS}test_a_yes_that_came_back_starts_nothing"),
+        ('or row.get("run", "") != run or', "or",
+         f"{_LOST_WORDS}test_a_line_that_is_damaged_is_counted_and_spoils_no_other"),
+        ("for conversation in (one for table, one in back if", "for conversation in (one for table, one in () if",
+         f"{_LOST_WORDS}test_a_conversation_that_came_back_waits_for_nothing_and_is_read_as_it_was"),
     )),
     # --- what starts
     *rows(PRESENT_FOLDER, "tools/machine/processes.py", (
@@ -585,8 +609,20 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/trust/test_other_users.py::test_what_stands_in_the_place_of_a_folder_of_the_home_is_named"),
     )),
     *rows(ELSEWHERE, "tools/pipeline/plan_file.py", (
-        ("""if on not in (None, "here") and not any("on" in fields for _, fields in entries):""", "if False:",
+        ("""if on not in (None, "", "here") and stages and not any(""", "if False and not any(",
          "tests/tools/pipeline/test_executor.py::test_a_broken_plan_is_refused_by_name"),
+        ("    check_place([spec.stage for spec in plan.steps], on)\n", "",
+         f"{_ELSEWHERE}test_a_plan_of_which_no_step_can_go_is_refused_by_name_and_nothing_of_it_is_carried_out_here"),
+    )),
+    *rows(ELSEWHERE, "tools/pipeline/executor.py", (
+        ("    check_place([spec.stage for position, spec in enumerate(plan.steps) if position not in done], on)\n", "",
+         f"{_ELSEWHERE}test_what_is_left_of_a_run_and_cannot_go_is_not_carried_out_here"),
+        ("    check_place([step.stage], on)\n", "",
+         f"{_ELSEWHERE}test_what_is_left_of_a_run_and_cannot_go_is_not_carried_out_here"),
+    )),
+    *rows(ELSEWHERE, "tools/evaluation/judge.py", (
+        ('    if judging and on == "ray":\n', "    if False:\n",
+         f"{_ELSEWHERE}test_cases_that_ask_a_judge_are_not_asked_where_there_is_none"),
     )),
     # --- whole or absent
     *rows(WHOLE, "memory/files.py", (
@@ -862,8 +898,23 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if token is None or constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:", "if token is None:",
          _LOGIN),
         ("if constants.is_offline_mode():", "if False:", _ASKED),
+        ('if "@" in constants.ENDPOINT:', "if False:",
+         f"{_HUB}test_an_address_with_a_user_or_a_password_is_refused_before_anything_is_asked"),
+        ('return where.copy_with(userinfo=b"")', "return where",
+         f"{_HUB}test_a_redirect_that_names_a_user_changes_nothing_of_what_is_sent"),
+    )),
+    *rows(LEAVES, "agent/commands/settings.py", (
+        ('re.sub("(?s).*@", "…@", environ.get("HF_ENDPOINT") or "https://huggingface.co")',
+         '(environ.get("HF_ENDPOINT") or "https://huggingface.co")',
+         "tests/agent/test_what_leaves.py::test_the_environment_is_told_by_names_alone"),
+    )),
+    *rows(LEAVES, "agent/what_leaves.py", (
+        ('if "@" in settings.network.hub:', "if False:",
+         "tests/agent/test_what_leaves.py::test_the_environment_is_told_by_names_alone"),
     )),
     *rows(LEAVES, "tools/serving/addresses.py", (
+        ('re.sub(r"(?s)//.*@", "//…@", url)', 're.sub(r"//[^/@]*@", "//…@", url)',
+         "tests/tools/serving/test_addresses.py::test_what_two_programs_might_read_in_two_ways_is_refused"),
         ("if self.is_loopback or proxy_bypass(self.place)", "if proxy_bypass(self.place)",
          "tests/trust/test_network.py"),
         ("if key and address.is_in_clear and not allowed:", "if key and address.is_in_clear and False:",
@@ -946,7 +997,8 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/imports/test_import_files.py::test_a_folder_of_the_system_is_no_data_set_and_a_folder_in_it_may_be"),
         (", (\" of rows\", row_bytes, MAX_IMPORT_BYTES)):", ",):",
          "tests/tools/imports/test_import_files.py::test_the_rows_of_an_import_are_bounded_in_bytes_and_what_fits_is_taken"),
-        ('argument["mapping"], _heads(files))\n    problems', 'argument["mapping"])\n    problems',
+        ('argument["mapping"], _heads(files), Path(os.path.commonpath(files)).name)\n    problems',
+         'argument["mapping"])\n    problems',
          "tests/tools/imports/test_import_files.py::test_columns_of_a_later_file_may_be_mapped_and_those_of_none_are_refused"),
         ("if path.is_symlink():", "if False:",
          "tests/tools/imports/test_import_files.py::test_a_folder_gives_its_own_files_of_rows_and_nothing_hidden_or_linked"),
@@ -962,6 +1014,12 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/imports/test_import_rows.py::test_a_mapping_that_would_be_followed_nowhere_is_refused"),
         ("if mapping and (lacking :=", "if False and (lacking :=",
          "tests/tools/imports/test_import_rows.py::test_a_mapping_that_would_be_followed_nowhere_is_refused"),
+        ('return pairs[0] if len(pairs) == 1 else ""', 'return pairs[0] if pairs else ""',
+         "tests/tools/imports/test_import_rows.py::"
+         "test_columns_that_tell_nothing_or_several_pairs_are_asked_about_and_never_guessed"),
+        ("if not (asked or answered) or (len", "if (len",
+         "tests/tools/imports/test_import_rows.py::"
+         "test_columns_that_tell_nothing_or_several_pairs_are_asked_about_and_never_guessed"),
         ("return turns[::-1]", "return turns",
          "tests/tools/imports/test_import_rows.py"),
         ("if messages[n].pop(_WEIGHT, 1) == 0", "if messages[n].pop(_WEIGHT, 1) == 7",
@@ -1194,7 +1252,8 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/evaluation/test_judge_agreement.py::test_what_a_judge_may_grade_alone"),
     )),
     *rows(PEOPLE, "memory/ratings.py", (
-        ("right = (one, two) if rating.shown_first == rating.pair.first_arm else (two, one)", "right = (one, two)",
+        ("right = answers_right if rating.shown_first == rating.pair.first_arm else answers_right[::-1]",
+         "right = answers_right",
          "tests/tools/evaluation/test_ratings.py::test_a_key_is_for_the_answer_that_was_shown_under_it"),
         (" AND first_right IS NULL AND taken_back IS NULL AND first_answer", " AND taken_back IS NULL AND first_answer",
          "tests/tools/evaluation/test_ratings.py::test_a_message_is_judged_once_whoever_comes_second"),
@@ -1409,6 +1468,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ("return bool(self.weights_sha256) and self.model_copy", "return self.model_copy",
          "tests/tools/serving/test_servers.py::test_another_engine_and_unknown_weights_do_not_answer_as_it_does"),
     )),
+    *rows(NAMED_FILES, "agent/commands/teach.py", (
+        ("    if is_there(expanded(name)):", "    if False:",
+         "tests/agent/commands/test_teach.py::test_the_example_replaces_no_file_and_is_no_behaviour_of_the_home"),
+    )),
     *rows(BLIND, "agent/commands/teach.py", (
         (" and (judged or not asks_judge(cases))", "",
          "tests/agent/commands/test_teach_rows.py::test_cases_that_ask_a_judge_who_will_not_be_there_are_not_taken_from_an_earlier_plan"),
@@ -1468,6 +1531,12 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(PEOPLE, "agent/commands/review.py", (
         ("            trained = to_be_trained(store, artifact)", "            trained = frozenset[str]()",
          "tests/tools/data/test_unverified.py::test_marks_of_rows_that_are_written_beyond_those_asked_for_say_nothing_and_come_last"),
+    )),
+    *rows(PEOPLE, "agent/commands/keys.py", (
+        ("        while _UNFINISHED.fullmatch(got) and (", "        while got == b\"\\x1b\" and (",
+         "tests/agent/commands/test_keys.py::test_a_sequence_is_no_key_and_what_is_typed_behind_it_is_one"),
+        ("        elif not pasted:\n", "        else:\n",
+         "tests/agent/commands/test_keys.py::test_a_paste_lasts_until_the_terminal_says_that_it_ends"),
     )),
     *rows(PEOPLE, "tools/data/undecided.py", (
         ("        if self.marked < MARKS_LEAST:", "        if self.marked < 1:",
@@ -1822,8 +1891,15 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_SMOKE}test_the_two_preflights_of_a_run_are_not_taken_for_each_other"),
         ('"micro_batch": at_once, "rows"', '"rows"',
          f"{_DECISIONS}test_preflight_tries_the_way_that_training_will_take"),
-        ("max(2, self.rows // 2, self.rows_at_once)", "max(2, self.rows // 2)",
+        ("max(math.ceil(max(2, self.rows // 2) / cards), self.rows_at_once)",
+         "math.ceil(max(2, self.rows // 2) / cards)",
          f"{_DECISIONS}test_preflight_tries_the_way_that_training_will_take"),
+        ("cards = self.cards or 1", "cards = 1",
+         f"{_PREFLIGHT}test_the_settings_that_are_tried_are_those_of_the_training_that_is_priced"),
+    )),
+    *rows(PRICES, "tools/training/lora_settings.py", (
+        ("for name, value in request if name in", 'for name, value in request if name != "lora_dropout" and name in',
+         f"{_PREFLIGHT}test_the_settings_that_are_tried_are_those_of_the_training_that_is_priced"),
     )),
     *rows(PRICES, "tools/training/apart_job.py", (
         ("key=lambda one: (one[1] >= 0, one[1] == -signal.SIGTERM))", "key=lambda one: one[1] == -signal.SIGTERM)",
@@ -1836,6 +1912,40 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(ELSEWHERE, "memory/bundles.py", (
         ("for row in rows for name in row if name not in columns", "for row in rows for name in row if False",
          "tests/tools/pipeline/test_another_machine.py::test_no_name_in_a_document_that_came_back_becomes_a_part_of_a_statement"),
+    )),
+    *rows(MERGED, "tools/export/lora_update.py", (
+        ("return as_float(alpha) /", "return 0.5 * as_float(alpha) /",
+         f"{_PROOF}test_a_merge_is_near_the_adapter_by_far_less_than_the_adapter_is_from_the_base"),
+        ('(math.sqrt(rank) if config.get("use_rslora") else rank)', "rank",
+         "tests/tools/export/test_merge_job.py::test_the_sum_is_pefts_rounded_once"),
+    )),
+    *rows(MERGED, "tools/export/merge_job.py", (
+        ("alpha=update.scale)", "alpha=0.5 * update.scale)",
+         f"{_PROOF}test_a_merge_is_near_the_adapter_by_far_less_than_the_adapter_is_from_the_base"),
+    )),
+    *rows(MERGED, "tools/export/logit_proof_job.py", (
+        ("    if error > _MOST_WEIGHT_ERROR:\n", "    if False:\n", f"{_PROOF}{_WRONG_MERGE}"),
+        ("_MOST_WEIGHT_ERROR = 0.3\n", "_MOST_WEIGHT_ERROR = 0.6\n", f"{_PROOF}{_WRONG_MERGE}"),
+        ("abs()).clamp(min=0).norm(dim=(-2, -1))", "abs()).clamp(min=0).norm(dim=(-2, -1)).min()",
+         f"{_PROOF}{_WRONG_MERGE}"),
+        ("values.adapted.to(dtype).float()", "values.adapted",
+         f"{_PROOF}test_a_right_merge_passes_its_proof_however_little_the_adapter_does"),
+        ('torch.float32 if small else "auto"', "torch.float32 if small else torch.bfloat16",
+         f"{_PROOF}test_weights_that_bf16_would_round_are_compared_as_they_are_stored"),
+        ("if scale != (ours := lora_scale(", "if False and (ours := lora_scale(",
+         f"{_PROOF}test_a_scale_that_is_not_pefts_is_refused_by_the_weights_name"),
+        ("if not (share >= least and error <= most):", "if not error <= most:",
+         f"{_PROOF}test_half_the_scale_and_no_merge_at_all_are_seen_in_the_logits_too"),
+        ("if not (share >= least and error <= most):", "if not share >= least:",
+         f"{_PROOF}test_an_update_that_rounding_takes_away_is_refused_where_it_does_and_only_there"),
+        ("_LEAST_SHARE_IN_BF16 = 0.25\n", "_LEAST_SHARE_IN_BF16 = 0.0\n",
+         f"{_PROOF}test_half_the_scale_and_no_merge_at_all_are_seen_in_the_logits_too"),
+    )),
+    *rows(MERGED, "tools/export/audit_merged.py", (
+        ("updates.weights[name]), named))", "updates.weights[name]), named[:24]))",
+         "tests/tools/export/test_audit.py::test_whichever_weight_is_merged_with_anothers_factors_is_found_by_its_name"),
+        ("_BLOCKS, _SEED = 4, 17", "_BLOCKS, _SEED = 0, 17",
+         "tests/tools/export/test_audit.py::test_a_merge_at_another_scale_or_with_a_module_wrong_fails_its_audit"),
     )),
     *rows(FIGURES, "agent/driver/figures.py", (
         ('said.kind != "number" and not known.is_open and kinds not in _LIKE', "False",

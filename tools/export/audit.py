@@ -59,7 +59,7 @@ class Audit(Frozen):
     updated: int = 0
     """Weights that carry the adapter's update."""
     recomputed: int = 0
-    """Of these, drawn by seed, those whose sum was computed again, value by value."""
+    """Of these, those of which rows, drawn by seed, were computed again, value by value."""
     update_error: float | None = None
     """Over these: ‖merged − (base + update)‖ ÷ ‖update‖; 1 where nothing was merged, the rest is rounding."""
     quantized_layers: int = 0
@@ -100,7 +100,7 @@ class Audit(Frozen):
         if self.updated:
             rounding = "" if self.update_error is None else f" (rounding is {self.update_error:.1%} of the update)"
             clauses.append(
-                f"{self.updated} carry the adapter's update, {self.recomputed} of them computed again{rounding}"
+                f"{self.updated} carry the adapter's update, rows of {self.recomputed} computed again{rounding}"
             )
         if self.quantized_layers:
             error = "" if self.weight_error is None else f" (median weight error {self.weight_error:.1%})"

@@ -1,7 +1,7 @@
 """The audit of a merged model, and of the adapter itself: base plus update, and nothing else.
 
-Every tensor without an update must be the base's bit for bit. Every weight with one must be the sum; a sample drawn by
-seed is computed again value by value, in float32, and may differ by the rounding to its stored type alone.
+Every tensor without an update must be the base's bit for bit. Every weight with one must be the sum: some of its rows,
+drawn by seed, are computed again value by value, in float32, and may differ by the rounding to their stored type alone.
 Updates of a mixture's fused experts are laid out by peft: of these only that they changed the experts is asked.
 """
 
@@ -32,8 +32,8 @@ from tunesmith.tools.models.tensor_values import equal, floats, half_step, row_r
 if TYPE_CHECKING:
     from tunesmith.tools.models.tensor_values import Floats
 
-_SUMMED, _SEED = 24, 17
-"""Weights that are computed again, drawn: all of them would take as long as the merge."""
+_BLOCKS, _SEED = 4, 17
+"""Of a MiB of rows each, which are computed again of a weight: all of a large one would take as long as its merge."""
 _SLACK = 2e-6
 """Of float32 sums of a few dozen products, relative to the largest value that goes in."""
 
@@ -55,11 +55,9 @@ def audit_merged(folder: Path, base: Path, adapter: Path, *, against: str = "") 
     bad = {fault.where for fault in faults}
     common = {name: place for name, place in places.items() if name in before and name not in bad}
     named = sorted(updates.weights.keys() & common.keys())
-    drawn = set(random.Random(_SEED).sample(named, min(_SUMMED, len(named))))
     with ThreadPoolExecutor() as pool:  # numpy lets other threads run while it computes
         same = dict(zip(common, pool.map(lambda name: equal(common[name], before[name]), common), strict=True))
-        again = [name for name in named if same[name] or name in drawn]
-        sums = list(pool.map(lambda name: _sum(name, common[name], before[name], updates.weights[name]), again))
+        sums = list(pool.map(lambda name: _sum(name, common[name], before[name], updates.weights[name]), named))
     faults += [one.fault for one in sums if one.fault]
     changed = [name for name in common if not same[name] and name not in updates.weights]
     changed_modules = [module_of(name) for name in changed]
@@ -120,7 +118,8 @@ def _sum(name: str, merged: TensorPlace, base: TensorPlace, update: StoredUpdate
     if merged.spec.shape != needed:
         return _Summed(0, 0, Fault(kind="shape", where=name, says=f"is {merged.spec.shape}, its update {needed}"))
     off, error, size = 0, 0.0, 0.0
-    for rows in row_ranges(merged):
+    blocks = [*row_ranges(merged)]
+    for rows in random.Random(f"{_SEED} {name}").sample(blocks, min(_BLOCKS, len(blocks))):
         was, now = floats(base, rows), floats(merged, rows)
         delta: Floats = (floats(update.b, rows) @ a) * factor
         total = was + delta

@@ -32,25 +32,26 @@ class MergeRequest(PlacedRequest):
 
 
 class MergeResult(Result):
-    """The merged model, and how far its logits are from base + adapter."""
+    """The merged model, and how far its weights and logits are from base + adapter."""
 
     artifact: str
     path: str
     bytes: int
+    weight_error: float | None = None
+    """‖merged − adapter‖ ÷ ‖adapter − base‖ of the values drawn of an adapted weight, the largest; this and what
+    follows is None where nothing was compared."""
     layers_compared: int | None = None
     """Decoder layers through which logits were compared: all of a small model's, of a larger one's some, by seed."""
-    max_logit_difference: float | None = None
-    """On ordinary questions; this and what follows is None where no logits were compared."""
     argmax_agreement: float | None = None
     """Share of positions where merged and base + adapter prefer the same next token."""
+    update_share: float | None = None
+    """Of what the adapter does to the logits, how much the merged model does: 0 where nothing was merged."""
     update_error: float | None = None
     """‖merged − adapter‖ ÷ ‖adapter − base‖ of the logits: 1 where nothing was merged, the rest is rounding."""
     behaviour_rows: int = 0
-    """Rows of the behaviour that the same was asked on."""
-    behaviour_agreement: float | None = None
-    behaviour_update_error: float | None = None
+    """Rows of the behaviour that the logits are of, beside ordinary questions."""
     logits_left_out: str = ""
-    """Why no logits were compared."""
+    """Why nothing was compared."""
     audit: Audit | None = None
     """What the saved tensors say; None where an earlier version merged."""
 
@@ -103,6 +104,7 @@ def plan(request: MergeRequest, facts: Facts, context: MergeContext) -> Plan:
             "verify the base against its manifest",
             "W + (alpha ÷ rank)·B·A in fp32, one tensor at a time, stored in the base's precision",
             "audit the saved tensors: base plus update, all finite, nothing missing and nothing more",
+            "compare values of every updated weight with base + adapter as peft takes it in",
             "compare logits of merged against base + adapter, layer by layer (from 1 B on, through 8 layers drawn by "
             "seed), on questions and behaviour rows",
         ),
@@ -120,5 +122,5 @@ STAGE = Stage(
     "merge", MergeRequest, MergeResult, plan, inspect_inputs, expected_artifact,
     usual_context=lambda facts: MergeContext(),
     env=TORCH_ENV,
-    headline=("bytes", "max_logit_difference", "argmax_agreement"),
+    headline=("bytes", "weight_error", "update_share", "argmax_agreement"),
 )  # fmt: skip

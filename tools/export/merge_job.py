@@ -1,5 +1,5 @@
 """merge at work: W + scale · B·A, one tensor at a time in fp32, shard by shard; then proven against base + adapter:
-the saved tensors by their audit, the whole model by its logits, computed layer by layer.
+the saved tensors by their audit, each weight by what peft adds to it, the whole model by its logits, layer by layer.
 
 No model is loaded: a shard is read, summed and written as bytes, and a layer is read while it computes, so 70B merges
 in the memory of its largest matrix. The disk is waited for at the end alone: it writes while shards are summed and
@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write, read_manifest, sha256_file, sync_folder
@@ -26,7 +26,7 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.audit_merged import audit_merged
 from tunesmith.tools.export.expert_updates import Update, expert_updates
-from tunesmith.tools.export.logit_proof_job import LogitProof, behaviour_rows, compare_logits
+from tunesmith.tools.export.logit_proof_job import behaviour_rows, compare_logits
 from tunesmith.tools.export.lora_update import lora_scale, of_experts
 from tunesmith.tools.export.merge import ONTO_16_BITS, MergeRequest, MergeResult, trained_on_nf4
 from tunesmith.tools.machine.memory_left import RESERVE_BYTES, memory_left_bytes
@@ -48,7 +48,7 @@ def run(job: Job[MergeRequest]) -> MergeResult:
     """Merge the adapter into the base after both were hashed again, compare, and publish the merged model."""
     base, adapter = job.verified("base"), job.verified("adapter")
     out_dir = job.dir / "merged"
-    measured: LogitProof = {}
+    measured: dict[str, Any] = {}
     left_out = ""
     dataset = job.store.ancestor(adapter, "dataset")
     rows = behaviour_rows(job.unchanged(dataset).path) if dataset and dataset.path.exists() else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def offloaded_model(folder: Path, dtype: torch.dtype, scratch: Path) -> Iterator[PreTrainedModel]:
+def offloaded_model(folder: Path, dtype: torch.dtype | str, scratch: Path) -> Iterator[PreTrainedModel]:
     """The model in `folder`, computing in `dtype`; a module's weights are in memory only while it computes.
 
-    They are read from the checkpoint itself; what transformers converts first, such as a mixture's experts that are
-    stored one by one, is written below `scratch` for as long as the model is in use. Raises BadInput where the
-    checkpoint lacks a weight.
+    `auto` is the type of the weights. They are read from the checkpoint itself; what transformers converts first, such
+    as a mixture's experts that are stored one by one, is written below `scratch` for as long as the model is in use.
+    Raises BadInput where the checkpoint lacks a weight.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -46,6 +46,14 @@ def offloaded_model(folder: Path, dtype: torch.dtype, scratch: Path) -> Iterator
         yield model
     finally:
         shutil.rmtree(converted, ignore_errors=True)
+
+
+def stored_weights(model: PreTrainedModel) -> Mapping[str, torch.Tensor]:
+    """Every weight of an offloaded model by its name, mapped from its file as it is asked for."""
+    maps = (getattr(getattr(module, "_hf_hook", None), "weights_map", None) for module in model.modules())
+    # Each hook knows the weights of all modules, and asks for them by the beginning that its own have.
+    weights: Mapping[str, torch.Tensor] = next(found.dataset for found in maps if found is not None)
+    return weights
 
 
 def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> None:

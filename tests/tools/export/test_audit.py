@@ -14,6 +14,7 @@ import pytest
 
 from tests.fixtures.lab_model import write_adapter, write_rows, write_tiny_model
 from tests.fixtures.steps import say_yes
+from tests.fixtures.wrong_merges import WRONG, merged_wrongly
 from tunesmith.memory.errors import GateRefused, StepFailed
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact
@@ -116,6 +117,37 @@ def test_an_experts_adapter_that_was_left_out_is_found(kind: str, tmp_path: Path
     )
     [fault] = audit_merged(tmp_path / "merged", base, adapter).faults
     assert (fault.kind, fault.where) == ("not merged", "model.layers.0.mlp.experts.")
+
+
+def test_whichever_weight_is_merged_with_anothers_factors_is_found_by_its_name(tmp_path: Path) -> None:
+    base = write_tiny_model(tmp_path / "base", num_hidden_layers=5)
+    adapter = write_adapter(base, tmp_path / "adapter")
+    merge_adapter(base, adapter, tmp_path / "merged", quiet)
+    assert (audit := audit_merged(tmp_path / "merged", base, adapter)).faults == () and audit.recomputed == 35
+
+    def shifted(factors: dict[str, Any]) -> None:
+        """Every module has the factors that the same module of the next layer has."""
+        now = dict(factors)
+        for name in now:
+            number = int(name.split(".layers.")[1].split(".")[0])
+            factors[name] = now[name.replace(f".layers.{number}.", f".layers.{(number + 1) % 5}.")]
+
+    wrong, right = tensors(merged_wrongly(base, adapter, tmp_path / "wrong", shifted)), tensors(tmp_path / "merged")
+    for name in [name for name in right if "_proj" in name]:
+        rewrite(tmp_path / "merged", lambda now, name=name: now.update({**right, name: wrong[name]}))  # type: ignore[misc]
+        [fault] = audit_merged(tmp_path / "merged", base, adapter).faults
+        assert (fault.kind, fault.where) == ("wrong sum", name)
+
+
+@pytest.mark.parametrize("how", WRONG)
+def test_a_merge_at_another_scale_or_with_a_module_wrong_fails_its_audit(
+    how: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    adapter = write_adapter(tiny_llama, tmp_path / "adapter")
+    merged = merged_wrongly(tiny_llama, adapter, tmp_path / "merged", WRONG[how])
+    faults = audit_merged(merged, tiny_llama, adapter).faults
+    assert {fault.kind for fault in faults} == {"not merged" if how in ("none", "left out") else "wrong sum"}
+    assert len(faults) == {"left out": 1, "exchanged": 2}.get(how, len(faults))
 
 
 # --- twelve tampered models

@@ -1,7 +1,10 @@
-"""The merged model's logits: set against what the adapter does, on behaviour rows too, and only where models fit."""
+"""The proof of a merge: each weight and the logits, set against what the adapter does, at every size of a model."""
 
 from __future__ import annotations
 
+import json
+import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import pytest
 
 from tests.fixtures.lab_model import write_adapter, write_rows, write_tiny_model
 from tests.fixtures.steps import say_yes
+from tests.fixtures.wrong_merges import OF_EXPERTS, WRONG, merged_wrongly
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact, TrainingRow
@@ -34,6 +38,10 @@ CONFIG = {
     "vocab_size": 99,
 }
 BASE = Artifact("a1", "r1", "s1", "base", Path("b"), "0" * 64, 15 * GIB, (), {"config": CONFIG})
+EXPERTS: dict[str, Any] = {
+    "target_modules": ["q_proj", "v_proj"],
+    "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
+}
 MACHINE = Machine("cpu", 2, 32 * GIB, 4 * GIB, 0, 64 * GIB)
 ADAPTER = Artifact("a2", "r1", "s2", "adapter", Path("a"), "1" * 64, 1, (), {})
 
@@ -51,10 +59,9 @@ def test_a_merge_that_never_happened_is_found_though_it_answers_alike(
     tiny_llama: Path, rows_file: Path, tmp_path: Path
 ) -> None:
     adapter, rows = gentle(tiny_llama, tmp_path / "adapter"), read_rows(rows_file)[:3]
-    with pytest.raises(StepFailed, match=r"logits on behaviour rows are off .* by 100% of what the adapter changes"):
-        compare_logits(tiny_llama, adapter, tiny_llama, quiet, rows=rows)
-    with pytest.raises(StepFailed, match=r"logits on questions are off .* by 100% of what the adapter changes"):
-        compare_logits(tiny_llama, adapter, tiny_llama, quiet)
+    for some in (rows, []):
+        with pytest.raises(StepFailed, match=r"_proj\.weight is off .* by 100% of what the adapter changes"):
+            compare_logits(tiny_llama, adapter, tiny_llama, quiet, rows=some)
 
 
 def test_a_merge_is_near_the_adapter_by_far_less_than_the_adapter_is_from_the_base(
@@ -64,8 +71,136 @@ def test_a_merge_is_near_the_adapter_by_far_less_than_the_adapter_is_from_the_ba
     merge_job.merge_adapter(tiny_llama, adapter, tmp_path / "merged", quiet)
     proof = compare_logits(tiny_llama, adapter, tmp_path / "merged", quiet, rows=read_rows(rows_file)[:3])
     assert proof["behaviour_rows"] == 3
-    assert 0 < proof["behaviour_update_error"] < 0.1 and 0 < proof["update_error"] < 0.1
-    assert proof["behaviour_agreement"] > 0.9
+    assert 0 < proof["update_error"] < 0.1 and 0.95 < proof["update_share"] < 1.05
+    assert proof["argmax_agreement"] > 0.9
+
+
+def computed_as_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the type of its weights, through one layer."""
+    monkeypatch.setattr(logit_proof_job, "FP32_BELOW_PARAMETERS", 1)
+    monkeypatch.setattr(logit_proof_job, "_MOST_LAYERS", 1)
+
+
+@pytest.fixture(scope="module")
+def adapted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A base and an adapter of it, of experts too where it has some."""
+    folder = tmp_path_factory.mktemp(request.param)
+    base = write_tiny_model(folder / "base", request.param)
+    return base, write_adapter(base, folder / "adapter", **(EXPERTS if request.param == "qwen3_moe" else {}))
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("adapted", "how"),
+    [*(("llama", how) for how in WRONG), *(("qwen3_moe", how) for how in {**WRONG, **OF_EXPERTS})],
+    indirect=["adapted"],
+)
+def test_a_merge_at_another_scale_or_with_a_module_wrong_fails_its_proof_by_a_weights_name(
+    how: str, large: bool, adapted: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, adapter = adapted
+    if large:
+        computed_as_a_large_one(monkeypatch)
+    name = r"\.experts\.\w+_proj" if how in OF_EXPERTS else r"_proj"
+    merged = merged_wrongly(base, adapter, tmp_path / "merged", {**WRONG, **OF_EXPERTS}[how])
+    off = {"half": "50%", "more": "50%", "none": "100%", "one expert left out": "100%"}.get(how, r"1\d\d%")
+    with pytest.raises(StepFailed, match=rf"the merged [\w.]+{name}[\w.]* is off from base \+ adapter by {off}"):
+        compare_logits(base, adapter, merged, quiet)
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize("adapted", ["llama", "qwen3_moe"], indirect=True)
+def test_a_right_merge_passes_its_proof_however_little_the_adapter_does(
+    large: bool, adapted: tuple[Path, Path], rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, adapter = adapted
+    if large:
+        computed_as_a_large_one(monkeypatch)
+    for alpha in (8, 0.2):
+        config = json.loads((adapter / "adapter_config.json").read_text())
+        fainter = tmp_path / f"adapter-{alpha}"
+        shutil.copytree(adapter, fainter)
+        (fainter / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": alpha}))
+        merge_job.merge_adapter(base, fainter, tmp_path / f"merged-{alpha}", quiet)
+        proof = compare_logits(base, fainter, tmp_path / f"merged-{alpha}", quiet, rows=read_rows(rows_file)[:3])
+        assert proof["weight_error"] < (0.1 if large else 0.01), "rounded as the merge rounds it"
+        assert large or proof["update_share"] > 0.95
+
+
+@pytest.mark.parametrize("stored", ["float16", "float32"])
+def test_weights_that_bf16_would_round_are_compared_as_they_are_stored(
+    stored: str, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    computed_as_a_large_one(monkeypatch)
+    base = tmp_path / "base"
+    shutil.copytree(tiny_llama, base)
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.001)
+    model.to(getattr(torch, stored)).save_pretrained(base)
+    adapter = gentle(base, tmp_path / "adapter")
+    merge_job.merge_adapter(base, adapter, tmp_path / "merged", quiet)
+    proof = compare_logits(base, adapter, tmp_path / "merged", quiet)
+    assert proof["layers_compared"] == 1 and proof["weight_error"] < 1e-2 and proof["update_error"] < 0.1
+
+
+def test_an_update_that_rounding_takes_away_is_refused_where_it_does_and_only_there(
+    tiny_llama: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    """Its weights are what they have to be."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    rows = read_rows(rows_file)[:3]
+    wide = tmp_path / "wide"
+    shutil.copytree(tiny_llama, wide)
+    AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).save_pretrained(wide)
+    for alpha in (0.003, 0.001):  # of the first a share is left, beside more that is rounding
+        adapter = write_adapter(tiny_llama, tmp_path / f"adapter-{alpha}", lora_alpha=alpha)
+        merge_job.merge_adapter(tiny_llama, adapter, tmp_path / f"merged-{alpha}", quiet)
+        for some in (rows, []):
+            with pytest.raises(StepFailed, match=r"does \d\d% of what the adapter does to the logits"):
+                compare_logits(tiny_llama, adapter, tmp_path / f"merged-{alpha}", quiet, rows=some)
+        merge_job.merge_adapter(wide, adapter, tmp_path / f"wide-{alpha}", quiet)
+        proof = compare_logits(wide, adapter, tmp_path / f"wide-{alpha}", quiet, rows=rows)
+        assert proof["update_error"] < 0.01 and proof["weight_error"] < 0.01
+
+
+def test_half_the_scale_and_no_merge_at_all_are_seen_in_the_logits_too(
+    tiny_llama: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logit_proof_job, "_MOST_WEIGHT_ERROR", math.inf)
+    adapter, rows = gentle(tiny_llama, tmp_path / "adapter"), read_rows(rows_file)[:3]
+    merged = merged_wrongly(tiny_llama, adapter, tmp_path / "merged", WRONG["half"])
+    for some in (rows, []):
+        with pytest.raises(
+            StepFailed, match=r"does (49|5\d)% of what the adapter does .* \(at least 60% .* by [45]\d%"
+        ):
+            compare_logits(tiny_llama, adapter, merged, quiet, rows=some)
+    computed_as_a_large_one(monkeypatch)
+    with pytest.raises(StepFailed, match=r"does 0% of what the adapter does .* \(at least 25% "):
+        compare_logits(tiny_llama, adapter, tiny_llama, quiet, rows=rows)
+
+
+def test_a_scale_that_is_not_pefts_is_refused_by_the_weights_name(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = write_adapter(tiny_llama, tmp_path / "adapter")
+    merge_job.merge_adapter(tiny_llama, adapter, tmp_path / "merged", quiet)
+    right = logit_proof_job.lora_scale
+
+    def a_little_more(config: Any, module: str, rank: int) -> float:
+        return right(config, module, rank) * (1.1 if module.endswith("1.mlp.up_proj") else 1)
+
+    monkeypatch.setattr(logit_proof_job, "lora_scale", a_little_more)
+    with pytest.raises(
+        StepFailed, match=r"peft adds 2 times B·A to model\.layers\.1\.mlp\.up_proj\.weight, the merge 2\.2"
+    ):
+        compare_logits(tiny_llama, adapter, tmp_path / "merged", quiet)
 
 
 def test_rows_are_of_the_behaviour_and_those_held_out_where_there_are_any(tmp_path: Path) -> None:
@@ -168,11 +303,10 @@ def test_a_merge_reports_its_audit_with_and_without_logits(
 def test_a_large_model_is_compared_through_a_few_layers_and_an_unmerged_one_is_found_there_too(
     tiny_llama: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logit_proof_job, "FP32_BELOW_PARAMETERS", 1)
-    monkeypatch.setattr(logit_proof_job, "_MOST_LAYERS", 1)
+    computed_as_a_large_one(monkeypatch)
     adapter, rows = write_adapter(tiny_llama, tmp_path / "adapter"), read_rows(rows_file)[:3]
     merge_job.merge_adapter(tiny_llama, adapter, tmp_path / "merged", quiet)
     proof = compare_logits(tiny_llama, adapter, tmp_path / "merged", quiet, rows=rows)
-    assert proof["layers_compared"] == 1 and 0 < proof["behaviour_update_error"] < 0.3
+    assert proof["layers_compared"] == 1 and 0 < proof["update_error"] < 0.3
     with pytest.raises(StepFailed, match=r"by 100% of what the adapter changes"):
         compare_logits(tiny_llama, adapter, tiny_llama, quiet, rows=rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -18,8 +19,10 @@ import pytest
 
 from tests.fixtures.families import FAMILIES, Family, write_family
 from tests.fixtures.lab_model import write_rows
-from tunesmith.memory.errors import BadInput
+from tests.fixtures.wrong_merges import OF_EXPERTS, WRONG, merged_wrongly
+from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.rows import read_rows
+from tunesmith.tools.export import logit_proof_job
 from tunesmith.tools.export.audit_merged import audit_adapter, audit_merged
 from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.logit_proof_job import compare_logits
@@ -238,11 +241,43 @@ def test_the_merged_model_is_base_and_adapter(lab: Lab) -> None:
     from peft import PeftModel
 
     proof = compare_logits(lab.base, lab.adapter, lab.merged, quiet, rows=read_rows(lab.rows)[:3])
-    assert proof["argmax_agreement"] > 0.9 and proof["update_error"] < 0.2 and proof["behaviour_update_error"] < 0.2
+    assert proof["argmax_agreement"] > 0.9 and proof["update_error"] < 0.2
+    assert 0.95 < proof["update_share"] < 1.05 and proof["weight_error"] < 0.02
     audit = audit_merged(lab.merged, lab.base, lab.adapter)
     assert audit.faults == () and audit.updated + audit.unchanged == audit.tensors
     adapted = logits(PeftModel.from_pretrained(load(lab.base), lab.adapter))
     assert far(logits(load(lab.merged)), adapted) < 0.2 * far(logits(load(lab.base)), adapted)
+
+
+def test_a_right_merge_passes_its_proof_and_each_wrong_one_fails_it(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gentle as the adapter may be, in fp32 and in bf16, on bases of both."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    rows, wide, gentle = read_rows(lab.rows)[:3], tmp_path / "wide", tmp_path / "gentle"
+    shutil.copytree(lab.base, wide)
+    AutoModelForCausalLM.from_pretrained(lab.base, dtype=torch.float32).save_pretrained(wide)
+    shutil.copytree(lab.adapter, gentle)
+    config = json.loads((gentle / "adapter_config.json").read_text())
+    (gentle / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": config["lora_alpha"] / 20}))
+    cases = WRONG | (OF_EXPERTS if lab.family.mixture else {})
+    wrong = {how: merged_wrongly(lab.base, lab.adapter, tmp_path / how, alter) for how, alter in cases.items()}
+    right = [(lab.base, lab.adapter, lab.merged)]
+    for base, adapter in ((lab.base, gentle), (wide, lab.adapter), (wide, gentle)):
+        out = tmp_path / f"{base.name}-{adapter.name}"
+        merge_adapter(base, adapter, out, quiet)
+        right.append((base, adapter, out))
+    for most_parameters, layers in ((logit_proof_job.FP32_BELOW_PARAMETERS, LAYERS), (1, 1)):
+        monkeypatch.setattr(logit_proof_job, "FP32_BELOW_PARAMETERS", most_parameters)
+        monkeypatch.setattr(logit_proof_job, "_MOST_LAYERS", layers)
+        for base, adapter, merged in right:
+            assert compare_logits(base, adapter, merged, quiet, rows=rows)["weight_error"] < 0.2
+        for how, merged in wrong.items():
+            with pytest.raises(StepFailed, match=r"the merged model\.layers\.\d.* is off from base \+ adapter by"):
+                compare_logits(lab.base, lab.adapter, merged, quiet, rows=rows)
+                pytest.fail(how)
 
 
 def test_the_quantized_model_passes_its_audit_and_loads_near_the_merged_one(lab: Lab) -> None:
